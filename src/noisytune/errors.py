@@ -1,0 +1,73 @@
+"""Every error that noisytune raises on purpose.
+
+::
+
+    NoisyTuneError
+    ├── ConfigError             a setting is out of range or unknown                     (also a ValueError)
+    ├── AlreadyPerturbedError   the weights carry noise already
+    ├── UnsupportedTensorError  a weight that cannot take noise: quantised, meta, sharded ...   (also a TypeError)
+    ├── NonFiniteError          NaN or infinity in a weight, or noise would overflow it  (also a ValueError)
+    ├── DataError               the user's data: no such column, an empty class, a bad file   (also a ValueError)
+    ├── RunFolderError          a run folder that cannot be read, written or extended    (also an OSError)
+    ├── TrialError              a trial failed in its worker
+    └── MissingExtraError       an optional library is not installed                     (also an ImportError)
+
+The message of each is one line that says what was seen, where, and what to do. The command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+
+class NoisyTuneError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(NoisyTuneError, ValueError):
+    """A setting is out of range or unknown."""
+
+
+class AlreadyPerturbedError(NoisyTuneError):
+    """The weights carry noise already."""
+
+
+class UnsupportedTensorError(NoisyTuneError, TypeError):
+    """A weight that cannot take noise as it is."""
+
+
+class NonFiniteError(NoisyTuneError, ValueError):
+    """NaN or infinity in a weight, or noise that would overflow its dtype."""
+
+
+class DataError(NoisyTuneError, ValueError):
+    """Something is wrong with the user's data."""
+
+
+class RunFolderError(NoisyTuneError, OSError):
+    """A run folder cannot be read, written or extended."""
+
+
+class TrialError(NoisyTuneError):
+    """A trial failed in its worker."""
+
+
+class MissingExtraError(NoisyTuneError, ImportError):
+    """An optional library is not installed."""
+
+
+def require(module: str, *, extra: str, needed_for: str) -> None:
+    """Raise `MissingExtraError` unless ``module`` can be imported.
+
+    Args:
+        module: top-level module, for example ``"scipy"``.
+        extra: the extra of noisytune that brings it, for example ``"lab"``.
+        needed_for: what the user asked for, for the message.
+
+    Raises:
+        MissingExtraError: with the command that installs it.
+    """
+    if find_spec(module) is None:
+        raise MissingExtraError(
+            f"{needed_for} needs the library {module!r}, which is not installed: run  pip install 'noisytune[{extra}]'"
+        )

@@ -1,0 +1,172 @@
+"""What was done to which tensor: the account that every perturbation returns."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from noisytune import field
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import NoisyTuneError
+
+FILE_NAME = "noisytune.json"
+"""The manifest's name beside a checkpoint or an adapter."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the model. Tied tensors have one entry together."""
+
+    name: str
+    """Canonical name: what the noise was drawn for."""
+    own_names: tuple[str, ...]
+    """The names in the model as it was given; several where weights are tied."""
+    shape: tuple[int, ...]
+    dtype: str
+    """Such as "float32"."""
+    std: float | None = None
+    """Sample standard deviation before the noise; None where nobody looked."""
+    scale: float | None = None
+    """lambda times the standard deviation that was used: the width of the uniform noise."""
+    realised_std: float | None = None
+    """Standard deviation of what was really added, after rounding to the dtype. Expected: scale / sqrt(12)."""
+    left_alone: str | None = None
+    """Why the tensor got no noise; None if it did."""
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The settings and, for each tensor, what was done. Prints as a table that groups the layers.
+
+    Example:
+        >>> entry = TensorEntry("encoder.weight", ("encoder.weight",), (4, 2), "float32", 0.5, 0.075, 0.0216)
+        >>> Manifest(NoisyTuneConfig(), (entry,)).summary()["perturbed"]
+        1
+    """
+
+    config: NoisyTuneConfig
+    entries: tuple[TensorEntry, ...]
+    notices: tuple[str, ...] = ()
+    """What the user should know, one line each."""
+    field_version: int = field.VERSION
+
+    @property
+    def perturbed(self) -> tuple[TensorEntry, ...]:
+        """The tensors that got noise."""
+        return tuple(entry for entry in self.entries if entry.left_alone is None)
+
+    def summary(self) -> dict[str, Any]:
+        """A few JSON values: settings, counts of tensors and elements, reasons for leaving tensors alone."""
+        return {
+            "config": self.config.to_dict(),
+            "field_version": self.field_version,
+            "perturbed": len(self.perturbed),
+            "perturbed_elements": sum(entry.elements for entry in self.perturbed),
+            "elements": sum(entry.elements for entry in self.entries),
+            "left_alone": dict(Counter(entry.left_alone for entry in self.entries if entry.left_alone)),
+            "notices": list(self.notices),
+        }
+
+    def write(self, folder: str | Path) -> Path:
+        """Write `FILE_NAME` into a folder, whole or not at all. Returns its path."""
+        path = Path(folder) / FILE_NAME
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({**asdict(self), "config": self.config.to_dict()}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            NoisyTuneError: the file is missing or not a manifest.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            entries = (
+                TensorEntry(**{**entry, "own_names": tuple(entry["own_names"]), "shape": tuple(entry["shape"])})
+                for entry in raw["entries"]
+            )
+            config = NoisyTuneConfig.from_dict(raw["config"])
+            return cls(config, tuple(entries), tuple(raw["notices"]), raw["field_version"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise NoisyTuneError(f"{path}: not a manifest of noisytune ({error})") from error
+
+    def table(self, every_tensor: bool = False, width: int = 100) -> str:
+        """The manifest as text.
+
+        Args:
+            every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
+            width: columns of the terminal.
+        """
+        groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
+        for entry in self.entries:
+            pattern = entry.name if every_tensor else re.sub(r"\d+", "*", entry.name)
+            groups.setdefault((pattern, entry.shape, entry.dtype, entry.left_alone), []).append(entry)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("tensor", overflow="fold", ratio=1)
+        for column in ("n", "shape", "dtype", "std", "noise std"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for (pattern, shape, dtype, left_alone), group in groups.items():
+            count, size = str(len(group)), "x".join(map(str, shape)) or "-"
+            outcome = f"left: {left_alone}" if left_alone else _range(entry.realised_std for entry in group)
+            table.add_row(pattern, count, size, dtype, _range(entry.std for entry in group), outcome)
+        text = io.StringIO()
+        console = Console(file=text, width=width, color_system=None, highlight=False)
+        console.print(self.headline(), soft_wrap=True)
+        console.print(table)
+        for notice in self.notices:
+            console.print(f"Note: {notice}", soft_wrap=True)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+    def headline(self) -> str:
+        """One line: how much got which noise."""
+        config, summary = self.config, self.summary()
+        return (
+            f"NoisyTune: {summary['perturbed']} of {len(self.entries)} tensors "
+            f"({summary['perturbed_elements']:,} of {summary['elements']:,} elements) perturbed, "
+            f"lambda {config.noise_lambda:g}, {config.distribution}, {config.scale} scale, seed {config.seed}"
+        )
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def with_notices(self, *notices: str) -> Manifest:
+        """A copy with more notices."""
+        return replace(self, notices=self.notices + notices)
+
+
+def _range(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    low, high = f"{min(known):.3g}", f"{max(known):.3g}"
+    return low if low == high else f"{low}..{high}"

@@ -1,0 +1,97 @@
+"""Canonical tensor names: the same tensor has the same name on disk, in memory, wrapped and unwrapped.
+
+The canonical name is the parameter's name in the base model as ``save_pretrained`` writes it. Parameters that lie
+outside the base model (a head) are named in a namespace of their own, ``head:``, which no parameter's name can collide
+with. Pure functions of strings; what the model looks like is for `noisytune.torch` to find out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from noisytune.errors import ConfigError
+
+_WRAPPERS = (
+    "module",  # DataParallel, DistributedDataParallel
+    "_orig_mod",  # torch.compile
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "base_layer",  # PEFT: the wrapped layer
+    "original_module",  # PEFT: modules_to_save keeps the original
+)
+_WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(_WRAPPERS)})\.")
+_MODULES_TO_SAVE = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
+_PEFT_ROOT = "base_model.model."
+
+_ADAPTER = re.compile(r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_|prompt_encoder\.|prompt_embeddings)")
+
+HEAD = "head:"
+"""Namespace of the parameters outside the base model."""
+
+
+def without_wrappers(name: str) -> str:
+    """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
+
+    >>> without_wrappers("module._orig_mod.base_model.model.encoder.query.base_layer.weight")
+    'encoder.query.weight'
+    """
+    previous = None
+    while name != previous:
+        previous = name
+        name = _WRAPPER.sub("", name)
+        name = _MODULES_TO_SAVE.sub("", name).removeprefix(_PEFT_ROOT)
+    return name
+
+
+def is_adapter(name: str) -> bool:
+    """Whether the tensor belongs to an adapter (LoRA and its relatives) rather than to the pretrained model.
+
+    >>> is_adapter("encoder.query.lora_A.default.weight"), is_adapter("encoder.query.base_layer.weight")
+    (True, False)
+    """
+    return _ADAPTER.search(name) is not None
+
+
+def canonical(name: str, base_prefix: str | None) -> str:
+    """The canonical name of a parameter.
+
+    Args:
+        name: as ``named_parameters`` gives it, wrappers included, relative to the pretrained model.
+        base_prefix: attribute that holds the base model, such as ``"bert"``; None where the model itself is the base
+        model.
+
+    >>> canonical("bert.embeddings.word_embeddings.weight", "bert")
+    'embeddings.word_embeddings.weight'
+    >>> canonical("classifier.weight", "bert")
+    'head:classifier.weight'
+    """
+    bare = without_wrappers(name)
+    if base_prefix is None:
+        return bare
+    prefix = base_prefix + "."
+    return bare.removeprefix(prefix) if bare.startswith(prefix) else HEAD + bare
+
+
+def match(names: Iterable[str], globs: tuple[str, ...]) -> bool:
+    """Whether any glob matches any of a tensor's names. Case-sensitive; ``*`` matches dots too.
+
+    >>> match(["encoder.layer.0.attention.self.query.weight"], ("*attention*", "*.bias"))
+    True
+    """
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)
+
+
+def check_globs(names: Iterable[str], include: tuple[str, ...], exclude: tuple[str, ...]) -> None:
+    """Refuse a glob that matches no tensor: most likely a typing error that would change the experiment silently.
+
+    Raises:
+        ConfigError: names the glob, and some of the tensors that there are.
+    """
+    names = list(dict.fromkeys(names))
+    for option, globs in (("include", include), ("exclude", exclude)):
+        for glob in globs:
+            if not match(names, (glob,)):
+                some = ", ".join(names[:3])
+                raise ConfigError(f"{option}: {glob!r} matches none of the {len(names)} tensor names ({some} ...)")

@@ -1,0 +1,126 @@
+"""What the lab writes and the report reads: one record a study, one record a trial, as plain JSON.
+
+The two rooms meet here only, so that a report can be rendered on a machine without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from noisytune.errors import RunFolderError
+
+FORMAT = 1
+"""Version of the records' layout. A reader refuses another one."""
+
+Status = Literal["ok", "collapsed", "diverged"]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of ``value`` as canonical JSON, first 16 hexadecimal digits.
+
+    >>> digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Record:
+    """JSON in and out for the dataclasses below."""
+
+    def to_json(self) -> str:
+        """The record as JSON text; NaN is refused, so that any JSON reader can read it."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Read a record back.
+
+        Args:
+            text: what `to_json` wrote.
+            where: the file's path, for the error message.
+
+        Raises:
+            RunFolderError: not JSON, another format version, or a missing field.
+        """
+        try:
+            raw = json.loads(text)
+            found = raw["format"]
+            if found != FORMAT:
+                raise RunFolderError(f"{where}: written in format {found}, this version of noisytune reads {FORMAT}")
+            return cls(**{f.name: raw[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+        except (json.JSONDecodeError, KeyError, TypeError) as e:
+            name = type(e).__name__
+            raise RunFolderError(
+                f"{where}: not a record that noisytune wrote ({name}: {e}); delete it to redo it"
+            ) from e
+
+
+@dataclass(frozen=True)
+class StudyRecord(_Record):
+    """A study as it was asked for: arms x tasks x seeds."""
+
+    name: str
+    """For the report's title."""
+    model: dict[str, Any]
+    """``name`` (as the user gave it) and ``digest`` of the weights."""
+    tasks: list[dict[str, Any]]
+    """Each: ``name``, ``kind`` ("classification" or "regression"), ``metric`` (the primary one, higher is better),
+    ``metric_label`` (for people), ``labels`` (class names in id order, empty for regression), ``train_size``,
+    ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``."""
+    arms: list[str]
+    """Names in order. The first is the baseline."""
+    seeds: list[int]
+    training: dict[str, Any]
+    """epochs, learning_rate, batch_size ...: what every trial shares."""
+    margin: float
+    """Differences within +- this many points count as equivalent."""
+    trials: list[dict[str, Any]]
+    """The plan, seed by seed: each ``key``, ``task``, ``arm``, ``seed``."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class TrialRecord(_Record):
+    """One fine-tuning run: its resolved settings and everything that came out of it."""
+
+    key: str
+    """`digest` of ``settings``."""
+    settings: dict[str, Any]
+    """What decides the outcome: ``model`` {name, digest}, ``task`` {name, digest, ...}, ``arm`` {name, noise},
+    ``seed``, ``training``."""
+    status: Status
+    """"collapsed": every dev prediction is the same. "diverged": the loss or a prediction is not finite."""
+    scores: dict[str, float]
+    """On dev, as fractions or correlations (0.71, not 71). A score that is undefined is absent."""
+    loss_curve: list[float]
+    """Training loss of each optimizer step, up to the first one that is not finite."""
+    predictions: list[float]
+    """One a dev example, in the order of ``references``: class id, or the predicted value."""
+    references: list[float]
+    """Gold class ids or values."""
+    timing: dict[str, float]
+    """Seconds: ``load``, ``perturb``, ``train``, ``evaluate``, ``total``."""
+    noise: dict[str, Any]
+    """Summary of the manifest, empty where no noise was asked for."""
+    environment: dict[str, Any]
+    """Library versions, machine, threads, code commit, start time (UTC)."""
+    format: int = FORMAT
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.settings["task"]["name"])
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        return str(self.settings["arm"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of head initialisation, data order, dropout and noise."""
+        return int(self.settings["seed"])

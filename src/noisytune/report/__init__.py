@@ -1,0 +1,41 @@
+"""Records in, evidence out: statistics, figures and the page. Never loads torch; loads its libraries on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from noisytune.errors import require
+
+if TYPE_CHECKING:
+    from noisytune.report.page import render_html, render_markdown, write_report
+    from noisytune.report.summary import SummaryRow, decided, summary_rows
+    from noisytune.report.wording import verdict_sentence
+
+__all__ = [
+    "SummaryRow",
+    "decided",
+    "render_html",
+    "render_markdown",
+    "summary_rows",
+    "verdict_sentence",
+    "write_report",
+]
+
+_ROOMS = {
+    "SummaryRow": "summary",
+    "decided": "summary",
+    "render_html": "page",
+    "render_markdown": "page",
+    "summary_rows": "summary",
+    "verdict_sentence": "wording",
+    "write_report": "page",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for library in ("scipy", "matplotlib", "jinja2"):
+        require(library, extra="lab", needed_for="a report")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

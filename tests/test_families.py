@@ -1,0 +1,111 @@
+"""Architectures of transformers: the same noise with and without a head, ties, fresh heads, receipts in checkpoints."""
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
+
+from noisytune.errors import AlreadyPerturbedError
+from noisytune.torch import perturb_, receipt
+
+BERT_LIKE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+TINY = {
+    "bert": BERT_LIKE,
+    "roberta": BERT_LIKE,
+    "electra": BERT_LIKE | {"embedding_size": 16},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48},
+    "xlm-roberta": BERT_LIKE,
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "t5": {"d_model": 32, "num_layers": 2, "num_heads": 2, "d_ff": 48, "d_kv": 16},
+    "llama": BERT_LIKE,
+    "modernbert": BERT_LIKE,
+}
+LANGUAGE_MODEL = dict.fromkeys(["gpt2", "llama", "xlnet"], AutoModelForCausalLM) | {"t5": AutoModelForSeq2SeqLM}
+
+
+@pytest.fixture(scope="module", params=TINY)
+def checkpoint(request, tmp_path_factory):
+    """A base model of one family, saved: (family, folder)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(request.param, vocab_size=99, pad_token_id=1, **TINY[request.param])
+    AutoModel.from_config(config).save_pretrained(folder)
+    return request.param, folder
+
+
+def weights_by_canonical_name(model, manifest):
+    return {entry.name: model.get_parameter(entry.own_names[0]).detach() for entry in manifest.entries}
+
+
+def test_noise_is_the_same_with_and_without_a_head(checkpoint):
+    family, folder = checkpoint
+    base = AutoModel.from_pretrained(folder)
+    expected = weights_by_canonical_name(base, perturb_(base, noise_lambda=0.15, seed=1))
+    for auto in (AutoModelForSequenceClassification, LANGUAGE_MODEL.get(family, AutoModelForMaskedLM)):
+        model = auto.from_pretrained(folder)
+        manifest = perturb_(model, noise_lambda=0.15, seed=1)
+        found = weights_by_canonical_name(model, manifest)
+        common = expected.keys() & found.keys()
+        assert len(common) >= len(expected) - 2  # a base model's pooler may be missing under a head
+        assert all(torch.equal(found[name], expected[name]) for name in common)
+        fresh = {entry.own_names for entry in manifest.entries if entry.left_alone == "freshly initialised"}
+        assert all(name.startswith("head:") for name in found if name not in expected) or family == "t5"
+        assert fresh or auto is not AutoModelForSequenceClassification
+
+
+def test_scope_all_perturbs_the_head_too(checkpoint):
+    _, folder = checkpoint
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    manifest = perturb_(model, noise_lambda=0.15, seed=1, scope="all")
+    assert not any(entry.left_alone == "freshly initialised" for entry in manifest.entries)
+    assert (
+        any(name.startswith("head:") for name in (entry.name for entry in manifest.perturbed)) or not manifest.notices
+    )
+
+
+def test_receipt_survives_saving_and_loading(checkpoint, tmp_path):
+    _, folder = checkpoint
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    perturb_(model, noise_lambda=0.15, seed=8)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert receipt(again)["seed"] == 8
+    with pytest.raises(AlreadyPerturbedError):
+        perturb_(again, noise_lambda=0.15)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_tied_embeddings_have_one_entry_named_after_their_source(tmp_path):
+    config = AutoConfig.for_model("bert", vocab_size=99, **TINY["bert"])
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    manifest = perturb_(model, noise_lambda=0.15, seed=1)
+    (entry,) = (e for e in manifest.entries if "cls.predictions.decoder.weight" in e.own_names)
+    assert entry.name == "embeddings.word_embeddings.weight"
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def test_padding_row_of_the_word_embeddings_stays(checkpoint):
+    _, folder = checkpoint
+    clean, noisy = AutoModel.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    perturb_(noisy, noise_lambda=0.15, seed=1)
+    table = noisy.get_input_embeddings()
+    same = (table.weight == clean.get_input_embeddings().weight).all(dim=1)
+    assert same.nonzero().flatten().tolist() == ([] if table.padding_idx is None else [1])
+
+
+def test_two_models_in_one_module_do_not_share_noise(checkpoint):
+    _, folder = checkpoint
+    pair = torch.nn.ModuleDict(
+        {"query": AutoModel.from_pretrained(folder), "document": AutoModel.from_pretrained(folder)}
+    )
+    names = {entry.name for entry in perturb_(pair, noise_lambda=0.15).entries}
+    assert all(name.startswith(("query.", "document.")) for name in names)

@@ -1,0 +1,41 @@
+"""What importing a module loads, in a fresh interpreter."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "jax", "transformers", "numba", "pandas", "matplotlib", "scipy", "sklearn"]
+MAY_LOAD = {
+    "noisytune": [],
+    "noisytune.config": [],
+    "noisytune.errors": [],
+    "noisytune.field": [],
+    "noisytune.moments": [],
+    "noisytune.names": [],
+    "noisytune.manifest": [],
+    "noisytune.records": [],
+    "noisytune.kernels": ["numba"],
+    "noisytune.cli": [],
+    "noisytune.report": [],
+    "noisytune.report.page": ["scipy"],
+    "noisytune.lab.store": [],
+    "noisytune.lab.tasks": ["pandas", "sklearn", "scipy"],
+}
+
+
+@pytest.mark.parametrize("module", MAY_LOAD)
+def test_module_loads_nothing_heavy_that_it_does_not_need(module):
+    program = f"import sys, {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) <= set(MAY_LOAD[module])
+
+
+def test_public_names_are_few_and_there():
+    import noisytune
+
+    assert len(noisytune.__all__) <= 12
+    for name in noisytune.__all__:
+        assert getattr(noisytune, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'perturb'"):
+        noisytune.perturb  # noqa: B018

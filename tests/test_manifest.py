@@ -1,0 +1,51 @@
+"""The account of a perturbation: table, summary, file."""
+
+import os
+
+import pytest
+import torch
+
+import noisytune.torch
+from noisytune.errors import NoisyTuneError
+from noisytune.manifest import FILE_NAME, Manifest
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(3))
+    return noisytune.torch.perturb_(layers, noise_lambda=0.15, seed=9, exclude="2.bias")
+
+
+def test_written_and_read_back(manifest, tmp_path):
+    assert manifest.write(tmp_path) == tmp_path / FILE_NAME
+    assert Manifest.read(tmp_path) == manifest
+    assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"entries": [{}], "config": {}, "notices": []}', "\x00"])
+def test_anything_else_is_refused_with_its_path(content, tmp_path):
+    if content is not None:
+        (tmp_path / FILE_NAME).write_text(content)
+    with pytest.raises(NoisyTuneError, match=f"{FILE_NAME}: not a manifest of noisytune"):
+        Manifest.read(tmp_path)
+
+
+def test_summary_counts(manifest):
+    summary = manifest.summary()
+    assert (summary["perturbed"], summary["perturbed_elements"], summary["elements"]) == (5, 120, 126)
+    assert summary["left_alone"] == {"excluded": 1}
+    assert summary["config"]["seed"] == 9
+
+
+def test_table_groups_layers_unless_told_not_to(manifest):
+    grouped, every = manifest.table(), manifest.table(every_tensor=True)
+    assert grouped.count("*.weight") == 1
+    assert "left: excluded" in grouped
+    assert all(f"{i}.weight" in every for i in range(3))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_table_fits_the_terminal(manifest, width):
+    rows = manifest.table(width=width).splitlines()[1:]
+    assert max(map(len, rows)) <= width
