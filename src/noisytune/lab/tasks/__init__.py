@@ -1,0 +1,67 @@
+"""The tasks that a study runs on: embedded ones, and the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.metrics import METRICS
+from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, limit
+from noisytune.lab.tasks._tables import READERS
+from noisytune.lab.tasks.files import load_file
+from noisytune.lab.tasks.replies import load_replies
+from noisytune.lab.tasks.topics import load_topics
+
+__all__ = ["TASKS", "Kind", "Split", "TaskData", "TaskOptions", "load_task"]
+
+TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {"topics": load_topics, "replies": load_replies}
+"""Embedded tasks by name."""
+
+
+def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
+    """Load an embedded task by its name, or a file by its path.
+
+    Args:
+        name_or_file: a name in `TASKS`, or the path of a CSV, TSV, JSON Lines or Parquet file.
+        options: what the user asked for.
+
+    Returns:
+        The task, with train and dev no larger than asked for.
+
+    Raises:
+        DataError: no such task, or something is wrong with the data.
+        ConfigError: an option or a metric that does not fit the task.
+        MissingExtraError: the corpus or a library is not installed.
+
+    >>> task = load_task("topics", TaskOptions(train_size=100))
+    >>> task.kind, len(task.train)
+    ('classification', 100)
+    """
+    if options.metric is not None and options.metric not in METRICS:
+        raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(METRICS)}")
+    if name_or_file in TASKS:
+        if options.text_columns or options.label_column or options.dev_file:
+            raise ConfigError(f"--text-columns, --label-column and --dev-file are for files, not for {name_or_file!r}")
+        task = TASKS[name_or_file](options)
+    elif Path(name_or_file).suffix.lower() in READERS or "/" in name_or_file or Path(name_or_file).exists():
+        if options.language != "english":
+            raise ConfigError(f"--language is for the task topics: {name_or_file} is read as it is")
+        task = load_file(Path(name_or_file), options)
+    else:
+        near = get_close_matches(name_or_file.lower(), TASKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(
+            f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
+        )
+    metric = options.metric or task.metric
+    if METRICS[metric].kind != task.kind or (METRICS[metric].binary and len(task.labels) != 2):
+        shape = f"{len(task.labels)} classes" if task.labels else "values"
+        raise ConfigError(f"the metric {metric} does not fit the task {task.name!r} ({task.kind}, {shape})")
+    take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)
+    train, about_train = take(task.train, options.train_size, option="--train-size")
+    dev, about_dev = take(task.dev, options.dev_size, option="--dev-size")
+    return replace(task, metric=metric, train=train, dev=dev, notices=(*task.notices, *about_train, *about_dev))

@@ -1,0 +1,145 @@
+"""What a task is, once loaded, and how a smaller part of it is taken."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from noisytune.errors import DataError
+from noisytune.records import digest
+
+Kind = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples and their targets, in parallel."""
+
+    texts: tuple[tuple[str, ...], ...]
+    """One inner tuple an example, with one text or two."""
+    targets: tuple[float, ...]
+    """Class ids (0.0 .. C-1) or values."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """The examples at ``indices``, in that order."""
+        return Split(tuple(self.texts[i] for i in indices), tuple(self.targets[i] for i in indices))
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task, ready to be tokenised."""
+
+    name: str
+    """For tables and titles."""
+    kind: Kind
+    metric: str
+    """The primary metric's key in `noisytune.lab.metrics.METRICS`."""
+    labels: tuple[str, ...]
+    """Class names in id order; empty for regression."""
+    train: Split
+    dev: Split
+    notices: tuple[str, ...]
+    """What the user should know, one line each."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over everything that a trial's outcome depends on: kind, labels and both splits.
+
+        The name, the notices and the primary metric are left out: they decide what is shown, not what is learnt.
+        """
+        splits = [[split.texts, split.targets] for split in (self.train, self.dev)]
+        return digest({"kind": self.kind, "labels": self.labels, "splits": splits})
+
+    @property
+    def majority(self) -> float | None:
+        """Share of the largest class in dev, what guessing would score (0 to 1); None for regression."""
+        if self.kind == "regression":
+            return None
+        return max(Counter(self.dev.targets).values()) / len(self.dev)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a user may ask of a task. What does not apply to the task at hand is refused, not ignored."""
+
+    train_size: int | None = None
+    """Training examples to use. None: all. A smaller number takes a part of what a larger one takes."""
+    dev_size: int | None = None
+    """Dev examples to use. None: all."""
+    text_columns: tuple[str, ...] = ()
+    """Files: the column of the text, or the two of a pair. Numbers count from 0 and mean a file without a header."""
+    label_column: str | None = None
+    """Files: the column of the label."""
+    dev_file: Path | None = None
+    """Files: the dev set. None: a fifth of the file, stratified."""
+    language: str = "english"
+    """Topics: any language (folder) of the corpus."""
+    metric: str | None = None
+    """Primary metric. For files it also decides how a column of numbers is read: as classes or as values."""
+    split_seed: int = 0
+    """Decides which examples are train and which dev, and which ones a size takes."""
+
+
+DEFAULTS = TaskOptions()
+"""Nothing asked for."""
+
+
+def order_key(seed: int, *parts: str) -> bytes:
+    """A sort key that shuffles: the same on every machine and in every version of every library.
+
+    >>> order_key(0, "a") == order_key(0, "a"), order_key(0, "a") == order_key(1, "a")
+    (True, False)
+    """
+    return hashlib.blake2b("\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def limit(
+    split: Split, size: int | None, *, kind: Kind, labels: tuple[str, ...], option: str, seed: int
+) -> tuple[Split, tuple[str, ...]]:
+    """Take ``size`` examples with the classes in proportion, every class among them.
+
+    The part for a size contains the part for any smaller size, so that learning curves compare like with like.
+    Examples keep their order.
+
+    Args:
+        split: what there is.
+        size: how many to take; None takes all, and so does a number larger than what there is (with a notice).
+        kind: a regression's examples are drawn without regard to their values.
+        labels: class names in id order, for the error message.
+        option: the option's name on the command line, for messages: ``"--train-size"``.
+        seed: another seed takes another part.
+
+    Returns:
+        The part and the notices.
+
+    Raises:
+        DataError: ``size`` is not positive, or smaller than the number of classes.
+    """
+    if size is None:
+        return split, ()
+    if size >= len(split):
+        notice = f"{option} {size}: only {len(split)} examples are there, all are used"
+        return split, (notice,) if size > len(split) else ()
+    strata = split.targets if kind == "classification" else (0.0,) * len(split)
+    members: dict[float, list[int]] = defaultdict(list)
+    for index, stratum in enumerate(strata):
+        members[stratum].append(index)
+    if size < max(1, len(members)):
+        need = (
+            f"at least {len(members)}, one for each class ({', '.join(labels)})" if len(members) > 1 else "at least 1"
+        )
+        raise DataError(f"{option} {size} is too small: give {need}")
+    ranked: list[tuple[float, float, int]] = []
+    for stratum, indices in members.items():
+        # Rank / size of the class starts at 0 for every class: the first C places hold one example of each.
+        shuffled = sorted(indices, key=lambda i: order_key(seed, str(i), *split.texts[i]))
+        ranked += [(rank / len(indices), stratum, index) for rank, index in enumerate(shuffled)]
+    return split.take(sorted(index for _, _, index in sorted(ranked)[:size])), ()

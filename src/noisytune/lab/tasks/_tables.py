@@ -1,0 +1,175 @@
+"""A user's table, read strictly: CSV, TSV, JSON Lines or Parquet into columns of cells."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisytune.errors import DataError, require
+
+Rows = list[list[str]]
+Given = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's columns, all of one length."""
+
+    path: Path
+    columns: dict[str, list[object]]
+    """Name -> cells: str from CSV and TSV, any type from JSON Lines and Parquet. None where the cell is empty."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> str:
+        """The columns, for an error message."""
+        names = list(self.columns)
+        return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def read_table(path: Path, given: Given = ()) -> Table:
+    """Read a file by its suffix.
+
+    Args:
+        path: its suffix is in `READERS`. Text is UTF-8, with or without a byte order mark.
+        given: the columns that the user named. Numbers that the first line of a CSV or TSV does not hold mean that
+            it is no header; the columns are then called "0", "1" ...
+
+    Raises:
+        DataError: no such file, another suffix, not UTF-8, rows of different lengths, no rows; names the line.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; noisytune reads {', '.join(READERS)}")
+    try:
+        table = reader(path, given)
+    except OSError as e:
+        raise DataError(f"{path}: {e.strerror or 'cannot be read'}; give the path of a {path.suffix} file") from e
+    if not table.columns or not next(iter(table.columns.values())):
+        raise DataError(f"{path}: no rows; the file needs at least one below the header")
+    return table
+
+
+def read_csv(path: Path, given: Given) -> Table:
+    """Comma separated, quoted by the standard; semicolons where the header has no comma but semicolons."""
+    text = decode(path)
+    first = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    notices = (f"{path.name}: cells are separated by semicolons",) if delimiter == ";" else ()
+    try:
+        lines = quoted(text, delimiter)
+    except csv.Error as e:
+        raise DataError(
+            f"{path}: not well-formed CSV ({e}); quote cells with commas, and double the quotes in them"
+        ) from e
+    if wrong := ragged(lines):
+        raise DataError(f"{path}: {wrong}; quote cells that contain the separator {delimiter!r}")
+    return to_table(path, [cells for _, cells in lines], given, notices)
+
+
+def read_tsv(path: Path, given: Given) -> Table:
+    """Tab separated: quoted by the standard where that fits, else quotes are plain characters (as in GLUE)."""
+    text = decode(path)
+    plain = [(n, line.split("\t")) for n, line in enumerate(re.split("\r\n|\r|\n", text), start=1) if line]
+    try:
+        lines = quoted(text, "\t")
+    except csv.Error:
+        lines = []
+    swallowed = any("\t" in cell or "\n" in cell for _, cells in lines for cell in cells)
+    if lines and not ragged(lines) and not (swallowed and not ragged(plain)):
+        return to_table(path, [cells for _, cells in lines], given, ())
+    if wrong := ragged(plain):
+        raise DataError(f"{path}: {wrong}; every line needs the same number of tabs")
+    notice = f"{path.name}: quotation marks are not in pairs and were read as plain characters"
+    return to_table(path, [cells for _, cells in plain], given, (notice,) if '"' in text else ())
+
+
+def read_jsonl(path: Path, given: Given) -> Table:
+    """One JSON object a line; a key that a line lacks is an empty cell."""
+    records: list[dict[str, object]] = []
+    for number, line in enumerate(decode(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as e:
+            reason = "half a surrogate pair" if isinstance(e, UnicodeEncodeError) else str(e)
+            raise DataError(f"{path}: line {number} is not JSON ({reason}); write one object a line") from e
+        if not isinstance(record, dict):
+            raise DataError(f"{path}: line {number} is not a JSON object; write one object a line")
+        records.append(record)
+    names = dict.fromkeys(name for record in records for name in record)
+    return Table(path, {name: [record.get(name) for record in records] for name in names})
+
+
+def read_parquet(path: Path, given: Given) -> Table:
+    """Parquet, any column types."""
+    require("pyarrow", extra="lab", needed_for=f"reading {path.name}")
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    try:
+        with path.open("rb") as file:
+            table = pyarrow.parquet.read_table(file)
+        return Table(path, {name: table[name].to_pylist() for name in table.column_names})
+    except (pyarrow.lib.ArrowException, KeyError) as e:
+        reason = str(e).splitlines()[0]
+        raise DataError(f"{path}: not a Parquet file that can be read ({reason}); write it again") from e
+
+
+READERS: dict[str, Callable[[Path, Given], Table]] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".parquet": read_parquet,
+    ".pq": read_parquet,
+}
+
+
+def decode(path: Path) -> str:
+    """The file's text, without a byte order mark."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        byte = f"byte 0x{e.object[e.start]:02x} at position {e.start}"
+        raise DataError(f"{path}: not UTF-8 ({byte}); save it as UTF-8") from e
+
+
+def quoted(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Rows by the quoting standard, each with the number of the line that it ends on; empty lines are passed over."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as e:
+        raise csv.Error(f"line {reader.line_num}: {e}") from e
+
+
+def ragged(lines: list[tuple[int, list[str]]]) -> str | None:
+    """What is wrong with the first row that is not as long as the first one, or None."""
+    for number, cells in lines:
+        if len(cells) != len(lines[0][1]):
+            return f"line {number} has {len(cells)} cells, line {lines[0][0]} has {len(lines[0][1])}"
+    return None
+
+
+def to_table(path: Path, rows: Rows, given: Given, notices: tuple[str, ...]) -> Table:
+    """Rows to columns; an empty cell is None."""
+    if not rows:
+        return Table(path, {}, notices)
+    names, body = rows[0], rows[1:]
+    if given and all(name.isdecimal() for name in given) and not set(given) <= set(names):
+        names, body = [str(i) for i in range(len(names))], rows
+        notices = (*notices, f"{path.name}: columns are given by number, so the first line is read as an example")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    cells = list(zip(*body, strict=True)) if body else [()] * len(names)
+    columns = {name: [cell or None for cell in column] for name, column in zip(names, cells, strict=True)}
+    return Table(path, columns, notices)

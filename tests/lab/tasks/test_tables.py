@@ -1,0 +1,139 @@
+"""Reading tables: what other libraries write is read back, what is broken is refused with its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noisytune.errors import DataError
+from noisytune.lab.tasks._tables import read_table
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1, max_size=12)
+tables = st.lists(st.tuples(cells, cells), min_size=1, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables")
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@settings(deadline=None, max_examples=50)
+@given(tables)
+def test_csv_written_by_python_is_read_back(folder, rows):
+    text = io.StringIO()
+    csv.writer(text).writerows([("text", "label"), *rows])
+    table = read_table(write(folder / "t.csv", text.getvalue()))
+    assert table.columns == {"text": [a for a, _ in rows], "label": [b for _, b in rows]}
+
+
+@settings(deadline=None, max_examples=50)
+@given(tables)
+def test_jsonl_written_by_python_is_read_back(folder, rows):
+    text = "\n".join(json.dumps({"text": a, "label": b}) for a, b in rows)
+    assert read_table(write(folder / "t.jsonl", text)).columns["text"] == [a for a, _ in rows]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t\x00"), min_size=1), min_size=1))
+def test_tsv_without_quoting_keeps_every_text_that_has_a_stray_quote(folder, texts):
+    rows = ['say "hi', *(text + '"' for text in texts)]
+    table = read_table(write(folder / "t.tsv", "text\tlabel\n" + "".join(f"{text}\t1\n" for text in rows)))
+    assert table.columns["text"] == rows
+
+
+def test_tsv_with_standard_quoting_is_read_by_it(folder):
+    table = read_table(write(folder / "t.tsv", 'text\tlabel\n"a ""tab""\there"\tx\n"two\nlines"\ty\n'))
+    assert table.columns == {"text": ['a "tab"\there', "two\nlines"], "label": ["x", "y"]}
+    assert table.notices == ()
+
+
+def test_tsv_whose_stray_quotes_happen_to_pair_up_loses_no_row(folder):
+    # Read by the standard this is one well-formed row that swallows the next.
+    table = read_table(write(folder / "t.tsv", 'id\ttext\tlabel\n1\t"He said\t0\n2\tshe said"\t1\n'))
+    assert table.columns["text"] == ['"He said', 'she said"']
+    (notice,) = table.notices
+    assert "plain characters" in notice
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".pq"])
+def test_parquet_written_by_pandas_is_read_back(folder, suffix):
+    frame = pd.DataFrame({"text": ["a", None], "score": [1.5, 2.0], "flag": [True, False]})
+    frame.to_parquet(folder / f"t{suffix}")
+    table = read_table(folder / f"t{suffix}")
+    assert table.columns == {"text": ["a", None], "score": [1.5, 2.0], "flag": [True, False]}
+
+
+def test_bom_line_ends_blank_lines_and_empty_cells(folder):
+    text = "\ufefftext,label\r\n\r\na,\r\nNA,1\r\n"
+    assert read_table(write(folder / "t.csv", text)).columns == {"text": ["a", "NA"], "label": [None, "1"]}
+
+
+def test_semicolons_are_noticed(folder):
+    table = read_table(write(folder / "t.csv", "text;label\nwell, yes;1\n"))
+    assert table.columns["text"] == ["well, yes"]
+    assert "semicolons" in table.notices[0]
+
+
+def test_columns_by_number_mean_no_header_unless_the_header_holds_them(folder):
+    table = read_table(write(folder / "t.tsv", "gj04\t1\tA text\n"), ("2", "1"))
+    assert table.columns == {"0": ["gj04"], "1": ["1"], "2": ["A text"]}
+    assert "first line is read as an example" in table.notices[0]
+    named = read_table(write(folder / "t.csv", "0,1\na,b\n"), ("0", "1"))
+    assert named.columns == {"0": ["a"], "1": ["b"]}
+
+
+def test_a_key_that_some_lines_lack_is_empty(folder):
+    table = read_table(write(folder / "t.jsonl", '{"text": "a"}\n\n{"text": "b", "label": 1}\n'))
+    assert table.columns == {"text": ["a", "b"], "label": [None, 1]}
+
+
+BROKEN = {
+    "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, line 1 has 2"),
+    "open.csv": ('a,b\n1,"2\n', "line 2"),
+    "after.csv": ('a,b\n1,"2"x\n', "line 2"),
+    "ragged.tsv": ("a\tb\n1\n", "line 2 has 1 cells"),
+    "header.csv": ("a,b\n", "no rows"),
+    "empty.csv": ("", "no rows"),
+    "empty.tsv": ("", "no rows"),
+    "empty.jsonl": ("\n", "no rows"),
+    "twice.csv": ("a,a\n1,2\n", "two columns are called 'a'"),
+    "word.jsonl": ('{"a": 1}\nnope\n', "line 2 is not JSON"),
+    "list.jsonl": ("[1]\n", "line 1 is not a JSON object"),
+    "half.jsonl": ('{"a": "\\ud800"}\n', "line 1 is not JSON"),
+    "t.parquet": ("no parquet", "not a Parquet file"),
+    "t.xlsx": ("x", "unknown kind of file '.xlsx'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_in_one_line(folder, name):
+    text, message = BROKEN[name]
+    with pytest.raises(DataError) as caught:
+        read_table(write(folder / name, text))
+    assert str(folder / name) in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_not_utf8_names_the_byte(folder):
+    with pytest.raises(DataError, match=r"not UTF-8.*0xe9 at position 13"):
+        read_table(write(folder / "latin.csv", "text,label\nna\xe9,1\n", "latin-1"))
+
+
+def test_a_missing_file_and_a_folder(folder):
+    with pytest.raises(DataError, match="No such file"):
+        read_table(folder / "nowhere.csv")
+    (folder / "folder.parquet").mkdir()
+    with pytest.raises(DataError, match="Is a directory"):
+        read_table(folder / "folder.parquet")
