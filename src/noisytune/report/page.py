@@ -1,0 +1,85 @@
+"""The report as one HTML file that needs nothing else, and the same as Markdown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from noisytune.errors import RunFolderError
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence import gather
+from noisytune.report.view import view
+
+
+def _markdown(value: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", re.sub(r"\s+", " ", str(value)))
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("noisytune.report", package_path=""),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = _markdown
+    return environment
+
+
+def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """One self-contained page: no script, no network, light and dark, for a phone and for a wide screen.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order; the study may still be running.
+
+    Returns:
+        The same text for the same records, whenever and wherever it is rendered.
+    """
+    template = _environment(html=True).get_template("page.html.j2")
+    return template.render(view(gather(study, records), drawn=True))
+
+
+def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """The same findings as Markdown, without the figures."""
+    template = _environment(html=False).get_template("page.md.j2")
+    return template.render(view(gather(study, records), drawn=False))
+
+
+def _publish(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord]) -> Path:
+    """Write ``report.html`` and ``report.md`` into a folder, each whole or not at all.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    page, known = Path(folder) / "report.html", list(records)
+    texts = {page: render_html(study, known), page.with_suffix(".md"): render_markdown(study, known)}
+    try:
+        for path, text in texts.items():
+            _publish(path, text)
+    except OSError as e:
+        raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
+    return page

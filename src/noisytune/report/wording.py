@@ -1,0 +1,232 @@
+"""How is a result said in plain English? Numbers, the verdict's sentence, and what a reader should know beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence import Evidence, gather
+from noisytune.report.paired import (
+    ALPHA,
+    EXACT_UP_TO,
+    Verdict,
+    critical_t,
+    pairs_needed,
+    selection_bias,
+)
+from noisytune.report.summary import SummaryRow, comparisons_at_once, primary_rows, task_rows
+
+MINUS, DASH = "\u2212", "\u2013"
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Points with two decimals and a true minus sign; more digits where two would hide that it is not 0.
+
+    >>> number(1.5, signed=True), number(0.004), number(float("inf"))
+    ('+1.50', '0.004', '∞')
+    """
+    if math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return ("+" if signed and value > 0 else "") + (MINUS if value < 0 else "") + "∞"
+    text = f"{value:+.2f}"
+    if float(text) == 0.0:
+        text = f"{value:+.1g}" if abs(value) >= 1e-4 else "0.00"
+    return (text if signed else text.lstrip("+")).replace("-", MINUS)
+
+
+def span(low: float, high: float) -> str:
+    """An interval for a sentence.
+
+    >>> span(0.1, 2.9)
+    '+0.10 to +2.90'
+    """
+    return f"{number(low, True)} to {number(high, True)}" if math.isfinite(low) else "unbounded"
+
+
+def probability(p: float) -> str:
+    """A p-value.
+
+    >>> probability(0.0625), probability(0.00002)
+    ('.0625', '< .001')
+    """
+    if p >= 0.9995 or p < 0.001:
+        return "1" if p >= 0.9995 else "< .001"
+    return f"{p:.3f}".lstrip("0") if p >= 0.1 else f"{p:.3g}".lstrip("0")
+
+
+def count(n: int, noun: str) -> str:
+    """``1 pair``, ``2 pairs``, ``2 studies``."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def points(value: float) -> str:
+    """``±1 point``, ``±0.5 points``: a margin."""
+    return f"±{value:g} {'point' if value == 1 else 'points'}"
+
+
+def headline(rows: list[SummaryRow]) -> SummaryRow | None:
+    """The row that the sentence tells: what helped most surely, else what hurt, else the highest mean difference."""
+    known = [row for row in rows if row.n > 0]
+    if not known:
+        return None
+    helped = [row for row in known if row.verdict is Verdict.HELPED]
+    hurt = [row for row in known if row.verdict is Verdict.HURT]
+    if helped:
+        return max(helped, key=lambda row: row.low)
+    if hurt:
+        return min(hurt, key=lambda row: row.high)
+    return max(known, key=lambda row: row.difference)
+
+
+def _metric(evidence: Evidence, row: SummaryRow) -> str:
+    labels = {t["metric_label"] for t in evidence.study.tasks if row.pooled or t["name"] == row.task}
+    return labels.pop() if len(labels) == 1 else "the score"
+
+
+def _change(evidence: Evidence, row: SummaryRow) -> str:
+    metric, where = _metric(evidence, row), f"over {row.task}" if row.pooled else f"on {row.task}"
+    if row.verdict is Verdict.HELPED:
+        return f"{row.label} raised {metric} {where} by {number(row.difference)} points"
+    if row.verdict is Verdict.HURT:
+        return f"{row.label} lowered {metric} {where} by {number(-row.difference)} points"
+    return f"{row.label} changed {metric} {where} by {number(row.difference, True)} points"
+
+
+def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
+    """What follows the interval."""
+    pairs = count(row.n, "seed" if row.pooled else "pair")
+    if row.verdict is Verdict.EQUIVALENT:
+        return f", within the margin of {points(margin)} that counts as no difference"
+    if row.verdict is not Verdict.INCONCLUSIVE:
+        return ""
+    if math.isfinite(row.detectable):
+        return f"; {pairs} could have detected a difference of {number(row.detectable)} points"
+    first = next(n for n in range(2, 10_000) if math.isfinite(critical_t(n, alpha)))
+    return f"; {pairs} cannot settle a difference of any size, {first} can"
+
+
+def _others(rows: list[SummaryRow], told: SummaryRow) -> str:
+    others = [row for row in rows if row is not told]
+    if not others:
+        return ""
+    parts = [f"{n} {word}" for word in Verdict if (n := sum(row.verdict is word for row in others))]
+    if len(parts) == 1:
+        which = "other arm" if len(others) == 1 else f"other {len(others)} arms"
+        return f" The {which}: {others[0].verdict}."
+    return f" Of the other {len(others)} arms: {', '.join(parts)}."
+
+
+def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
+    """The verdict on the primary rows in one sentence, and a short second one where there are other arms."""
+    told = headline(rows)
+    if len(evidence.study.arms) < 2:
+        return f"Nothing to compare: the study has only the baseline, {evidence.study.arms[0]}."
+    if told is None:
+        return (
+            f"No verdict yet: {evidence.done} of {count(evidence.planned, 'trial')} are done, "
+            "and no seed has both its baseline and its arm."
+        )
+    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
+    unit = "seed" if told.pooled else "pair"
+    several = len(rows) > 1
+    pick = ", the highest of the arms," if several and told.verdict is Verdict.INCONCLUSIVE else ""
+    change = _change(evidence, told)
+    if pick:
+        change = change.replace(told.label, told.label + pick, 1)
+    kind = "simultaneous anytime-valid" if alpha < ALPHA else "anytime-valid"
+    return (
+        f"{told.verdict.value.capitalize()} after {count(told.n, unit)}: {change} "
+        f"({kind} 95 % interval {span(told.low, told.high)}){_limits(told, alpha, evidence.study.margin)}."
+        + _others(rows, told)
+    )
+
+
+def verdict_sentence(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """The verdict in plain English, honest about what this number of pairs can show.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+    """
+    evidence = gather(study, records)
+    return sentence(evidence, primary_rows(evidence))
+
+
+def _oddities(evidence: Evidence) -> list[str]:
+    notes = []
+    for status in ("collapsed", "diverged"):
+        odd = [record for record in evidence.trials.values() if record.status == status]
+        if odd:
+            by_arm = [f"{sum(r.arm == arm for r in odd)} of {arm}" for arm in evidence.study.arms]
+            listed = ", ".join(text for text in by_arm if not text.startswith("0 "))
+            notes.append(f"{count(len(odd), 'run')} {status} ({listed}); none is left out.")
+    missing = sum(evidence.undefined(record) for record in evidence.trials.values())
+    if missing:
+        notes.append(
+            f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
+            "counted as 0."
+        )
+    return notes
+
+
+def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    notes = []
+    for row in task_rows(evidence):
+        task = next(t for t in evidence.study.tasks if t["name"] == row.task)
+        share = task.get("majority")
+        if row.n and share is not None and task["metric"] == "accuracy" and row.baseline_mean <= 100 * share + 0.5:
+            notes.append(
+                f"The baseline on {row.task} hardly beats the majority class ({number(100 * share)} %): "
+                "differences between runs that learned nothing say little."
+            )
+        if row.n > 1 and row.sd == 0.0:
+            notes.append(
+                f"All differences of {row.arm} on {row.task} are equal, so they show no spread, and an interval "
+                "without spread is surer than it should be."
+            )
+    arms = len(evidence.study.arms)
+    if arms > 2:
+        notes.append(
+            f"The best of {arms} settings (the baseline is one) looks better by about {selection_bias(arms):.2f} "
+            "standard errors even where none does anything. The intervals allow for the number of arms; "
+            "the highest mean does not."
+        )
+    return list(dict.fromkeys(notes))
+
+
+def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    told, margin = headline(rows), evidence.study.margin
+    if told is None or told.verdict is not Verdict.INCONCLUSIVE or not evidence.complete:
+        return []
+    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
+    more = "To sharpen it, run the same command with more --seeds: finished trials are kept."
+    needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.n > 1 else None
+    if needed:
+        unit = "seed" if told.pooled else "pair"
+        more += (
+            f" At the spread seen so far, about {count(needed, unit)} would narrow the interval to {points(margin)}."
+        )
+    return [more]
+
+
+def notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    """What a reader should know beside the verdict, one sentence or two each."""
+    progress = []
+    if not evidence.complete:
+        progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
+    return progress + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
+
+
+def smallest_p(pairs: int) -> str:
+    """What a sign-flip test of this many pairs can reach at best, for the page's explanation."""
+    if pairs < 1:
+        return ""
+    least = 2.0 ** (1 - pairs)
+    if least > ALPHA:
+        return f"{count(pairs, 'pair')} cannot reach p < .05 by sign flip: the smallest possible p is {least:.4g}."
+    exact = "exact" if pairs <= EXACT_UP_TO else "by random flips"
+    return f"With {count(pairs, 'pair')} the test is {exact}, and the smallest possible p is {least:.2g}."
