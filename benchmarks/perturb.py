@@ -2,8 +2,9 @@
 
     python benchmarks/perturb.py [--rounds 7] [--dtype float32]
 
-The snippet is the paper's, with the two changes without which it does not run: ``state_dict()`` is called, and tensors of no dimension
-do not exist in this model. A third rival is the plain in-place scale of the same memory: the limit that the machine's bandwidth sets.
+The snippet is the paper's, with the two changes without which it does not run: ``state_dict()`` is called, and tensors
+of no dimension do not exist in this model. A third rival is the plain in-place scale of the same memory: the limit that
+the machine's bandwidth sets.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,7 +91,7 @@ def main() -> None:
             rival(model, 1e-6)
             if number:  # the first round compiles and warms up
                 times[name].append(time.perf_counter() - start)
-    memory = {name: peak_extra_memory(lambda rival=rival: rival(model, 1e-6)) for name, rival in RIVALS.items()}  # type: ignore[misc]
+    memory = {name: peak_extra_memory(partial(rival, model, 1e-6)) for name, rival in RIVALS.items()}
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     mine = medians["noisytune.perturb_"]
     print(f"{'':28}{'ms':>8}{'1e9 elements/s':>16}{'times ours':>12}{'extra memory':>15}")

@@ -15,12 +15,13 @@ MAY_LOAD = {
     "noisytune.names": [],
     "noisytune.manifest": [],
     "noisytune.records": [],
-    "noisytune.kernels": ["numba"],
+    "noisytune.kernels": ["numba", "scipy"],
     "noisytune.cli": [],
     "noisytune.report": [],
     "noisytune.report.page": ["scipy"],
     "noisytune.lab.store": [],
-    "noisytune.lab.tasks": ["pandas", "sklearn", "scipy"],
+    "noisytune.lab.tasks": [],
+    "noisytune.lab.study": [],
 }
 
 

@@ -33,7 +33,7 @@ def test_uniform_noise_is_the_references_bit_for_bit(dtype, size):
     same_bits(weights, expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 20_000), max_size=6), st.sampled_from(kernels.DTYPES))
 def test_any_chunking_gives_the_same_bits(cuts, dtype):
     weights = weights_of(dtype, 20_000)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +17,7 @@ from rich.table import Table
 from noisytune import field
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
+from noisytune.publish import publish
 
 FILE_NAME = "noisytune.json"
 """The manifest's name beside a checkpoint or an adapter."""
@@ -89,16 +88,8 @@ class Manifest:
     def write(self, folder: str | Path) -> Path:
         """Write `FILE_NAME` into a folder, whole or not at all. Returns its path."""
         path = Path(folder) / FILE_NAME
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({**asdict(self), "config": self.config.to_dict()}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        content = json.dumps({**asdict(self), "config": self.config.to_dict()}, indent=1)
+        publish(path, content.encode())
         return path
 
     @classmethod

@@ -95,11 +95,11 @@ class TrialRecord(_Record):
     status: Status
     """"collapsed": every dev prediction is the same. "diverged": the loss or a prediction is not finite."""
     scores: dict[str, float]
-    """On dev, as fractions or correlations (0.71, not 71). A score that is undefined is absent."""
+    """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none."""
     loss_curve: list[float]
     """Training loss of each optimizer step, up to the first one that is not finite."""
     predictions: list[float]
-    """One a dev example, in the order of ``references``: class id, or the predicted value."""
+    """One a dev example, in the order of ``references``: class id, or the predicted value. Empty if diverged."""
     references: list[float]
     """Gold class ids or values."""
     timing: dict[str, float]

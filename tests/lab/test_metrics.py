@@ -23,7 +23,7 @@ def columns(pairs):
     return [list(column) for column in zip(*pairs, strict=True)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pairs_of_ids)
 def test_accuracy_and_macro_f1_follow_their_definitions(pairs):
     references, predictions = columns(pairs)
@@ -36,7 +36,7 @@ def test_accuracy_and_macro_f1_follow_their_definitions(pairs):
     assert got["macro_f1"] == pytest.approx(sum(each) / len(each))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pairs_of_bits)
 def test_binary_measures_follow_the_four_counts(pairs):
     references, predictions = columns(pairs)
@@ -51,7 +51,7 @@ def test_binary_measures_follow_the_four_counts(pairs):
     assert got["matthews"] == pytest.approx((tp * tn - fp * fn) / bottom if bottom else 0.0)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pairs_of_values)
 def test_correlations_follow_numpy_and_are_absent_where_undefined(pairs):
     references, predictions = columns(pairs)

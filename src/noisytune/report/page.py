@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from noisytune.errors import RunFolderError
+from noisytune.publish import publish
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence import gather
 from noisytune.report.view import view
@@ -54,18 +54,6 @@ def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     return template.render(view(gather(study, records), drawn=False))
 
 
-def _publish(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord]) -> Path:
     """Write ``report.html`` and ``report.md`` into a folder, each whole or not at all.
 
@@ -79,7 +67,7 @@ def write_report(folder: str | Path, study: StudyRecord, records: Iterable[Trial
     texts = {page: render_html(study, known), page.with_suffix(".md"): render_markdown(study, known)}
     try:
         for path, text in texts.items():
-            _publish(path, text)
+            publish(path, text.encode())
     except OSError as e:
         raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
     return page

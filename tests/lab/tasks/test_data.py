@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from noisytune.errors import DataError
@@ -26,7 +26,6 @@ def take(split, size, *, kind="classification", seed=0):
     return limit(split, size, kind=kind, labels=labels, option="--train-size", seed=seed)
 
 
-@settings(deadline=None)
 @given(class_sizes, st.data())
 def test_a_part_is_in_proportion_holds_every_class_and_keeps_the_order(sizes, data):
     split = split_of(sizes)
@@ -44,7 +43,6 @@ def test_a_part_is_in_proportion_holds_every_class_and_keeps_the_order(sizes, da
     assert places == sorted(set(places))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(2, 4), st.data())
 def test_a_balanced_task_gives_balanced_parts(each, classes, data):
     split = split_of([each] * classes)
@@ -52,7 +50,6 @@ def test_a_balanced_task_gives_balanced_parts(each, classes, data):
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-@settings(deadline=None)
 @given(class_sizes, st.sampled_from(["classification", "regression"]), st.data())
 def test_a_larger_part_holds_the_smaller_one(sizes, kind, data):
     split = split_of(sizes)

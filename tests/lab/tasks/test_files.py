@@ -47,7 +47,7 @@ def test_a_file_becomes_a_stratified_task(folder):
     assert sum("guessed" in notice for notice in task.notices) == 2
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(2, 30), min_size=2, max_size=4), st.integers(0, 3), st.integers(1, 3))
 def test_no_row_is_lost_and_no_text_is_on_both_sides(folder, sizes, seed, copies):
     rows = reviews({f"class{i}": size for i, size in enumerate(sizes)}) * copies
@@ -62,9 +62,9 @@ def test_no_row_is_lost_and_no_text_is_on_both_sides(folder, sizes, seed, copies
     assert not set(task.train.texts) & set(task.dev.texts)
     assert set(task.train.targets) == set(map(float, range(len(sizes))))
     absent = [name for i, name in enumerate(task.labels) if i not in task.dev.targets]
-    assert absent == [
-        name for name in task.labels if any(f"dev has no example of class {name!r}" in n for n in task.notices)
-    ]
+    told = [notice for notice in task.notices if "dev has no example of class" in notice]
+    assert len(told) == bool(absent)
+    assert all(repr(name) in told[0] for name in absent[:3])
     assert not absent or min(sizes) < 5
     assert task.digest == load(path, split_seed=seed).digest
 

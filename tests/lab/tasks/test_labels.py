@@ -16,7 +16,7 @@ def read(cells, metric=None):
     return read_labels(cells, metric, "f.csv: column 'label'")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1))
 def test_words_become_ids_in_the_order_of_their_names(words):
     reading = read([*words, "a word"])
@@ -24,7 +24,7 @@ def test_words_become_ids_in_the_order_of_their_names(words):
     assert [reading.names[int(reading.target(word))] for word in words] == [word.strip() for word in words]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_values_are_kept_exactly(values):
     reading = read(values, "pearson")

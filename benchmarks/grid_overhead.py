@@ -1,0 +1,73 @@
+"""What does running trials in worker processes cost? Ten short trials on two workers against their summed time / 2.
+
+    python benchmarks/grid_overhead.py [--workers 2] [--seeds 5] [--train-size 200] [--epochs 2]
+
+The claim: the wall time of the whole grid, from nothing, is at most 1.1 times the trials' summed training time (load,
+perturb, train, evaluate, measured inside each trial) divided by the number of workers. The wall time holds everything:
+starting the workers, importing torch and transformers in them, tokenising, and writing the records. It is printed
+again without the start-up: counted from the first trial's start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+from time import perf_counter
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.lab.engines import LocalEngine
+from noisytune.lab.events import Event, TrialStarted
+from noisytune.lab.model import Model
+from noisytune.lab.store import Store
+from noisytune.lab.study import Study, run_study
+from noisytune.lab.tasks import TaskOptions, load_task
+from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
+
+
+def main() -> None:
+    """Run the grid and print the two ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5, help="two trials each")
+    parser.add_argument("--train-size", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=2)
+    options = parser.parse_args()
+
+    study = Study(
+        name="grid overhead",
+        model=Model.find(),
+        tasks=(load_task("topics", TaskOptions(train_size=options.train_size, dev_size=100)),),
+        arms=(PLAIN, Arm.noisytune(NoisyTuneConfig())),
+        seeds=tuple(range(options.seeds)),
+        training=TrainingSettings(epochs=options.epochs, max_length=64),
+        margin=0.5,
+    )
+    first: list[float] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, TrialStarted) and not first:
+            first.append(perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        began = perf_counter()
+        with LocalEngine(options.workers) as engine:
+            run_study(study, Store(folder), engine, on_event)
+            ended = perf_counter()
+        records = Store(folder).records()
+    totals = [record.timing["total"] for record in records]
+    share = sum(totals) / options.workers
+    environment = records[0].environment
+    print(f"{len(records)} trials of {min(totals):.1f} to {max(totals):.1f} s on {options.workers} workers")
+    print(
+        f"{environment['cpu']}, {platform.system()}, {environment['threads']} thread(s) a worker, "
+        f"torch {environment['versions']['torch']}, transformers {environment['versions']['transformers']}"
+    )
+    print(f"summed trial time / {options.workers}: {share:7.1f} s")
+    for name, wall in (("with start-up", ended - began), ("without start-up", ended - first[0])):
+        print(f"wall, {name:17}: {wall:7.1f} s   ratio {wall / share:.3f}   (claim: at most 1.1)")
+    print(f"start-up: {first[0] - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

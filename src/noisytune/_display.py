@@ -1,0 +1,168 @@
+"""What the terminal shows of a study: progress while it runs, a table when it is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone, TrialFailed, TrialProgress, TrialStarted
+from noisytune.records import StudyRecord, TrialRecord
+
+
+class StudyDisplay:
+    """Shows a running study: bars and the running difference on a terminal, a line a trial elsewhere."""
+
+    def __init__(self, folder: Path, out: Console) -> None:
+        self._folder = folder
+        self._out = out
+        self._study: StudyRecord | None = None
+        self._records: list[TrialRecord] = []
+        self._total = 0
+        self._overall = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.fields[done]} of {task.fields[trials]} trials"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            expand=True,
+        )
+        self._bar: TaskID | None = None
+        self._running = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(20),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]}"),
+        )
+        self._trials: dict[str, TaskID] = {}
+        self._live = Live(self, console=out, refresh_per_second=4, transient=True) if out.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __rich__(self) -> Group:
+        return Group(self._overall, self._running, self._differences())
+
+    def on_event(self, event: Event) -> None:
+        """Take in what the study tells."""
+        match event:
+            case StudyStarted():
+                self._begin(event)
+            case Notice(text):
+                self._out.print(f"Note: {text}", markup=False)
+            case TrialStarted(trial):
+                self._trials[trial.key] = self._running.add_task(
+                    f"seed {trial.seed}  {trial.arm}", total=None, loss="-", visible=False
+                )
+            case TrialProgress():
+                loss = "not finite" if event.loss is None else f"{event.loss:.3f}"
+                self._running.update(
+                    self._trials[event.key], completed=event.step, total=event.total_steps, loss=loss, visible=True
+                )
+            case TrialDone(record):
+                self._records.append(record)
+                self._running.remove_task(self._trials.pop(record.key))
+                if not self._live:
+                    self._out.print(self._line(record), markup=False)
+            case TrialFailed():
+                self._out.print(f"{event.label} failed", markup=False)
+        if self._bar is not None:
+            partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
+            done = len(self._records)
+            self._overall.update(self._bar, completed=done + partial, done=done)
+
+    def _begin(self, event: StudyStarted) -> None:
+        self._study, self._records = event.study, list(event.finished)
+        self._total = len(event.finished) + len(event.missing)
+        study = event.study
+        tasks = ", ".join(f"{t['name']} ({t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks)
+        self._out.print(
+            f"{study.model['name']} on {tasks}: {self._total} trials, run folder {self._folder}", markup=False
+        )
+        if event.finished:
+            self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
+        self._bar = self._overall.add_task(
+            study.name, total=self._total, completed=len(event.finished), done=len(event.finished), trials=self._total
+        )
+
+    def _line(self, record: TrialRecord) -> str:
+        """One finished trial, for logs."""
+        task = next(task for task in self._study.tasks if task["name"] == record.task) if self._study else {}
+        score = record.scores.get(task.get("metric", ""), math.nan)
+        place = f"{len(self._records)}/{self._total}"
+        return (
+            f"{place:>7}  seed {record.seed:<3} {record.arm:24} {task.get('metric_label', '')} {100 * score:6.2f}  "
+            f"{record.timing['total']:.0f} s{'' if record.status == 'ok' else '  ' + record.status}"
+        )
+
+    def _differences(self) -> Text:
+        """The running paired difference of each arm."""
+        lines = []
+        for arm in self._study.arms[1:] if self._study else ():
+            differences = _paired(self._study, self._records, arm) if self._study else []
+            if differences:
+                mean = sum(differences) / len(differences)
+                pairs = "1 pair" if len(differences) == 1 else f"{len(differences)} pairs"
+                lines.append(f"  {arm}: {mean:+.2f} points on average over {pairs} so far")
+        if not self._trials and self._study and len(self._records) < self._total:
+            lines.append("  getting workers and tokens ready ...")
+        return Text("\n".join(lines))
+
+
+def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:
+    """Differences to the baseline, in points, of the pairs that are complete."""
+    metric = {task["name"]: task["metric"] for task in study.tasks}
+    scores = {(r.task, r.seed, r.arm): r.scores.get(metric[r.task], 0.0) for r in records}
+    return [
+        100 * (score - scores[task, seed, study.arms[0]])
+        for (task, seed, name), score in scores.items()
+        if name == arm and (task, seed, study.arms[0]) in scores
+    ]
+
+
+def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
+    """The table, the verdict in one sentence, and where the report is."""
+    from noisytune.report import summary_rows, verdict_sentence
+
+    rows = summary_rows(study, records)
+    several = len(study.tasks) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if several:
+        table.add_column("task", overflow="fold")
+    table.add_column("arm", overflow="fold", min_width=min(24, max(len(row.arm) for row in rows)))
+    for column in ("pairs", study.arms[0], "arm", "difference", "95 % anytime", "won/tied/lost"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        bounded, scored = math.isfinite(row.low), row.n > 0
+        table.add_row(
+            *([row.task] if several else []),
+            row.arm,
+            str(row.n),
+            f"{row.baseline_mean:.2f}" if scored else "-",
+            f"{row.arm_mean:.2f}" if scored else "-",
+            f"{row.difference:+.2f}" if scored else "-",
+            f"{row.low:+.2f}..{row.high:+.2f}" if bounded else "unbounded" if scored else "-",
+            f"{row.wins}/{row.ties}/{row.losses}",
+        )
+    out.print()
+    out.print(table)
+    out.print()
+    out.print(verdict_sentence(study, records), markup=False)
+    out.print()
+    out.print(f"Report: {page}", markup=False, soft_wrap=True)

@@ -1,0 +1,260 @@
+"""The command line: parse, call, print. What things mean is said in the rooms below."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from noisytune import __version__
+from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
+
+if TYPE_CHECKING:
+    from noisytune.lab.study import Study
+    from noisytune.lab.trial import Arm
+    from noisytune.records import StudyRecord
+
+app = typer.Typer(
+    name="noisytune",
+    help="A little noise before fine-tuning, and paired evidence whether it helped on your task.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+LEARNING_RATE = 2e-5
+"""For models of the usual sizes; inside the paper's search range."""
+LEARNING_RATE_OF_DEFAULT_MODEL = 2e-4
+"""Its 6 layers of width 384 need more: at 5e-5 it hardly learns in 3 epochs of 265 examples."""
+
+
+class Tracker(StrEnum):
+    """Trackers that transformers can log to."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"
+    trackio = "trackio"
+
+
+def _option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
+
+
+_WHAT, _NOISE, _TRAINING, _FILE, _RUN = "What to compare", "Noise", "Training", "Your own file", "Run"
+
+Debug = Annotated[bool, _option(_RUN, "Show the whole traceback of an error.", "", "--debug")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"noisytune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def compare(
+    model: Annotated[
+        str | None, _option(_WHAT, "Pretrained weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
+    ] = None,
+    task: Annotated[
+        str, _option(_WHAT, "What to fine-tune on. A FILE is CSV, TSV, JSONL or Parquet.", "topics|replies|FILE")
+    ] = "topics",
+    seeds: Annotated[int, _option(_WHAT, "Number of pairs: seeds 0, 1, 2 ...", "N", min=1)] = 5,
+    until_decided: Annotated[
+        bool, _option(_WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
+    ] = False,
+    max_seeds: Annotated[int, _option(_WHAT, "At most so many with --until-decided.", "N", min=1)] = 50,
+    margin: Annotated[
+        float, _option(_WHAT, "Differences within this many points count as equivalent.", "POINTS", min=0)
+    ] = 1.0,
+    metric: Annotated[str | None, _option(_WHAT, "Primary score. Default: the task's own.", "NAME")] = None,
+    noise_lambda: Annotated[
+        str, _option(_NOISE, "Strengths, one arm each. 0, the baseline, is always there.", "L[,L...]")
+    ] = "0.15",
+    distribution: Annotated[str, _option(_NOISE, "uniform, gaussian, or both.", "D[,D]")] = "uniform",
+    scale: Annotated[str, _option(_NOISE, "matrix (each tensor's own std), global, or both.", "S[,S]")] = "matrix",
+    scope: Annotated[str, _option(_NOISE, "all: a new head gets noise too.", "pretrained|all")] = "pretrained",
+    include: Annotated[list[str] | None, _option(_NOISE, "Tensors to perturb; may be repeated.", "GLOB")] = None,
+    exclude: Annotated[list[str] | None, _option(_NOISE, "Tensors to leave alone; may be repeated.", "GLOB")] = None,
+    train_size: Annotated[int | None, _option(_TRAINING, "Training examples. Default: all.", "N", min=1)] = None,
+    dev_size: Annotated[int | None, _option(_TRAINING, "Dev examples. Default: all.", "N", min=1)] = None,
+    epochs: Annotated[int, _option(_TRAINING, "Passes over the training examples.", "N", min=1)] = 3,
+    learning_rate: Annotated[
+        float | None, _option(_TRAINING, "Peak. Default: 2e-4 for the default model, 2e-5 for others.", "RATE")
+    ] = None,
+    batch_size: Annotated[int, _option(_TRAINING, "Examples a step.", "N", min=1)] = 16,
+    max_length: Annotated[int, _option(_TRAINING, "Tokens; longer texts are cut.", "N", min=4)] = 128,
+    warmup: Annotated[float, _option(_TRAINING, "Share of the steps in which the rate rises.", "SHARE")] = 0.1,
+    weight_decay: Annotated[float, _option(_TRAINING, "Of AdamW.", "W")] = 0.01,
+    text_columns: Annotated[str, _option(_FILE, "The column of the text, or the two of a pair.", "A[,B]")] = "",
+    label_column: Annotated[str | None, _option(_FILE, "The column of the label.", "NAME")] = None,
+    dev_file: Annotated[Path | None, _option(_FILE, "The dev set. Default: a fifth of the file.", "FILE")] = None,
+    language: Annotated[str, _option(_WHAT, "For topics: a language of the corpus.", "NAME")] = "english",
+    out: Annotated[Path | None, _option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
+    workers: Annotated[
+        int | None, _option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
+    ] = None,
+    report_to: Annotated[
+        Tracker | None, _option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
+
+    The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
+    """
+    with _one_line_errors(debug):
+        from noisytune._display import StudyDisplay
+        from noisytune.errors import require
+        from noisytune.lab.engines import LocalEngine
+        from noisytune.lab.model import Model
+        from noisytune.lab.store import Store
+        from noisytune.lab.study import Study, run_study
+        from noisytune.lab.tasks import TaskOptions, load_task
+        from noisytune.lab.trial import TrainingSettings
+
+        for library in ("transformers", "scipy", "matplotlib", "jinja2"):
+            require(library, extra="lab", needed_for="noisytune compare")
+        usual_rate = LEARNING_RATE_OF_DEFAULT_MODEL if model is None else LEARNING_RATE
+        training = TrainingSettings(
+            epochs=epochs,
+            learning_rate=usual_rate if learning_rate is None else learning_rate,
+            batch_size=batch_size,
+            max_length=max_length,
+            warmup=warmup,
+            weight_decay=weight_decay,
+        )
+        options = TaskOptions(
+            train_size=train_size,
+            dev_size=dev_size,
+            text_columns=tuple(column.strip() for column in text_columns.split(",") if column.strip()),
+            label_column=label_column,
+            dev_file=dev_file,
+            language=language,
+            metric=metric,
+        )
+        arms = _arms(noise_lambda, distribution, scale, scope, include or [], exclude or [])
+        with LocalEngine(workers) as engine:
+            engine.start()
+            data = load_task(task, options)
+            study = Study(
+                name=data.name,
+                model=Model.find(model),
+                tasks=(data,),
+                arms=arms,
+                seeds=tuple(range(max_seeds if until_decided else seeds)),
+                training=training,
+                margin=margin,
+            )
+            store = Store(out or _default_folder(study))
+            with StudyDisplay(store.folder, _console()) as display:
+                until = _decided if until_decided else None
+                record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
+        _render(store.folder, record)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of noisytune compare.")], debug: Debug = False
+) -> None:
+    """Render a run folder's report again. Needs no torch."""
+    with _one_line_errors(debug):
+        from noisytune.lab.store import Store
+
+        study = Store(run).read_study() if run.is_dir() else None
+        if study is None:
+            raise RunFolderError(f"{run} holds no study.json: give the folder that noisytune compare wrote")
+        _render(run, study)
+
+
+def _render(folder: Path, study: StudyRecord) -> None:
+    from noisytune._display import print_summary
+    from noisytune.lab.store import Store
+    from noisytune.report import write_report
+
+    records = Store(folder).records(entry["key"] for entry in study.trials)
+    print_summary(_console(), study, records, write_report(folder, study, records))
+
+
+def _decided(study: StudyRecord, records: Any) -> bool:
+    from noisytune.report import decided
+
+    return decided(study, records)
+
+
+def _arms(
+    lambdas: str, distributions: str, scales: str, scope: str, include: list[str], exclude: list[str]
+) -> tuple[Arm, ...]:
+    """Plain fine-tuning, and one arm for each combination of the comma-separated values."""
+    from noisytune.config import NoisyTuneConfig
+    from noisytune.lab.trial import PLAIN, Arm
+
+    arms = [PLAIN]
+    shared = {"scope": scope, "include": include, "exclude": exclude}
+    for strength, distribution, scale in itertools.product(*map(_values, (lambdas, distributions, scales))):
+        settings = {"noise_lambda": strength, "distribution": distribution, "scale": scale}
+        config = NoisyTuneConfig.from_dict(settings | shared)
+        arm = Arm.noisytune(config)
+        if config.noise_lambda > 0 and arm not in arms:
+            arms.append(arm)
+    if len(arms) == 1:
+        raise ConfigError(f"--noise-lambda {lambdas}: give a strength above 0 to compare with the baseline")
+    return tuple(arms)
+
+
+def _values(text: str) -> list[str]:
+    return [value.strip() for value in text.split(",") if value.strip()]
+
+
+def _default_folder(study: Study) -> Path:
+    """The same model, data and training give the same folder, so that running again goes on."""
+    from noisytune.records import digest
+
+    task = study.tasks[0]
+    shared = digest([study.model.digest, task.digest, study.training.to_dict()])
+    return Path("runs") / f"{task.name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
+    """Leave with one line and a code: 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        message, code = "Interrupted. Finished trials are kept: the same command goes on from there.", 130
+    except NoisyTuneError as error:
+        if debug:
+            raise
+        message, code = f"Error: {error}", 2 if isinstance(error, ConfigError) else 1
+    except Exception as error:
+        if debug:
+            raise
+        message, code = f"Error: {type(error).__name__}: {error} (--debug shows where)", 1
+    else:
+        return
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    raise typer.Exit(code)

@@ -1,0 +1,65 @@
+"""What a running study tells whoever shows it: plain frozen data, sent from the workers to one callback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from noisytune.lab.trial import Trial
+from noisytune.records import StudyRecord, TrialRecord
+
+
+@dataclass(frozen=True)
+class StudyStarted:
+    """The plan is known; nothing has run yet in this process."""
+
+    study: StudyRecord
+    """As it will be when everything asked for is done."""
+    finished: tuple[TrialRecord, ...]
+    """Trials asked for that an earlier run finished, in the plan's order."""
+    missing: tuple[Trial, ...]
+    """Trials to run, in order; with ``until``, at most these."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line that the user should see."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A worker begins a trial."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """A trial has done another step."""
+
+    key: str
+    """The trial's key."""
+    step: int
+    """1 .. total_steps."""
+    total_steps: int
+    loss: float | None
+    """The step's training loss; None where it is not finite."""
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A trial is finished and kept."""
+
+    record: TrialRecord
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """A trial failed. Running ones are finished, no new ones are begun, then the error is raised."""
+
+    label: str
+    message: str
+
+
+Event = StudyStarted | Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed

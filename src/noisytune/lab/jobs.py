@@ -1,0 +1,68 @@
+"""What a study asks its workers to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from noisytune.lab.events import Event, TrialDone, TrialProgress, TrialStarted
+from noisytune.lab.tasks import TaskData
+from noisytune.lab.tokens import Tokens, tokenise
+from noisytune.lab.trackers import Tracker
+from noisytune.lab.trial import Trial
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial, to be run in a worker."""
+
+    trial: Trial
+    model_dir: Path
+    tokens_file: Path
+    tracker: Tracker | None
+
+    @property
+    def label(self) -> str:
+        """The trial's."""
+        return self.trial.label
+
+    def __call__(self, report: Callable[[Event], None]) -> TrialDone:
+        """Run it, reporting every step."""
+        from noisytune.lab.training import run_trial
+
+        def on_step(step: int, total_steps: int, loss: float | None) -> None:
+            report(TrialProgress(self.trial.key, step, total_steps, loss))
+
+        report(TrialStarted(self.trial))
+        return TrialDone(run_trial(self.trial, self.model_dir, _read_tokens(self.tokens_file), on_step, self.tracker))
+
+
+@dataclass(frozen=True)
+class TokensJob:
+    """Make the tokens of a task, unless they are there."""
+
+    task: TaskData
+    model_dir: Path
+    max_length: int
+    file: Path
+
+    @property
+    def label(self) -> str:
+        """The task's."""
+        return f"the tokens of {self.task.name}"
+
+    def __call__(self, report: Callable[[Event], None]) -> tuple[str, ...]:
+        """The notices about them."""
+        if self.file.exists():
+            return _read_tokens(self.file).notices
+        tokens = tokenise(self.model_dir, self.task, self.max_length)
+        tokens.write(self.file)
+        return tokens.notices
+
+
+@lru_cache(maxsize=4)
+def _read_tokens(file: Path) -> Tokens:
+    """Kept from trial to trial of a worker."""
+    return Tokens.read(file)

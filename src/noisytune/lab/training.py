@@ -1,0 +1,238 @@
+"""How a trial is run: load, perturb, train with the transformers Trainer, predict on dev.
+
+The only file of the lab that loads torch when it is imported.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import DataError, NonFiniteError
+from noisytune.lab import metrics
+from noisytune.lab.environment import describe
+from noisytune.lab.tokens import Tokens, TokenSplit, load_tokenizer
+from noisytune.lab.trackers import Tracker
+from noisytune.lab.trial import TrainingSettings, Trial
+from noisytune.records import Status, TrialRecord
+from noisytune.torch import perturb_
+
+Report = Callable[[int, int, float | None], None]
+"""Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
+
+EVALUATION_BATCHES = 4
+"""Dev examples predicted at a time, in training batches: without gradients there is room for more."""
+
+
+def run_trial(
+    trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None, tracker: Tracker | None = None
+) -> TrialRecord:
+    """Run one trial. Its settings decide the outcome, up to the rounding of other hardware and other thread counts.
+
+    The seed sets the head, the order of the data, dropout and the noise. The noise comes from a generator of its own:
+    two arms of one seed start from the same head and see the same batches and the same dropout.
+
+    Args:
+        trial: the resolved settings.
+        model_dir: where the weights are.
+        tokens: the task as token ids.
+        report: told of every step.
+        tracker: where to log as well; not part of the outcome.
+
+    Returns:
+        the record. A diverged trial has neither scores nor predictions.
+
+    Raises:
+        DataError: the weights do not fit the model's configuration.
+        NonFiniteError: the weights hold NaN or infinity.
+        AlreadyPerturbedError: noise is asked for, and the weights carry some.
+    """
+    environment, clock = describe(torch.get_num_threads()), _Clock()
+    settings = TrainingSettings.from_dict(trial.settings["training"])
+    noise = trial.settings["arm"]["noise"]
+    set_seed(trial.seed)
+    model = _load(trial, model_dir)
+    clock.lap("load")
+    summary = {}
+    if noise is not None:
+        summary = perturb_(model, NoisyTuneConfig.from_dict(noise | {"seed": trial.seed})).summary()
+    clock.lap("perturb")
+    collate = DataCollatorWithPadding(load_tokenizer(model_dir))
+    losses = _train(model, tokens.train, collate, settings, trial, report, tracker)
+    clock.lap("train")
+    finite = all(map(math.isfinite, losses))
+    outputs = _predict(model, tokens.dev, collate, EVALUATION_BATCHES * settings.batch_size) if finite else None
+    clock.lap("evaluate")
+    kind, references = trial.settings["task"]["kind"], tokens.dev.targets.tolist()
+    status, predictions = _judge(kind, outputs)
+    return TrialRecord(
+        key=trial.key,
+        settings=trial.settings,
+        status=status,
+        scores={} if status == "diverged" else metrics.score(kind, references, predictions),
+        loss_curve=losses if finite else losses[:-1],
+        predictions=predictions,
+        references=references,
+        timing=clock.seconds | {"total": sum(clock.seconds.values())},
+        noise=summary,
+        environment=environment,
+    )
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+
+@dataclass
+class _Steps(TrainerCallback):
+    """Keeps every loss, passes it on, and stops at the first that is not finite."""
+
+    report: Report | None
+    losses: list[float]
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss = kwargs["logs"].get("loss")
+        if loss is None:
+            return
+        self.losses.append(loss)
+        if self.report:
+            self.report(state.global_step, state.max_steps, loss if math.isfinite(loss) else None)
+        if not math.isfinite(loss):
+            control.should_training_stop = True
+
+
+def _load(trial: Trial, model_dir: Path) -> Any:
+    task, name = trial.settings["task"], trial.settings["model"]["name"]
+    regression = task["kind"] == "regression"
+    labels = dict(enumerate(["value"] if regression else task["labels"]))
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        str(model_dir),
+        id2label=labels,
+        label2id={label: i for i, label in labels.items()},
+        problem_type="regression" if regression else "single_label_classification",
+        # A half-precision checkpoint would otherwise be trained in half precision.
+        dtype=torch.float32,
+        # A checkpoint fine-tuned on another task has a head with another number of classes: it gets a new one.
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
+    if body and set(body) <= set(loading["missing_keys"]):
+        raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")
+    for key, parameter in model.named_parameters():
+        # The sum settles nearly every case, without a copy of the tensor.
+        if not parameter.sum().isfinite() and not parameter.isfinite().all():
+            raise NonFiniteError(
+                f"model {name!r}: {key} has values that are NaN or infinite: the checkpoint is damaged"
+            )
+    return model
+
+
+def _train(
+    model: Any,
+    data: TokenSplit,
+    collate: DataCollatorWithPadding,
+    settings: TrainingSettings,
+    trial: Trial,
+    report: Report | None,
+    tracker: Tracker | None,
+) -> list[float]:
+    """Train in place and return every step's loss, the last one not finite if training stopped for that."""
+    arguments = TrainingArguments(
+        # Nothing is saved; the Trainer wants a folder that exists.
+        output_dir=tempfile.gettempdir(),
+        save_strategy="no",
+        seed=trial.seed,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=tracker.report_to if tracker else "none",
+        run_name=trial.label,
+    )
+    steps = _Steps(report, [])
+    callbacks = [steps, *(tracker.callbacks(trial.label) if tracker else [])]
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=collate,
+        train_dataset=data,
+        processing_class=collate.tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train()
+    finally:
+        if tracker:
+            tracker.finish()
+    return steps.losses
+
+
+@torch.inference_mode()
+def _predict(
+    model: Any, data: TokenSplit, collate: DataCollatorWithPadding, batch_size: int
+) -> npt.NDArray[np.float64]:
+    """The model's outputs, shape (examples, outputs), in the data's order. Batches hold texts of like length."""
+    model.eval()
+    order = np.argsort(data.lengths, kind="stable")
+    outputs = []
+    for start in range(0, len(order), batch_size):
+        batch = collate([data[int(i)] for i in order[start : start + batch_size]])
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
+        outputs.append(model(**inputs).logits.double().cpu().numpy())
+    stacked = np.concatenate(outputs)
+    restored = np.empty_like(stacked)
+    restored[order] = stacked
+    return restored
+
+
+def _judge(kind: str, outputs: npt.NDArray[np.float64] | None) -> tuple[Status, list[float]]:
+    """Status and predictions: class ids, or values."""
+    if outputs is None or not np.isfinite(outputs).all():
+        return "diverged", []
+    if kind == "classification":
+        classes = outputs.argmax(axis=1)
+        return ("collapsed" if len(set(classes.tolist())) == 1 else "ok"), [float(c) for c in classes]
+    values = outputs[:, 0]
+    # Values that differ by no more than float32's rounding tell nothing apart.
+    same = np.ptp(values) <= 1e-6 * max(1.0, float(np.abs(values).max()))
+    return ("collapsed" if same else "ok"), values.tolist()

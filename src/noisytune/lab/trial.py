@@ -1,0 +1,175 @@
+"""What a trial is: one arm, one task, one seed, and the training that every trial of a study shares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import ConfigError
+from noisytune.records import digest
+
+if TYPE_CHECKING:
+    from noisytune.lab.model import Model
+    from noisytune.lab.tasks import TaskData
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How every trial of a study is trained: AdamW, the learning rate falling linearly to zero.
+
+    Raises:
+        ConfigError: a value is out of range; says which and what is allowed.
+
+    >>> TrainingSettings(epochs=3, learning_rate=1e-4).batch_size
+    16
+    """
+
+    epochs: int = 3
+    """Passes over the training examples, >= 1."""
+    learning_rate: float = 5e-5
+    """The largest learning rate, > 0."""
+    batch_size: int = 16
+    """Examples a step, >= 1. The last batch of an epoch may be smaller."""
+    max_length: int = 128
+    """Tokens; longer texts are cut."""
+    warmup: float = 0.0
+    """Share of the steps in which the learning rate rises, 0 <= warmup < 1."""
+    weight_decay: float = 0.0
+    """>= 0; biases and layer norms are exempt."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm, > 0."""
+    max_steps: int | None = None
+    """Stop after so many steps, whatever ``epochs`` says."""
+    schedule: Literal["linear"] = "linear"
+    select: Literal["last"] = "last"
+    """Which state of the model is evaluated: the last one."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_steps"):
+            value = getattr(self, name)
+            if value is not None or name != "max_steps":
+                _require(type(value) is int and value >= 1, name, value, "a whole number >= 1")
+        # Two more than the start and end marks that most tokenizers add.
+        _require(
+            type(self.max_length) is int and self.max_length >= 4, "max_length", self.max_length, "a whole number >= 4"
+        )
+        for name in ("learning_rate", "max_grad_norm"):
+            _require(self._number(name) > 0, name, getattr(self, name), "a finite number > 0")
+        _require(self._number("weight_decay") >= 0, "weight_decay", self.weight_decay, "a finite number >= 0")
+        _require(0 <= self._number("warmup") < 1, "warmup", self.warmup, "a share of the steps, 0 <= warmup < 1")
+        _require(self.schedule == "linear", "schedule", self.schedule, "'linear'")
+        _require(self.select == "last", "select", self.select, "'last'")
+
+    def _number(self, name: str) -> float:
+        """The value as a float, put back as one: 1 and 1.0 must give the same key. NaN where it is not a number."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return math.nan
+        object.__setattr__(self, name, float(value))
+        return float(value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the treatments that a study compares."""
+
+    name: str
+    noise: dict[str, Any] | None = None
+    """`NoisyTuneConfig` as a dict without its seed, which is the trial's. None: plain fine-tuning."""
+
+    @classmethod
+    def noisytune(cls, config: NoisyTuneConfig) -> Self:
+        """The arm that adds this noise, named after everything that is not the default.
+
+        >>> Arm.noisytune(NoisyTuneConfig(noise_lambda=0.15)).name
+        'noisytune(0.15)'
+        >>> Arm.noisytune(NoisyTuneConfig(noise_lambda=0.1, distribution="gaussian", exclude="*word*")).name
+        'noisytune(0.1, gaussian, exclude=*word*)'
+        """
+        noise = config.to_dict()
+        del noise["seed"]
+        parts = [f"{config.noise_lambda:g}"]
+        for field in fields(config):
+            value = getattr(config, field.name)
+            if field.name not in ("noise_lambda", "seed") and value != field.default:
+                parts.append(value if isinstance(value, str) else f"{field.name}={'|'.join(value)}")
+        return cls(f"noisytune({', '.join(parts)})", noise)
+
+
+PLAIN = Arm("plain")
+"""Plain fine-tuning: the baseline."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuning run, resolved: nothing but these settings decides its outcome."""
+
+    settings: dict[str, Any]
+    """As in `noisytune.records.TrialRecord.settings`."""
+
+    @classmethod
+    def resolve(cls, model: Model, task: TaskData, arm: Arm, seed: int, training: TrainingSettings) -> Self:
+        """Write down everything that decides the outcome. The primary metric does not: every metric is computed."""
+        return cls(
+            {
+                "model": {"name": model.name, "digest": model.digest},
+                "task": {
+                    "name": task.name,
+                    "digest": task.digest,
+                    "kind": task.kind,
+                    "labels": list(task.labels),
+                    "train_size": len(task.train),
+                    "dev_size": len(task.dev),
+                },
+                "arm": {"name": arm.name, "noise": arm.noise},
+                "seed": seed,
+                "training": training.to_dict(),
+            }
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """`noisytune.records.digest` of the settings."""
+        return digest(self.settings)
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.settings["task"]["name"])
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        return str(self.settings["arm"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of head, data order, dropout and noise."""
+        return int(self.settings["seed"])
+
+    @property
+    def label(self) -> str:
+        """For people and for the names of runs in trackers: ``topics-plain-seed0``."""
+        return f"{self.task}-{self.arm}-seed{self.seed}"
+
+    @property
+    def plan_entry(self) -> dict[str, Any]:
+        """As in `noisytune.records.StudyRecord.trials`."""
+        return {"key": self.key, "task": self.task, "arm": self.arm, "seed": self.seed}
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {allowed}, got {value!r}")

@@ -1,0 +1,342 @@
+"""One trial: paired with its twin bit for bit, equal to a bare loop, honest when it goes wrong."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, Trainer, set_seed
+from transformers.utils import logging as transformers_logging
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
+from noisytune.lab import training
+from noisytune.lab.model import Model
+from noisytune.lab.study import Study
+from noisytune.lab.tasks import TaskData, TaskOptions, load_task
+from noisytune.lab.tokens import Tokens, load_tokenizer, tokenise
+from noisytune.lab.trackers import Tracker
+from noisytune.lab.training import run_trial
+from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.records import TrialRecord
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+SHORT = TrainingSettings(max_steps=3, max_length=32, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """As in a worker."""
+    quietly: Any = transformers_logging
+    before = quietly.get_verbosity()
+    quietly.set_verbosity_error()
+    yield
+    quietly.set_verbosity(before)
+
+
+def a_trial(study: Study, arm: Arm = PLAIN, seed: int = 0, **changes: Any) -> Trial:
+    return Trial.resolve(study.model, study.tasks[0], arm, seed, replace(study.training, **changes))
+
+
+def noisy(noise_lambda: float, **settings: Any) -> Arm:
+    return Arm.noisytune(NoisyTuneConfig(noise_lambda=noise_lambda, **settings))
+
+
+def outcome(record: TrialRecord) -> dict[str, Any]:
+    """What may not depend on when and where the trial ran."""
+    return {
+        "status": record.status,
+        "scores": record.scores,
+        "losses": record.loss_curve,
+        "predictions": record.predictions,
+        "references": record.references,
+    }
+
+
+def test_lambda_zero_is_the_baseline_bit_for_bit(minilm: Model, topics: TaskData) -> None:
+    tokens = tokenise(minilm.path, topics, 32)
+    plain, zero, noise = (
+        run_trial(Trial.resolve(minilm, topics, arm, 3, SHORT), minilm.path, tokens)
+        for arm in (PLAIN, noisy(0), noisy(0.15))
+    )
+    assert outcome(plain) == outcome(zero)
+    assert plain.noise == {}
+    assert zero.noise["perturbed"] == 0
+    assert noise.loss_curve != plain.loss_curve
+    assert noise.noise["perturbed"] > 90
+    assert noise.noise["config"]["seed"] == 3
+    assert TrialRecord.from_json(plain.to_json(), "here") == plain
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every batch that a Trainer sees, with the state of the random generator before and after the step."""
+    seen: list[dict[str, Any]] = []
+    step = Trainer.training_step
+
+    def watch(self: Any, model: Any, inputs: dict[str, Any], *args: Any) -> Any:
+        batch = {name: tensor.clone() for name, tensor in inputs.items()}
+        before = torch.get_rng_state()
+        loss = step(self, model, inputs, *args)
+        seen.append({"batch": batch, "before": before, "after": torch.get_rng_state(), "dtype": model.dtype})
+        return loss
+
+    monkeypatch.setattr(Trainer, "training_step", watch)
+    return seen
+
+
+def test_two_arms_of_a_seed_differ_in_the_weights_only(
+    tiny_study: Study, tiny_tokens: Tokens, watched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[torch.Tensor] = []
+    states: list[tuple[Any, ...]] = []
+    perturb = training.perturb_
+
+    def watch_noise(model: Any, config: NoisyTuneConfig) -> Any:
+        heads.append(model.classifier.weight.detach().clone())
+        before = (torch.get_rng_state(), np.random.get_state()[1:3])
+        manifest = perturb(model, config)
+        states.append((before, (torch.get_rng_state(), np.random.get_state()[1:3])))
+        return manifest
+
+    monkeypatch.setattr(training, "perturb_", watch_noise)
+    runs, ends = [], []
+    for arm in (PLAIN, noisy(0.5), noisy(0.5, distribution="gaussian")):
+        watched.clear()
+        run_trial(a_trial(tiny_study, arm), tiny_study.model.path, tiny_tokens)
+        runs.append(list(watched))
+        ends.append(torch.get_rng_state())
+    assert len(runs[0]) == 5
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            for name in ("input_ids", "labels", "attention_mask"):
+                assert torch.equal(one["batch"][name], other["batch"][name])
+            assert torch.equal(one["before"], other["before"])
+            assert torch.equal(one["after"], other["after"])
+    assert torch.equal(heads[0], heads[1])
+    assert all(torch.equal(ends[0], end) for end in ends)
+    for before, after in states:
+        assert torch.equal(before[0], after[0])
+        assert np.array_equal(before[1][0], after[1][0])
+        assert before[1][1] == after[1][1]
+    shapes = [step["batch"]["input_ids"].shape for step in runs[0]]
+    assert len({length for _, length in shapes}) > 1, "padded to each batch's own longest text"
+
+
+def test_a_trial_can_be_repeated_and_another_seed_is_another_trial(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    torch.rand(7)
+    one, again, other = (
+        run_trial(a_trial(tiny_study, noisy(0.15), seed), tiny_study.model.path, tiny_tokens) for seed in (5, 5, 6)
+    )
+    assert outcome(one) == outcome(again)
+    assert one.loss_curve != other.loss_curve
+    assert len(one.predictions) == len(one.references) == 30
+    assert set(one.timing) == {"load", "perturb", "train", "evaluate", "total"}
+
+
+def test_the_losses_are_those_of_a_bare_loop(
+    tmp_path: Path, save_tiny: Callable[..., Path], tiny_study: Study, watched: list[dict[str, Any]]
+) -> None:
+    """Without dropout, on the batches that the trial saw: AdamW, warm-up, linear decay, clipping, as documented."""
+    folder = save_tiny(tmp_path / "m", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    tokens = tokenise(folder, tiny_study.tasks[0], 32)
+    trial = a_trial(tiny_study, seed=2, warmup=0.2, weight_decay=0.1, max_grad_norm=0.5, epochs=2)
+    record = run_trial(trial, folder, tokens)
+    steps = len(watched)
+    assert steps == 2 * math.ceil(40 / 8)
+    assert sorted(len(step["batch"]["labels"]) for step in watched) == [8] * steps
+
+    set_seed(2)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(tiny_study.tasks[0].labels))
+    model.train()
+    decayed = [p for n, p in model.named_parameters() if "bias" not in n and "LayerNorm" not in n]
+    kept = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}])
+    losses = []
+    for i, step in enumerate(watched):
+        rate = min(i / 2, (steps - i) / (steps - 2))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * rate
+        batch = step["batch"]
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        loss = torch.nn.functional.cross_entropy(logits, batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(record.loss_curve, losses, rtol=2e-5)
+
+    model.eval()
+    tokenizer = load_tokenizer(folder)
+    with torch.no_grad():
+        alone = [
+            int(model(**tokenizer(*texts, truncation=True, max_length=32, return_tensors="pt")).logits.argmax())
+            for texts in tiny_study.tasks[0].dev.texts
+        ]
+    assert np.mean(np.array(alone) == np.array(record.predictions)) > 0.9
+
+
+def test_predictions_come_back_in_the_order_of_the_data(tiny: Model, tiny_tokens: Tokens, topics: TaskData) -> None:
+    from transformers import DataCollatorWithPadding
+
+    set_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny.path, num_labels=3).eval()
+    collate = DataCollatorWithPadding(load_tokenizer(tiny.path))
+    together = training._predict(model, tiny_tokens.dev, collate, 7)
+    alone = np.concatenate([training._predict(model, tiny_tokens.dev, collate, 1)])
+    with torch.no_grad():
+        by_hand = [
+            model(input_ids=torch.tensor([tiny_tokens.dev[i]["input_ids"]])).logits[0].numpy()
+            for i in range(len(tiny_tokens.dev))
+        ]
+    np.testing.assert_allclose(together, by_hand, atol=1e-5)
+    np.testing.assert_allclose(alone, by_hand, atol=1e-5)
+
+
+def test_values_can_be_learnt(tiny_study: Study, tiny: Model) -> None:
+    """The value is the text's length: easy, if targets and texts stay together."""
+    topics = load_task("topics", TaskOptions(train_size=200, dev_size=60))
+
+    def lengths(split: Any) -> Any:
+        return replace(split, targets=tuple(len(texts[0]) / 20 for texts in split.texts))
+
+    task = replace(
+        topics, kind="regression", metric="pearson", labels=(), train=lengths(topics.train), dev=lengths(topics.dev)
+    )
+    study = replace(tiny_study, tasks=(task,))
+    trial = a_trial(study, learning_rate=5e-3, epochs=8, batch_size=16)
+    record = run_trial(trial, tiny.path, tokenise(tiny.path, task, 32))
+    assert record.status == "ok"
+    assert record.references == list(task.dev.targets)
+    assert record.scores["pearson"] > 0.7
+
+
+def test_a_diverged_trial_says_so_and_stops(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    told: list[tuple[int, int, float | None]] = []
+    trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0)
+    record = run_trial(trial, tiny_study.model.path, tiny_tokens, lambda *step: told.append(step))
+    assert record.status == "diverged"
+    assert 1 <= len(record.loss_curve) < 5
+    assert all(map(math.isfinite, record.loss_curve))
+    assert told[-1] == (len(record.loss_curve) + 1, 5, None)
+    assert record.scores == {}
+    assert record.predictions == []
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_a_collapsed_trial_says_so(tiny_study: Study, tiny: Model) -> None:
+    task = tiny_study.tasks[0]
+    one_class = replace(task, train=replace(task.train, targets=(1.0,) * len(task.train)))
+    trial = a_trial(replace(tiny_study, tasks=(one_class,)), learning_rate=1e-2, epochs=6)
+    record = run_trial(trial, tiny.path, tokenise(tiny.path, one_class, 32))
+    assert record.status == "collapsed"
+    assert set(record.predictions) == {1.0}
+    assert record.scores["matthews"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "status"),
+    [
+        ("regression", [[1.0], [1.0 + 1e-8]], "collapsed"),
+        ("regression", [[1.0], [1.1]], "ok"),
+        ("regression", [[1.0], [math.nan]], "diverged"),
+        ("classification", [[1.0, 0.0], [math.inf, 1.0]], "diverged"),
+        ("classification", [[1.0, 0.0], [0.0, 1.0]], "ok"),
+        ("classification", [[1.0, 0.0], [2.0, 1.0]], "collapsed"),
+    ],
+)
+def test_outputs_are_judged(kind: str, outputs: list[list[float]], status: str) -> None:
+    assert training._judge(kind, np.array(outputs))[0] == status
+
+
+def test_nan_in_the_weights_is_refused_in_every_arm(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"][3, 4] = math.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for arm in (PLAIN, noisy(0.15)):
+        with pytest.raises(NonFiniteError, match=r"encoder\.layer\.0\.output\.dense\.weight"):
+            run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    weights = {f"other.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="none of its weights fit"):
+        run_trial(a_trial(tiny_study), folder, tiny_tokens)
+
+
+def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    import noisytune.torch
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_study.model.path)
+    noisytune.torch.perturb_(model, noise_lambda=0.1)
+    model.save_pretrained(tmp_path)
+    for file in tiny_study.model.path.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    shutil.copy(tiny_study.model.path / "vocab.txt", tmp_path)
+    with pytest.raises(AlreadyPerturbedError):
+        run_trial(a_trial(tiny_study, noisy(0.15)), tmp_path, tiny_tokens)
+
+
+def test_half_precision_weights_are_trained_in_single_precision(
+    tmp_path: Path, save_tiny: Callable[..., Path], tiny_study: Study, tiny_tokens: Tokens, watched: list[Any]
+) -> None:
+    folder = save_tiny(tmp_path / "m", dtype="bfloat16")
+    assert run_trial(a_trial(tiny_study), folder, tiny_tokens).status != "diverged"
+    assert {step["dtype"] for step in watched} == {torch.float32}
+
+
+def test_a_head_for_other_classes_is_replaced(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=11).save_pretrained(folder)
+    one, other = (run_trial(a_trial(tiny_study, seed=seed), folder, tiny_tokens) for seed in (0, 1))
+    assert one.status != "diverged"
+    assert one.loss_curve != other.loss_curve
+    assert max(one.predictions) < len(tiny_study.tasks[0].labels)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, monkeypatch: Any) -> None:
+    import tempfile
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run_trial(a_trial(tiny_study), tiny_study.model.path, tiny_tokens)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_every_step_and_changes_nothing(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trial = a_trial(tiny_study)
+    logged = run_trial(trial, tiny_study.model.path, tiny_tokens, tracker=Tracker("tensorboard", tmp_path))
+    silent = run_trial(trial, tiny_study.model.path, tiny_tokens)
+    assert outcome(logged) == outcome(silent)
+    events = EventAccumulator(str(tmp_path / "topics-plain-seed0"))
+    events.Reload()
+    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], logged.loss_curve, rtol=1e-6)
+
+
+def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisytune.lab.trackers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="pip install wandb"):
+        Tracker("wandb", tmp_path)
+    with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
+        Tracker("paper", tmp_path)

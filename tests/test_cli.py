@@ -1,0 +1,185 @@
+"""The command line as a user meets it: a real run, extension, and one clear line for everything that goes wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from noisytune.cli import app
+
+QUICK = ["--epochs", "1", "--train-size", "40", "--dev-size", "30", "--max-length", "32", "--learning-rate", "1e-3"]
+
+
+def noisytune(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "noisytune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "80"} | environment,
+        check=False,
+    )
+
+
+def fails(code, *arguments):
+    """Run in this process; return the one line of the error."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return line
+
+
+def records(folder):
+    return {
+        path.stem: {
+            key: value for key, value in json.loads(path.read_text()).items() if key not in ("timing", "environment")
+        }
+        for path in sorted((folder / "trials").glob("*.json"))
+    }
+
+
+def test_a_study_is_run_shown_reported_and_extended(tiny, tmp_path):
+    run = tmp_path / "run"
+    first = noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 2, "--out", run)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert "4/4" in first.stdout
+    assert "Inconclusive after 2 pairs" in first.stdout.replace("\n", " ")
+    assert max(map(len, first.stdout.splitlines())) <= max(80, len(f"Report: {run / 'report.html'}"))
+    assert (run / "report.html").exists()
+    assert (run / "report.md").exists()
+    before = {path: path.stat().st_mtime_ns for path in (run / "trials").iterdir()}
+    more = noisytune(
+        "compare", "--model", tiny.path, *QUICK, "--seeds", 3, "--noise-lambda", "0,0.15,0.3", "--out", run
+    )
+    assert more.returncode == 0, more.stderr
+    assert "4 of 9 trials are done already" in more.stdout
+    assert len(records(run)) == 9
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_report_is_rendered_again_without_torch(tiny, tmp_path):
+    run = tmp_path / "run"
+    assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
+    page = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    blocked = tmp_path / "blocked" / "torch"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ImportError('torch must not be loaded')")
+    again = noisytune("report", run, PYTHONPATH=str(blocked.parent))
+    assert again.returncode == 0, again.stderr
+    assert (run / "report.html").read_text() == page
+
+
+def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["--seeds", 1, "--until-decided", "--max-seeds", 3, "--margin", 0, "--out", run]
+    done = noisytune("compare", "--model", tiny.path, *QUICK, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(records(run)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--noise-lambda", "0"], 2, "give a strength above 0"),
+        (["--noise-lambda", "much"], 2, "noise_lambda must be a finite number >= 0, got 'much'"),
+        (["--distribution", "normal"], 2, "distribution must be 'uniform' or 'gaussian', got 'normal'"),
+        (["--learning-rate", "-1"], 2, "learning_rate must be a finite number > 0"),
+        (["--warmup", "2"], 2, "0 <= warmup < 1"),
+        (["--metric", "accurracy"], 2, "no metric 'accurracy'"),
+        (["--task", "topcs"], 1, "did you mean 'topics'?"),
+        (["--task", "missing.csv"], 1, "missing.csv"),
+        (["--task", "topics", "--language", "klingon"], 1, "klingon"),
+        (["--model", "./no-such-folder"], 1, "no-such-folder"),
+        (["--train-size", "2"], 1, "--train-size 2 is too small"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_settings_are_one_line(arguments, code, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(code, "compare", *arguments)
+    assert os.listdir(tmp_path) == []
+
+
+def test_wrong_options_are_usage_errors():
+    for arguments in (
+        ["compare", "--epochs", "x"],
+        ["compare", "--sedes", "3"],
+        ["compare", "--seeds", "0"],
+        ["cmopare"],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("text,stars\na,1\n", ["--text-columns", "body", "--label-column", "stars"], "body"),
+        ("text,label\ngood,yes\nfine,yes\nnice,yes\n", [], "class"),
+        ("text,label\n", [], "no rows"),
+        ("", [], "no rows"),
+    ],
+    ids=["no such column", "one class", "no rows", "empty file"],
+)
+def test_wrong_files_are_one_line(text, options, words, tmp_path):
+    file = tmp_path / "data.csv"
+    file.write_text(text)
+    line = fails(1, "compare", "--task", file, "--out", tmp_path / "run", *options)
+    assert words in line
+    assert "data.csv" in line
+
+
+def test_damaged_weights_are_one_line_naming_the_tensor(tiny, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny.path, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"][0, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    line = fails(1, "compare", "--model", broken, *QUICK, "--seeds", "1", "--out", tmp_path / "run")
+    assert "encoder.layer.0.output.dense.weight" in line
+    assert "NaN" in line
+
+
+def test_another_study_is_not_mixed_in(tiny, tmp_path):
+    run = tmp_path / "run"
+    assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
+    before = records(run)
+    line = fails(1, "compare", "--model", tiny.path, *QUICK, "--epochs", "2", "--seeds", "1", "--out", run)
+    assert "its epochs is 1, not 2; choose another --out" in line
+    assert records(run) == before
+
+
+def test_missing_extra_says_what_to_install(monkeypatch, tmp_path):
+    import noisytune.errors
+
+    monkeypatch.setattr(noisytune.errors, "find_spec", lambda name: None)
+    line = fails(1, "compare", "--out", tmp_path / "run")
+    assert "pip install 'noisytune[lab]'" in line
+
+
+def test_report_of_something_else_is_refused(tmp_path):
+    assert "holds no study.json" in fails(1, "report", tmp_path)
+    (tmp_path / "study.json").write_text("{}")
+    assert "not a record that noisytune wrote" in fails(1, "report", tmp_path)
+
+
+def test_debug_shows_the_traceback():
+    done = noisytune("compare", "--task", "topcs", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_help_fits_eighty_columns():
+    for arguments in (["--help"], ["compare", "--help"], ["report", "--help"]):
+        done = noisytune(*arguments)
+        assert done.returncode == 0
+        assert max(map(len, done.stdout.splitlines())) <= 80

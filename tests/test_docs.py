@@ -1,0 +1,64 @@
+"""Documentation is executed: snippets run, command lines parse, links lead somewhere, docstring examples hold."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import noisytune
+from noisytune.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = [m.name for m in pkgutil.walk_packages(noisytune.__path__, "noisytune.")]
+
+
+def fenced(language):
+    found = []
+    for page in PAGES:
+        blocks = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        found += [pytest.param(block, id=f"{page.stem}-{i}") for i, block in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="the snippets perturb torch modules")
+    monkeypatch.chdir(tmp_path)
+    namespace = {"model": torch.nn.Linear(8, 4)}
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        exec(compile(block, page.name, "exec"), namespace)  # noqa: S102
+
+
+@pytest.mark.parametrize("block", fenced("console"))
+def test_command_lines_parse(block):
+    """Every option exists and every value has the right type; nothing is run."""
+    group = typer.main.get_command(app)
+    for line in block.strip().splitlines():
+        program, command, *arguments = shlex.split(line)
+        assert program == "noisytune"
+        group.commands[command].make_context(command, arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_inside_the_repository_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_every_option_is_explained(command):
+    group = typer.main.get_command(app)
+    for parameter in group.commands[command].params:
+        assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
