@@ -92,9 +92,8 @@ class StudyDisplay:
         self._total = len(event.finished) + len(event.missing)
         study = event.study
         tasks = ", ".join(f"{t['name']} ({t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks)
-        self._out.print(
-            f"{study.model['name']} on {tasks}: {self._total} trials, run folder {self._folder}", markup=False
-        )
+        self._out.print(f"{study.model['name']} on {tasks}: {self._total} trials", markup=False)
+        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
         if event.finished:
             self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
         self._bar = self._overall.add_task(

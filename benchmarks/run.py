@@ -1,0 +1,28 @@
+"""Run every benchmark, one after the other, and keep what each prints in ``benchmarks/results/``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RUNS = {
+    "perturb-float32": ["perturb.py", "--dtype", "float32"],
+    "perturb-bfloat16": ["perturb.py", "--dtype", "bfloat16"],
+    "grid-overhead": ["grid_overhead.py"],
+}
+
+
+def main() -> None:
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    for name, (script, *arguments) in RUNS.items():
+        print(f"--- {name}", flush=True)
+        done = subprocess.run(
+            [sys.executable, HERE / script, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        )
+        print(done.stdout)
+        (results / f"{name}.txt").write_text(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
