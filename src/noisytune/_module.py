@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -17,11 +18,11 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from noisytune import names
+from noisytune import _dtensor, names
+from noisytune._dtensor import Facts, Piece
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
 from noisytune.manifest import TensorEntry
-from noisytune.moments import Moments
 
 NUMPY_DTYPES: dict[torch.dtype, Any] = {
     torch.float32: np.float32,
@@ -44,10 +45,24 @@ class Target:
     tensor: torch.Tensor
     padding_row: int | None = None
     left_alone: str | None = None
-    moments: Moments | None = None
+    facts: Facts | None = None
     noise_std: float | None = None
     """The standard deviation that scales the noise: the tensor's own, or the pooled one."""
-    realised: Moments | None = None
+    realised: Facts | None = None
+    """Of what was added."""
+
+    @cached_property
+    def piece(self) -> Piece:
+        """What this process holds of the tensor."""
+        return _dtensor.piece_of(self.tensor)
+
+    @property
+    def padding(self) -> range:
+        """Flat indices of the padding row; empty if there is none."""
+        if self.padding_row is None:
+            return range(0)
+        width = self.tensor.numel() // self.tensor.shape[0]
+        return range(self.padding_row * width, (self.padding_row + 1) * width)
 
     @property
     def where(self) -> str:
@@ -67,9 +82,9 @@ class Target:
             own_names=tuple(self.own_names),
             shape=tuple(self.tensor.shape),
             dtype=self.dtype,
-            std=self.moments.std if self.moments and self.moments.n > 1 else None,
+            std=self.facts.moments.std if self.facts and self.facts.moments.n > 1 else None,
             scale=None if self.noise_std is None else noise_lambda * self.noise_std,
-            realised_std=self.realised.std if self.realised else None,
+            realised_std=self.realised.moments.std if self.realised else None,
             left_alone=self.left_alone,
         )
 
@@ -106,7 +121,7 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Targe
         notices.append(
             "some parameters have gradients: an optimizer, EMA or reference copy made before now holds clean weights"
         )
-        warnings.warn(f"noisytune: {notices[-1]}", stacklevel=4)
+        warnings.warn(f"noisytune: {notices[-1]}", stacklevel=5)
     if any(names.is_adapter(target.own_names[0]) for target in targets):
         notices.append(
             "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
@@ -170,7 +185,9 @@ def _freshly_initialised(module: nn.Module, config: NoisyTuneConfig, notices: li
     inside = {id(p): p for model in _pretrained_models(module).values() for p in model.parameters()}
     loaded = {i for i, p in inside.items() if getattr(p, "_is_hf_initialized", False)}
     if inside and not loaded:
-        notices.append("no parameter says that it came from a checkpoint: all count as pretrained")
+        lost = "sharding drops what marks new parameters, exclude a new head by name"
+        hint = f" ({lost})" if any(_dtensor.is_dtensor(p) for p in inside.values()) else ""
+        notices.append(f"no parameter says that it came from a checkpoint: all count as pretrained{hint}")
         return set()
     everything = {id(p) for p in module.parameters()}
     return everything - loaded if inside else set()
@@ -227,12 +244,14 @@ def _problem(target: Target) -> str | None:
     tensor, kind = target.tensor, type(target.tensor).__name__
     if is_lazy(tensor):
         return "is lazy, it has no values yet: run a forward pass first"
-    if kind == "FlatParameter":
+    if kind == "FlatParameter" or getattr(tensor, "_fsdp_flattened", False):
         return "is flattened by FSDP: perturb before wrapping the model in FSDP"
     if hasattr(tensor, "ds_id"):
         return "is partitioned by DeepSpeed ZeRO: perturb before deepspeed.initialize, outside zero.Init"
-    if type(tensor.detach()).__name__ == "DTensor":
-        return "is sharded: perturb before fully_shard or tensor parallelism"
+    if _dtensor.is_dtensor(tensor):
+        if problem := _dtensor.problem(tensor):
+            return problem
+        tensor, kind = target.piece.values, type(target.piece.values).__name__
     if tensor.dtype in (torch.int8, torch.uint8) or type(tensor.detach()) is not torch.Tensor:
         return f"is quantised ({kind}): perturb the model before quantising"
     if tensor.is_meta:
@@ -249,10 +268,11 @@ def _problem(target: Target) -> str | None:
 def _refuse_overlaps(targets: list[Target]) -> None:
     spans = []
     for target in targets:
-        if target.tensor.numel():
-            storage, start = target.tensor.untyped_storage().data_ptr(), target.tensor.data_ptr()
-            reach = sum((n - 1) * step for n, step in zip(target.tensor.shape, target.tensor.stride(), strict=True))
-            spans.append((storage, start, start + (reach + 1) * target.tensor.element_size(), target))
+        values = target.piece.values
+        if values.numel():
+            storage, start = values.untyped_storage().data_ptr(), values.data_ptr()
+            reach = sum((n - 1) * step for n, step in zip(values.shape, values.stride(), strict=True))
+            spans.append((storage, start, start + (reach + 1) * values.element_size(), target))
     spans.sort(key=lambda span: span[:3])
     for (storage, _, stop, one), (other_storage, start, _, other) in pairwise(spans):
         if storage == other_storage and start < stop:
