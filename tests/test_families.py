@@ -1,5 +1,7 @@
 """Architectures of transformers: the same noise with and without a head, ties, fresh heads, receipts in checkpoints."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -109,3 +111,40 @@ def test_two_models_in_one_module_do_not_share_noise(checkpoint):
     )
     names = {entry.name for entry in perturb_(pair, noise_lambda=0.15).entries}
     assert all(name.startswith(("query.", "document.")) for name in names)
+
+
+def test_a_config_shared_with_a_clean_model_does_not_mark_it():
+    config = AutoConfig.for_model("bert", vocab_size=99, **TINY["bert"])
+    one, other = AutoModel.from_config(config), AutoModel.from_config(config)
+    perturb_(one, noise_lambda=0.15)
+    assert one.config is other.config
+    assert receipt(other) is None
+    perturb_(other, noise_lambda=0.15)
+
+
+def test_a_copy_that_lost_its_marks_is_perturbed_whole_and_says_so(checkpoint):
+    _, folder = checkpoint
+    model = AutoModel.from_pretrained(folder)
+    manifest = perturb_(torch.nn.ModuleDict({"query": model, "copy": copy.deepcopy(model)}), noise_lambda=0.15)
+    assert not [entry for entry in manifest.entries if entry.left_alone == "freshly initialised"]
+    assert "copy.: no parameter is marked as loaded" in manifest.notices[0]
+
+
+def test_unmarked_tensors_of_the_base_are_left_with_a_notice(tmp_path):
+    config = AutoConfig.for_model("bert", vocab_size=99, **TINY["bert"])
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    manifest = perturb_(model, noise_lambda=0.15)
+    fresh = {entry.own_names[0] for entry in manifest.entries if entry.left_alone == "freshly initialised"}
+    assert {"bert.pooler.dense.weight", "classifier.weight"} <= fresh
+    assert "2 tensors of the base model are not marked as loaded" in manifest.notices[0]
+
+
+def test_layers_around_a_pretrained_model_are_not_pretrained(checkpoint):
+    _, folder = checkpoint
+    module = torch.nn.ModuleDict({"encoder": AutoModel.from_pretrained(folder), "own": torch.nn.Linear(4, 2)})
+    manifest = perturb_(module, noise_lambda=0.15)
+    reasons = {
+        entry.own_names[0]: entry.left_alone for entry in manifest.entries if entry.own_names[0].startswith("own.")
+    }
+    assert reasons == dict.fromkeys(["own.weight", "own.bias"], "outside the pretrained model")

@@ -255,6 +255,16 @@ def test_overlapping_parameters_are_refused():
     assert len(perturb_(neighbours, noise_lambda=0.15).perturbed) == 2
 
 
+def test_expanded_parameters_are_refused_before_anything_is_written():
+    model = nn.ParameterDict({"a": nn.Parameter(torch.randn(10))})
+    model["b"] = nn.Parameter(torch.randn(10, 1).expand(10, 5))
+    before = model["a"].detach().clone()
+    with pytest.raises(UnsupportedTensorError, match=r"b .* is expanded"):
+        perturb_(model, noise_lambda=0.15)
+    assert torch.equal(model["a"], before)
+    assert noisytune.torch.receipt(model) is None
+
+
 def test_quantised_and_integer_weights():
     class Quantised(nn.Module):
         def __init__(self):
@@ -310,6 +320,14 @@ def test_damaged_weights_are_refused_by_name_and_nothing_is_written(bad):
         perturb_(model, noise_lambda=0.15)
     assert unchanged(model, before)
     assert noisytune.torch.receipt(model) is None
+
+
+def test_a_spread_beyond_float64_is_said_to_be_that():
+    layer = nn.Linear(3, 3).double()
+    with torch.no_grad():
+        layer.weight[0, 0] = 1e200
+    with pytest.raises(NonFiniteError, match="standard deviation overflows"):
+        perturb_(layer, noise_lambda=0.15)
 
 
 def test_noise_that_would_overflow_half_precision_is_refused():

@@ -36,6 +36,9 @@ NUMPY_DTYPES: dict[torch.dtype, Any] = {
 }
 
 
+_LOST = "; copying and sharding drop the marks, so exclude a new head by its name"
+
+
 @dataclass
 class Target:
     """A tensor of the model, once, however many names it has."""
@@ -114,7 +117,7 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Targe
     _refuse_collisions(targets)
     usual = [target for target in targets if not names.is_adapter(target.own_names[0])]
     names.check_globs((name for t in usual for name in (t.name, *t.own_names)), config.include, config.exclude)
-    fresh = _freshly_initialised(module, config, notices)
+    fresh = _not_pretrained(module, config, notices)
     for target in targets:
         target.left_alone = _why_left_alone(target, config, fresh)
     if any(parameter.grad is not None for _, parameter in named):
@@ -178,22 +181,33 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
     }
 
 
-def _freshly_initialised(module: nn.Module, config: NoisyTuneConfig, notices: list[str]) -> set[int]:
-    """The ids of the parameters that no checkpoint held: transformers flags the loaded ones."""
-    if config.scope == "all":
-        return set()
-    inside = {id(p): p for model in _pretrained_models(module).values() for p in model.parameters()}
-    loaded = {i for i, p in inside.items() if getattr(p, "_is_hf_initialized", False)}
-    if inside and not loaded:
-        lost = "sharding drops what marks new parameters, exclude a new head by name"
-        hint = f" ({lost})" if any(_dtensor.is_dtensor(p) for p in inside.values()) else ""
-        notices.append(f"no parameter says that it came from a checkpoint: all count as pretrained{hint}")
-        return set()
-    everything = {id(p) for p in module.parameters()}
-    return everything - loaded if inside else set()
+def _not_pretrained(module: nn.Module, config: NoisyTuneConfig, notices: list[str]) -> dict[int, str]:
+    """Why parameters do not count as pretrained, by id. transformers flags those that a checkpoint held."""
+    models = _pretrained_models(module)
+    if config.scope == "all" or not models:
+        return {}
+    inside: set[int] = set()
+    fresh: dict[int, str] = {}
+    for path, model in models.items():
+        named = dict(model.named_parameters())
+        inside |= {id(parameter) for parameter in named.values()}
+        unmarked = {name: p for name, p in named.items() if not getattr(p, "_is_hf_initialized", False)}
+        what = f"{path or 'the model'}: " if len(models) > 1 else ""
+        if len(unmarked) == len(named):
+            notices.append(f"{what}no parameter is marked as loaded from a checkpoint: all count as pretrained{_LOST}")
+            continue
+        fresh |= {id(parameter): "freshly initialised" for parameter in unmarked.values()}
+        base: Any = model
+        in_base = {id(parameter) for parameter in base.base_model.parameters()}
+        if base.base_model is not model and (doubtful := [name for name, p in unmarked.items() if id(p) in in_base]):
+            notices.append(
+                f"{what}{len(doubtful)} tensors of the base model are not marked as loaded from a checkpoint "
+                f"({', '.join(doubtful[:2])} ...): they are left alone; scope='all' perturbs them"
+            )
+    return fresh | {id(p): "outside the pretrained model" for p in module.parameters() if id(p) not in inside}
 
 
-def _why_left_alone(target: Target, config: NoisyTuneConfig, fresh: set[int]) -> str | None:
+def _why_left_alone(target: Target, config: NoisyTuneConfig, fresh: dict[int, str]) -> str | None:
     tensor = target.tensor
     every_name = (target.name, *target.own_names)
     if names.is_adapter(target.own_names[0]):
@@ -203,7 +217,7 @@ def _why_left_alone(target: Target, config: NoisyTuneConfig, fresh: set[int]) ->
     if names.match(every_name, config.exclude):
         return "excluded"
     if id(tensor) in fresh:
-        return "freshly initialised"
+        return fresh[id(tensor)]
     if not tensor.is_floating_point() and tensor.dtype not in (torch.int8, torch.uint8):
         return f"not floating point: {target.dtype}"
     return None
@@ -256,6 +270,8 @@ def _problem(target: Target) -> str | None:
         return f"is quantised ({kind}): perturb the model before quantising"
     if tensor.is_meta:
         return "is on the meta device: load the weights first (weights offloaded to disk cannot be perturbed)"
+    if any(step == 0 and length > 1 for step, length in zip(tensor.stride(), tensor.shape, strict=True)):
+        return "is expanded, so that several elements share one place in memory: clone it first"
     if tensor.is_inference():
         return "is an inference tensor: load the model outside torch.inference_mode()"
     if any(".parametrizations." in f".{name}" or ".lora_magnitude_vector" in name for name in target.own_names):

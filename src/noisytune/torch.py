@@ -124,15 +124,22 @@ def receipt(module: nn.Module) -> dict[str, Any] | None:
     recognised.
     """
     for part in module.modules():
-        found = part.__dict__.get(_RECEIPT) or getattr(config_of(part), "noisytune", None)
+        on_config = getattr(config_of(part), "noisytune", None)
+        found = part.__dict__.get(_RECEIPT) or (None if isinstance(on_config, _Receipt) else on_config)
         if found:
             return dict(found)
     return None
 
 
+class _Receipt(dict[str, Any]):
+    """A receipt written in this process. On a config it proves nothing, since other models may share the config: the
+    marked modules do. Read back from a checkpoint's config.json it is a plain dict, and proves that the weights carry
+    noise."""
+
+
 def _put_receipt(module: nn.Module, config: NoisyTuneConfig, earlier: dict[str, Any] | None) -> None:
     """Before the first write: an interrupted perturbation must not pass for a clean model."""
-    content = config.to_dict() | ({"earlier": earlier} if earlier else {})
+    content = _Receipt(config.to_dict() | ({"earlier": earlier} if earlier else {}))
     for part in module.modules():
         part.__dict__[_RECEIPT] = content
         if (part_config := config_of(part)) is not None:
@@ -187,7 +194,7 @@ def _measure(target: Target, pool: Executor | None) -> None:
         return
     flat = target.piece.values.reshape(-1)
     moments = kernels.moments(_as_numpy(flat), pool) if _on_cpu(flat) else _device.moments(flat)
-    non_finite = 0 if moments.is_finite else int((~flat.float().isfinite()).sum())
+    non_finite = 0 if moments.is_finite else int((~_at_least_float32(flat).isfinite()).sum())
     is_narrow = torch.finfo(flat.dtype).max < 1e5
     largest = (
         max((float(chunk.float().abs().max()) for chunk in torch.split(flat, 1 << 20)), default=0.0)
@@ -200,6 +207,8 @@ def _measure(target: Target, pool: Executor | None) -> None:
 def _judge(target: Target) -> None:
     """Every rank comes to the same judgement: it rests on the facts of the full tensor."""
     moments, non_finite, _, copies_agree = target.facts or _NOTHING
+    if not moments.is_finite and not non_finite:
+        raise NonFiniteError(f"{target.where} has values so large that their standard deviation overflows; exclude it")
     if not moments.is_finite:
         raise NonFiniteError(
             f"{target.where} has {non_finite} values that are NaN or infinite: the checkpoint is damaged"
@@ -250,6 +259,11 @@ def _write(target: Target, config: NoisyTuneConfig, pool: Executor | None) -> No
         values.copy_(flat.view(values.shape))
     target.realised = Facts(moments_module.merge(parts))
     torch.autograd.graph.increment_version(target.tensor)
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """float8 has no arithmetic of its own."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def _on_cpu(tensor: torch.Tensor) -> bool:
