@@ -179,7 +179,8 @@ def test_debug_shows_the_traceback():
 
 
 def test_help_fits_eighty_columns():
-    for arguments in (["--help"], ["compare", "--help"], ["report", "--help"]):
+    for command in ([], ["compare"], ["report"], ["perturb"], ["inspect"], ["diff"], ["verify"]):
+        arguments = [*command, "--help"]
         done = noisytune(*arguments)
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 80

@@ -51,7 +51,7 @@ def test_links_inside_the_repository_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["compare", "report"])
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
 def test_every_option_is_explained(command):
     group = typer.main.get_command(app)
     for parameter in group.commands[command].params:

@@ -182,7 +182,7 @@ def test_an_interrupted_perturbation_does_not_pass_for_a_clean_model(monkeypatch
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(noisytune.torch.kernels, "add_noise_", interrupted)
+    monkeypatch.setattr(noisytune.kernels, "add_noise_", interrupted)
     with pytest.raises(KeyboardInterrupt):
         perturb_(model, noise_lambda=0.15)
     assert noisytune.torch.receipt(model)

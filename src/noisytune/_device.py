@@ -7,6 +7,11 @@ products of two of them wrap, and their high halves are masked after the shift.
 from __future__ import annotations
 
 import math
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol, cast
 
 import torch
 
@@ -19,6 +24,49 @@ CHUNK = 1 << 22
 """Elements worked on at a time: bounds the extra memory at about 300 MB."""
 
 _WORD = 0xFFFFFFFF
+
+
+class Backend(Protocol):
+    """What this module and `noisytune._triton` both are."""
+
+    def moments(self, weights: torch.Tensor) -> Moments:
+        """The moments of a contiguous 1-dimensional tensor."""
+
+    def add_noise_(
+        self,
+        weights: torch.Tensor,
+        std: float,
+        noise_lambda: float,
+        distribution: Distribution,
+        seed: int,
+        name: str,
+        *,
+        start: int = 0,
+    ) -> Moments:
+        """Equation (1) in place on a contiguous 1-dimensional tensor."""
+
+
+def backend(weights: torch.Tensor) -> Backend:
+    """The module that works on a tensor outside the CPU's memory: the Triton kernels on CUDA where they run, else this
+    one."""
+    if weights.is_cuda and weights.element_size() > 1 and _triton_runs(weights.device):
+        return cast(Backend, import_module("noisytune._triton"))
+    return cast(Backend, sys.modules[__name__])
+
+
+@cache
+def _triton_runs(device: torch.device) -> bool:
+    """Tried, not looked up: Triton also needs a C compiler, a driver and a GPU that it supports. Both ways give the
+    same noise, so a failure costs nothing but time."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        kernels = import_module("noisytune._triton")
+        trial = torch.zeros(1, device=device)
+        kernels.add_noise_(trial, 1.0, 1.0, "uniform", 0, "trial")
+        return kernels.moments(trial).mean == float(field.uniform(0, "trial", 0, 1)[0])  # type: ignore[no-any-return]
+    except Exception:
+        return False
 
 
 def _philox(c: torch.Tensor, key: tuple[int, int]) -> tuple[torch.Tensor, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +16,9 @@ from rich.text import Text
 
 from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone, TrialFailed, TrialProgress, TrialStarted
 from noisytune.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from noisytune.report import SummaryRow
 
 
 class StudyDisplay:
@@ -28,7 +31,7 @@ class StudyDisplay:
         self._records: list[TrialRecord] = []
         self._total = 0
         self._overall = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(None),
             TextColumn("{task.fields[done]} of {task.fields[trials]} trials"),
             TimeElapsedColumn(),
@@ -38,7 +41,7 @@ class StudyDisplay:
         )
         self._bar: TaskID | None = None
         self._running = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(20),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]}"),
         )
@@ -125,9 +128,9 @@ class StudyDisplay:
 
 
 def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:
-    """Differences to the baseline, in points, of the pairs that are complete."""
+    """Differences to the baseline, in points, of the pairs in which both runs have a score."""
     metric = {task["name"]: task["metric"] for task in study.tasks}
-    scores = {(r.task, r.seed, r.arm): r.scores.get(metric[r.task], 0.0) for r in records}
+    scores = {(r.task, r.seed, r.arm): r.scores[metric[r.task]] for r in records if metric[r.task] in r.scores}
     return [
         100 * (score - scores[task, seed, study.arms[0]])
         for (task, seed, name), score in scores.items()
@@ -136,32 +139,54 @@ def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> lis
 
 
 def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
-    """The table, the verdict in one sentence, and where the report is."""
-    from noisytune.report import summary_rows, verdict_sentence
+    """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
+    from noisytune.report import notes, summary_rows, verdict_sentence
 
-    rows = summary_rows(study, records)
     several = len(study.tasks) > 1
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    if several:
-        table.add_column("task", overflow="fold")
-    table.add_column("arm", overflow="fold", min_width=min(24, max(len(row.arm) for row in rows)))
-    for column in ("pairs", study.arms[0], "arm", "difference", "95 % anytime", "won/tied/lost"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        bounded, scored = math.isfinite(row.low), row.n > 0
-        table.add_row(
-            *([row.task] if several else []),
-            row.arm,
-            str(row.n),
-            f"{row.baseline_mean:.2f}" if scored else "-",
-            f"{row.arm_mean:.2f}" if scored else "-",
-            f"{row.difference:+.2f}" if scored else "-",
-            f"{row.low:+.2f}..{row.high:+.2f}" if bounded else "unbounded" if scored else "-",
-            f"{row.wins}/{row.ties}/{row.losses}",
-        )
+    headings = ["task", "arm", "pairs", study.arms[0], "noised", "difference", "95 % anytime", "W/T/L"]
+    rows = [_cells(row) for row in summary_rows(study, records)]
     out.print()
-    out.print(table)
+    if out.width >= WIDE:
+        out.print(_table(headings[not several :], [row[not several :] for row in rows]))
+    else:
+        for row in rows:
+            for heading, cell in zip(headings[not several :], row[not several :], strict=True):
+                out.print(f"{heading}: {cell}", markup=False)
+            out.print()
     out.print()
     out.print(verdict_sentence(study, records), markup=False)
+    for note in notes(study, records):
+        out.print(f"Note: {note}", markup=False)
     out.print()
     out.print(f"Report: {page}", markup=False, soft_wrap=True)
+
+
+WIDE = 80
+"""Columns from which on the comparisons are shown as a table."""
+
+
+def _cells(row: SummaryRow) -> list[str]:
+    if row.n == 0:
+        return [row.task, row.arm, "0", "-", "-", "-", "-", "-"]
+    return [
+        row.task,
+        row.arm,
+        str(row.n),
+        f"{row.baseline_mean:.2f}",
+        f"{row.arm_mean:.2f}",
+        f"{row.difference:+.2f}",
+        f"{row.low:+.2f}..{row.high:+.2f}" if math.isfinite(row.low) else "unbounded",
+        f"{row.wins}/{row.ties}/{row.losses}",
+    ]
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        if heading in ("task", "arm"):
+            table.add_column(heading, overflow="fold", ratio=1)
+        else:
+            table.add_column(Text(heading), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

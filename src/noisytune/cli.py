@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +16,13 @@ import typer
 from rich.console import Console
 
 from noisytune import __version__
+from noisytune._checkpoint_cli import register
 from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 
 if TYPE_CHECKING:
     from noisytune.lab.study import Study
     from noisytune.lab.trial import Arm
-    from noisytune.records import StudyRecord
+    from noisytune.records import StudyRecord, TrialRecord
 
 app = typer.Typer(
     name="noisytune",
@@ -68,7 +72,9 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    pass
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or file that cannot show a character shows another
+            stream.reconfigure(errors="replace")
 
 
 @app.command()
@@ -155,7 +161,7 @@ def compare(
         )
         arms = _arms(noise_lambda, distribution, scale, scope, include or [], exclude or [])
         with LocalEngine(workers) as engine:
-            engine.start()
+            engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
             data = load_task(task, options)
             study = Study(
                 name=data.name,
@@ -168,7 +174,7 @@ def compare(
             )
             store = Store(out or _default_folder(study))
             with StudyDisplay(store.folder, _console()) as display:
-                until = _decided if until_decided else None
+                until = partial(_decided, [arm.name for arm in arms]) if until_decided else None
                 record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
         _render(store.folder, record)
 
@@ -196,10 +202,10 @@ def _render(folder: Path, study: StudyRecord) -> None:
     print_summary(_console(), study, records, write_report(folder, study, records))
 
 
-def _decided(study: StudyRecord, records: Any) -> bool:
+def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:
     from noisytune.report import decided
 
-    return decided(study, records)
+    return decided(study, records, arms)
 
 
 def _arms(
@@ -258,3 +264,6 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         return
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
     raise typer.Exit(code)
+
+
+register(app, _one_line_errors)

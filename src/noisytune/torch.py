@@ -7,22 +7,17 @@ parallelism. Every rank of a distributed job that calls it gets the same noise.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from noisytune import kernels
 from noisytune import moments as moments_module
+from noisytune import perturbation
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import (
     AlreadyPerturbedError,
-    ConfigError,
     MissingExtraError,
-    NonFiniteError,
     UnsupportedTensorError,
 )
 from noisytune.manifest import Manifest
@@ -33,11 +28,14 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("noisytune.torch needs PyTorch: run  pip install 'noisytune[torch]'") from error
 
-from noisytune import _device, _dtensor
+from noisytune import _dtensor
 from noisytune._dtensor import Facts
-from noisytune._module import NUMPY_DTYPES, Target, config_of, find_targets, refuse_unsupported
+from noisytune._module import config_of, find_targets, refuse_unsupported
+from noisytune._state_dict import perturb_state_dict
+from noisytune._tensors import TensorTarget
+from noisytune.perturbation import thread_pool
 
-_LARGEST_NOISE = {"uniform": 0.5, "gaussian": math.sqrt(2 * 24 * math.log(2) / 12)}
+__all__ = ["perturb_", "perturb_state_dict", "receipt"]
 
 _RECEIPT = "_noisytune"
 
@@ -92,29 +90,25 @@ def perturb_(
     """
     _dtensor.reshard(module)
     ranks = _dtensor.ranks_of(module)
-    with _thread_pool() as pool:
+    with thread_pool(torch.get_num_threads()) as pool:
         with _dtensor.failure_told(ranks):
             plan = _prepare(module, config, settings, again, pool)
         config, chosen = plan.config, plan.chosen
         if ranks is not None:
             pieces = [(target.facts or _NOTHING, target.piece.first) for target in chosen]
             for target, facts in zip(chosen, ranks.share(plan.digest, pieces), strict=True):
-                target.facts = facts
-        for target in chosen:
-            _judge(target)
-        _set_scales(chosen, config)
+                target.facts, target.moments = facts, facts.moments
+                _refuse_other_copies(target, facts)
+        perturbation.set_scales(plan.targets, config)
         if config.noise_lambda > 0:
             _put_receipt(module, config, plan.earlier)
             with _dtensor.failure_told(ranks):
-                for target in chosen:
-                    if target.left_alone is None:
-                        _write(target, config, pool)
+                perturbation.write(chosen, config, pool)
             if ranks is not None:
-                pieces = [(target.realised or _NOTHING, target.piece.first) for target in chosen]
+                pieces = [(Facts(target.realised or moments_module.EMPTY), target.piece.first) for target in chosen]
                 for target, facts in zip(chosen, ranks.share(plan.digest, pieces), strict=True):
-                    target.realised = facts if target.realised else None
-    entries = tuple(target.entry(config.noise_lambda) for target in plan.targets)
-    return Manifest(config, entries, tuple(plan.notices))
+                    target.realised = facts.moments if target.realised else None
+    return perturbation.account(plan.targets, config, plan.notices)
 
 
 def receipt(module: nn.Module) -> dict[str, Any] | None:
@@ -152,11 +146,11 @@ class _Plan:
 
     config: NoisyTuneConfig
     earlier: dict[str, Any] | None
-    targets: list[Target]
+    targets: list[TensorTarget]
     notices: list[str]
 
     @property
-    def chosen(self) -> list[Target]:
+    def chosen(self) -> list[TensorTarget]:
         """The tensors that were measured."""
         return [target for target in self.targets if target.facts is not None]
 
@@ -171,9 +165,7 @@ class _Plan:
 def _prepare(
     module: nn.Module, config: NoisyTuneConfig | None, settings: dict[str, Any], again: bool, pool: Executor | None
 ) -> _Plan:
-    if config is not None and settings:
-        raise ConfigError(f"give a config or settings, not both: got a config and {', '.join(settings)}")
-    config = config or NoisyTuneConfig.from_dict(settings)
+    config = perturbation.settled(config, settings)
     earlier = receipt(module)
     if earlier and not again:
         raise AlreadyPerturbedError(
@@ -183,105 +175,13 @@ def _prepare(
     targets, notices = find_targets(module, config)
     chosen = [target for target in targets if target.left_alone is None]
     refuse_unsupported(module, chosen)
-    for target in chosen:
-        _measure(target, pool)
+    perturbation.measure(chosen, pool)
     return _Plan(config, earlier, targets, notices)
 
 
-def _measure(target: Target, pool: Executor | None) -> None:
-    if target.tensor.numel() <= 1:
-        target.left_alone = "empty" if target.tensor.numel() == 0 else "one element"
-        return
-    flat = target.piece.values.reshape(-1)
-    moments = kernels.moments(_as_numpy(flat), pool) if _on_cpu(flat) else _device.moments(flat)
-    non_finite = 0 if moments.is_finite else int((~_at_least_float32(flat).isfinite()).sum())
-    is_narrow = torch.finfo(flat.dtype).max < 1e5
-    largest = (
-        max((float(chunk.float().abs().max()) for chunk in torch.split(flat, 1 << 20)), default=0.0)
-        if is_narrow
-        else 0.0
-    )
-    target.facts = Facts(moments, non_finite, largest if moments.n else 0.0)
-
-
-def _judge(target: Target) -> None:
+def _refuse_other_copies(target: TensorTarget, facts: Facts) -> None:
     """Every rank comes to the same judgement: it rests on the facts of the full tensor."""
-    moments, non_finite, _, copies_agree = target.facts or _NOTHING
-    if not moments.is_finite and not non_finite:
-        raise NonFiniteError(f"{target.where} has values so large that their standard deviation overflows; exclude it")
-    if not moments.is_finite:
-        raise NonFiniteError(
-            f"{target.where} has {non_finite} values that are NaN or infinite: the checkpoint is damaged"
-        )
-    if not copies_agree:
+    if facts.moments.is_finite and not facts.copies_agree:
         raise UnsupportedTensorError(
             f"{target.where} has other values on ranks that should hold copies: load the same weights on all of them"
         )
-    if moments.is_constant:
-        target.left_alone = "constant"
-
-
-def _set_scales(targets: list[Target], config: NoisyTuneConfig) -> None:
-    """The scale of each tensor's noise: its own standard deviation, or the one of all perturbed tensors together."""
-    for target in targets:
-        if config.noise_lambda == 0 and target.left_alone is None:
-            target.left_alone = "lambda is 0"
-    chosen = [(target, target.facts) for target in targets if target.left_alone is None and target.facts]
-    everything = moments_module.merge([facts.moments for _, facts in sorted(chosen, key=lambda pair: pair[0].name)])
-    for target, facts in chosen:
-        target.noise_std = everything.std if config.scale == "global" else facts.moments.std
-        largest_noise = config.noise_lambda * target.noise_std * _LARGEST_NOISE[config.distribution]
-        _refuse_overflow(target, facts.largest, largest_noise)
-
-
-def _refuse_overflow(target: Target, largest: float, largest_noise: float) -> None:
-    limit = torch.finfo(target.tensor.dtype).max
-    if limit < 1e5 and largest + largest_noise > limit:
-        raise NonFiniteError(
-            f"{target.where} has values up to {largest:g}: noise of up to {largest_noise:g} could pass the dtype's "
-            f"largest value {limit:g}; load the model in float32 or bfloat16, or exclude the tensor"
-        )
-
-
-def _write(target: Target, config: NoisyTuneConfig, pool: Executor | None) -> None:
-    values, std = target.piece.values, target.noise_std or 0.0
-    settings = (std, config.noise_lambda, config.distribution, config.seed, target.name)
-    flat = values.reshape(-1)
-    parts = []
-    if _on_cpu(flat):
-        array = _as_numpy(flat)
-        for run, start in target.piece.runs(target.padding):
-            parts.append(kernels.add_noise_(array[run], *settings, start=start, pool=pool))
-    else:
-        for run, start in target.piece.runs(target.padding):
-            parts.append(_device.add_noise_(flat[run], *settings, start=start))
-    if not values.is_contiguous():
-        values.copy_(flat.view(values.shape))
-    target.realised = Facts(moments_module.merge(parts))
-    torch.autograd.graph.increment_version(target.tensor)
-
-
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """float8 has no arithmetic of its own."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def _on_cpu(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "cpu"
-
-
-def _as_numpy(flat: torch.Tensor) -> kernels.Array:
-    """The memory of a contiguous CPU tensor as an array of the same dtype, without a copy."""
-    words = {1: torch.uint8, 2: torch.uint16}.get(flat.element_size())
-    return (flat.view(words) if words else flat).numpy().view(NUMPY_DTYPES[flat.dtype])
-
-
-@contextmanager
-def _thread_pool() -> Iterator[Executor | None]:
-    """As many threads as torch uses; None for one."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="noisytune") as pool:
-        yield pool

@@ -165,7 +165,7 @@ def weights_outside_the_memory_of_the_cpu():
     """The torch operations that other devices run give the bits of the compiled kernels here."""
     whole, models = Model(), [fsdp(world())(Model()), fsdp(world(), shard_placement_fn=second_dim)(Model())]
     perturb_strictly(whole)
-    with mock.patch.object(noisytune.torch, "_on_cpu", return_value=False):
+    with mock.patch.object(noisytune._tensors, "on_cpu", return_value=False):
         for model in models:
             perturb_strictly(model)
             for name, parameter in whole.named_parameters():
@@ -334,7 +334,7 @@ def one_rank_that_fails_while_writing():
     model = fsdp(world())(Model())
     if dist.get_rank() == 1:
         with (
-            mock.patch.object(noisytune.torch.kernels, "add_noise_", side_effect=MemoryError),
+            mock.patch.object(noisytune.kernels, "add_noise_", side_effect=MemoryError),
             pytest.raises(MemoryError),
         ):
             perturb_strictly(model)

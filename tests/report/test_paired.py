@@ -96,12 +96,45 @@ def test_four_pairs_exclude_nothing_and_five_do() -> None:
     assert paired.anytime_interval([1.0, 1.1, 0.9, 1.05, 1.0]).bounded
 
 
-def test_without_spread_the_interval_is_a_point_only_where_data_could_be_evidence() -> None:
-    assert paired.anytime_interval([0.3] * 4) == Interval(-math.inf, math.inf)
-    found = paired.anytime_interval([0.3] * 6)
-    assert (found.low, found.high) == pytest.approx((0.3, 0.3))
-    assert paired.e_value([0.3] * 4, 0.0) < 20 < paired.e_value([0.3] * 6, 0.0)
-    assert paired.summarise([0.0] * 6).anytime == Interval(0.0, 0.0)
+@pytest.mark.parametrize("value", [0.0, 0.3, -50.0])
+def test_equal_differences_are_no_evidence(value: float) -> None:
+    found = paired.summarise([value] * 40)
+    assert found.anytime == found.fixed == Interval(-math.inf, math.inf)
+    assert found.detectable == found.detectable_fixed == math.inf
+    assert paired.e_value([value] * 40, value + 1.0) <= 1.0
+    assert not np.isfinite(paired.running([value] * 40).low).any()
+    assert paired.pooled([[value, value]] * 6).fixed == Interval(-math.inf, math.inf)
+
+
+@given(studies)
+def test_ties_bound_the_interval_no_sooner_than_the_distinct_pairs_would(d: list[float]) -> None:
+    most = max(d.count(value) for value in d)
+    enough = len(d) - most + min(most, 2) >= 5
+    assert paired.anytime_interval(d).bounded == enough
+    assert paired.e_value(d, 1e9) < 20 or enough
+
+
+def _differences(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Shape (studies, 40) and the true mean: a few jumps among exact ties."""
+    jumps = rng.random((2000, 40))
+    if kind == "a tenth at +15":
+        return np.where(jumps < 0.1, 15.0, 0.0), 1.5
+    if kind == "a fifth at +7.5":
+        return np.where(jumps < 0.2, 7.5, 0.0), 1.5
+    if kind == "a tenth at +9, the rest at -1":
+        return np.where(jumps < 0.1, 9.0, -1.0), 0.0
+    return np.where(jumps < 0.3, 5.0, 0.0), 1.5
+
+
+@pytest.mark.parametrize(
+    "kind", ["a tenth at +15", "a fifth at +7.5", "a third at +5", "a tenth at +9, the rest at -1"]
+)
+def test_ties_and_jumps_err_at_any_n_in_at_most_5_percent(kind: str) -> None:
+    drawn, truth = _differences(kind, np.random.default_rng(11))
+    band = paired.running(drawn)
+    assert ((band.low > truth) | (band.high < truth)).any(axis=1).mean() <= 0.05
+    if truth > 1.0:
+        assert ((band.low >= -1.0) & (band.high <= 1.0)).any(axis=1).mean() <= 0.05
 
 
 @pytest.mark.parametrize("d", [[], [0.4]])

@@ -10,19 +10,20 @@ from dataclasses import replace
 
 import pytest
 
+from noisytune import report
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report import facts, paired, wording
+from noisytune.report import facts, paired, shape, wording
 from noisytune.report.evidence import gather
 from noisytune.report.paired import Verdict
-from noisytune.report.summary import decided, pooled_rows, summary_rows, task_rows
-from noisytune.report.wording import notes, verdict_sentence
+from noisytune.report.summary import decided, pooled_rows, primary_rows, summary_rows
+from noisytune.report.wording import notes, page_notes, verdict_sentence
 
 Built = tuple[StudyRecord, list[TrialRecord]]
 Build = Callable[..., Built]
 GAINS = [1.2, -0.7, 0.9, 0.0, 1.4]
 
 
-@pytest.mark.parametrize("module", [wording, facts])
+@pytest.mark.parametrize("module", [wording, facts, shape])
 def test_examples_in_the_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -30,7 +31,7 @@ def test_examples_in_the_docstrings(module: object) -> None:
 def _notes(built: Built) -> str:
     study, records = built
     evidence = gather(study, records)
-    return " ".join(notes(evidence, task_rows(evidence)))
+    return " ".join(page_notes(evidence, primary_rows(evidence)))
 
 
 def test_row_by_hand(build: Build) -> None:
@@ -100,18 +101,41 @@ def test_verdicts_in_words(build: Build, gains: list[float], margin: float, verd
     assert decided(study, records) == (verdict is not Verdict.INCONCLUSIVE)
 
 
-def test_all_differences_equal(build: Build) -> None:
-    built = build({"λ = 0.15": [0.5] * 6})
+@pytest.mark.parametrize("gain", [0.5, 0.0, -3.0])
+def test_all_differences_equal(build: Build, gain: float) -> None:
+    built = build({"λ = 0.15": [gain] * 6})
     (row,) = summary_rows(*built)
-    assert row.sd == 0.0
-    assert row.verdict is Verdict.HELPED
-    assert "surer than it should be" in _notes(built)
+    assert (row.sd, row.low, row.high) == (0.0, -math.inf, math.inf)
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert not decided(*built)
+    assert "they show no spread" in _notes(built)
+    assert "6 pairs with so many equal differences cannot settle" in verdict_sentence(*built)
+    assert "would narrow the interval" not in _notes(built)
+
+
+@pytest.mark.parametrize("state", ["collapsed", "diverged"])
+@pytest.mark.parametrize("failed", ["λ = 0.15", "baseline", "both"])
+def test_runs_that_all_failed_decide_nothing(build: Build, state: str, failed: str) -> None:
+    arms = ["λ = 0.15", "baseline"] if failed == "both" else [failed]
+    gains = [0.1, -0.1, 0.2, -0.2, 0.1, 0.0]
+    built = build({"λ = 0.15": gains}, status={(arm, s): state for arm in arms for s in range(6)})
+    (row,) = summary_rows(*built)
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert not decided(*built)
+    assert verdict_sentence(*built).endswith("no pair in which both runs ended well.")
+
+
+def test_one_failed_task_keeps_the_mean_over_tasks_inconclusive(build: Build) -> None:
+    study, records = build({"λ = 0.15": [2.1, 1.9, 2.0, 2.2, 1.8, 2.3]}, tasks=("a", "b"))
+    assert summary_rows(study, records)[-1].verdict is Verdict.HELPED
+    failed = [replace(r, status="collapsed") if r.task == "b" else r for r in records]
+    assert [row.verdict.value for row in summary_rows(study, failed)] == ["helped", "inconclusive", "inconclusive"]
+    assert "ended well on every task" in verdict_sentence(study, failed)
 
 
 def test_noise_that_changes_nothing(build: Build) -> None:
     (row,) = summary_rows(*build({"zero": [0.0] * 6}, {"zero": 0.0}))
     assert (row.difference, row.ties, row.p) == (0.0, 6, 1.0)
-    assert row.verdict is Verdict.EQUIVALENT
 
 
 def test_collapsed_and_diverged_runs_stay_in_and_are_told(build: Build) -> None:
@@ -130,6 +154,69 @@ def test_an_undefined_correlation_counts_as_zero(build: Build) -> None:
     assert pair.after == 0.0
     assert pair.before > 10
     assert "1 run had no defined score" in _notes(built)
+
+
+def test_an_undefined_score_counts_as_the_worst_one_of_the_study(build: Build) -> None:
+    study, records = build(
+        {"λ = 0.15": GAINS}, kind="regression", metric="r2", status={("λ = 0.15", 2): "diverged"}, margin=1.0
+    )
+    bad = next(r for r in records if (r.arm, r.seed) == ("baseline", 4))
+    records = [replace(r, scores={"r2": -3.0}) if r is bad else r for r in records]
+    pair = gather(study, records).comparisons[0].pairs[2]
+    assert pair.after == -300.0
+    assert "counted as the worst score of the study, \u2212300.00 (r2)" in _notes((study, records))
+    assert "\u2212300.00 (undefined)" in report.render_html(study, records)
+
+
+def test_failures_on_one_side_void_the_guarantee_and_the_page_says_so(build: Build) -> None:
+    gains = [1.4, 1.6, 1.5, 1.3, 1.7, 1.55]
+    assert "guarantee" not in _notes(build({"λ = 0.15": gains}))
+    mixed = build({"λ = 0.15": gains}, status={("λ = 0.15", 1): "collapsed"})
+    assert "λ = 0.15 on topics: one run of a pair collapsed or diverged and the other did not" in _notes(mixed)
+    assert f"is {wording.probability(summary_rows(*mixed)[0].p)}." in _notes(mixed)
+    assert "guarantee" in report.render_markdown(*mixed)
+    far = build({"λ = 0.15": [*gains, 1.2, -20.0]})
+    assert "λ = 0.15 on topics: a difference lies far from all others" in _notes(far)
+    study, records = build({"λ = 0.15": gains}, tasks=("a", "b"), status={("λ = 0.15", 1): "collapsed"})
+    assert "λ = 0.15 over all 2 tasks: one run of a pair" in _notes((study, records))
+
+
+def test_public_notes_are_the_cautions_without_progress_and_advice(build: Build) -> None:
+    assert report.notes(*build()) == notes(*build()) == []
+    study, records = build(status={("λ = 0.15", 1): "collapsed"}, missing=[("λ = 0.15", 4)])
+    found = report.notes(study, iter(records))
+    assert found[0] == "1 run collapsed (1 of λ = 0.15); none is left out."
+    assert "guarantee" in found[1]
+    assert not any("not complete" in line or "--seeds" in line for line in found)
+
+
+def test_an_arm_that_has_not_begun_costs_the_others_nothing(build: Build) -> None:
+    gains = {"λ = 0.1": [1.4, 1.6, 1.5, 1.3, 1.7], "λ = 15": [0.0] * 5}
+    lambdas = {"λ = 0.1": 0.1, "λ = 15": 15.0}
+    alone, idle = build({"λ = 0.1": gains["λ = 0.1"]}, {"λ = 0.1": 0.1}), [("λ = 15", s) for s in range(5)]
+    both = build(gains, lambdas, missing=idle)
+    (one,), (same, other) = summary_rows(*alone), summary_rows(*both)
+    assert (same.low, same.high, same.p_holm) == (one.low, one.high, one.p_holm)
+    assert other.n == 0
+    assert verdict_sentence(*both).startswith(verdict_sentence(*alone))
+    assert "settings" not in _notes(both)
+    begun = summary_rows(*build(gains, lambdas, missing=idle[1:]))[0]
+    assert begun.p_holm == 2 * one.p_holm
+    assert not math.isfinite(begun.low)
+
+
+def test_deciding_on_the_arms_asked_for(build: Build) -> None:
+    gains = {"good": [1.4, 1.6, 1.5, 1.3, 1.7, 1.55], "open": [9.0, -9.0, 4.0, -3.0, 1.0, 0.0]}
+    lambdas = {"good": 0.1, "open": 0.2}
+    study, records = build(gains, lambdas)
+    assert not decided(study, records)
+    assert decided(study, records, ["baseline", "good"])
+    assert not decided(study, records, ["good", "open"])
+    assert not decided(study, records, ["good", "unheard of"])
+    assert not decided(study, records, ["baseline"])
+    begun = [r for r in records if r.arm != "open"]
+    assert decided(study, begun)
+    assert not decided(study, begun, ["good", "open"])
 
 
 def test_several_arms_share_the_error_rate(build: Build) -> None:
@@ -181,7 +268,16 @@ def test_advice_is_kept_for_a_finished_inconclusive_study(build: Build) -> None:
     assert "more --seeds" not in _notes(build({"λ = 0.15": [1.5, 1.4, 1.6, 1.5, 1.3, 1.7]}))
 
 
-@pytest.mark.parametrize(("n", "said"), [(5, "cannot reach p < .05"), (6, "0.031"), (40, "by random flips"), (0, "")])
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (5, "cannot reach p < .05"),
+        (6, "p is 0.031"),
+        (20, "is exact, and the smallest possible p is 1.9e-06"),
+        (25, "by random flips, and the smallest possible p is 1e-05"),
+        (0, ""),
+    ],
+)
 def test_smallest_p(n: int, said: str) -> None:
     assert said in wording.smallest_p(n)
 

@@ -10,11 +10,12 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.page import render_html, render_markdown, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import verdict_sentence
+    from noisytune.report.wording import notes, verdict_sentence
 
 __all__ = [
     "SummaryRow",
     "decided",
+    "notes",
     "render_html",
     "render_markdown",
     "summary_rows",
@@ -25,6 +26,7 @@ __all__ = [
 _ROOMS = {
     "SummaryRow": "summary",
     "decided": "summary",
+    "notes": "wording",
     "render_html": "page",
     "render_markdown": "page",
     "summary_rows": "summary",

@@ -26,6 +26,11 @@ class Pair:
     """The arm's, points."""
 
     @property
+    def both_ok(self) -> bool:
+        """Whether neither run collapsed or diverged."""
+        return self.baseline.status == self.arm.status == "ok"
+
+    @property
     def difference(self) -> float:
         """Arm minus baseline, points; rounded so that equal differences of decimal scores are equal numbers."""
         return round(self.after - self.before, 9)
@@ -81,9 +86,28 @@ class Evidence:
         """The primary metric's key by task."""
         return {task["name"]: task["metric"] for task in self.study.tasks}
 
+    @cached_property
+    def begun(self) -> tuple[str, ...]:
+        """The arms, without the baseline, of which a trial is finished."""
+        seen = {record.arm for record in self.trials.values()}
+        return tuple(arm for arm in self.study.arms[1:] if arm in seen)
+
+    @cached_property
+    def worst(self) -> dict[str, float]:
+        """What an undefined score counts as, by metric: the worst score of the study, or 0 where none is below it.
+
+        A run that gave nothing may not rank above one that gave a bad score, as 0 would where R² is negative.
+        """
+        found = dict.fromkeys(self.metrics.values(), 0.0)
+        for record in self.trials.values():
+            metric = self.metrics[record.task]
+            found[metric] = min(found[metric], record.scores.get(metric, 0.0))
+        return found
+
     def score(self, record: TrialRecord) -> float:
-        """A trial's primary score in points; an undefined one counts as 0."""
-        return 100.0 * record.scores.get(self.metrics[record.task], 0.0)
+        """A trial's primary score in points; an undefined one counts as `worst`."""
+        metric = self.metrics[record.task]
+        return 100.0 * record.scores.get(metric, self.worst[metric])
 
     def undefined(self, record: TrialRecord) -> bool:
         """Whether the trial has no primary score, such as a correlation with constant predictions."""

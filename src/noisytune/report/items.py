@@ -42,7 +42,7 @@ def accuracy(predictions: Floats, references: Floats) -> float:
 
 
 def pearson(predictions: Floats, references: Floats) -> float:
-    """Pearson correlation; 0 where either side is constant, as the report scores an undefined one."""
+    """Pearson correlation; 0 where either side is constant."""
     x, y = predictions - predictions.mean(), references - references.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / scale if scale > 0.0 else 0.0

@@ -2,7 +2,11 @@
 
 Differences are in points (score x 100), arm minus baseline, one a pair. Two kinds of interval stand side by side: the
 *fixed-n* one is right for a number of pairs that was settled beforehand; the *anytime-valid* one stays right however
-often one looks and adds pairs, and verdicts rest on it.
+often one looks and adds pairs, and verdicts rest on it. Both are for roughly normal differences.
+
+Scores move in steps (one dev example more or less), so differences tie, and ties say little about spread: five ties in
+a row are likely where one run in ten jumps by 15 points. Hence the most common difference counts as two pairs at most
+towards what n pairs can show. See `noisytune.report.shape.distinct_pairs`.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy.typing as npt
 from scipy import integrate, optimize, special, stats
 
 from noisytune.errors import ConfigError, DataError
+from noisytune.report.shape import distinct_pairs
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,7 +81,8 @@ class Summary:
     ties: int
     losses: int
     detectable: float
-    """True difference that the anytime-valid interval would tell from 0 at this n and sd in 80 % of studies."""
+    """True difference that the anytime-valid interval would tell from 0 at this n and sd in 80 % of studies; infinite
+    where it is unbounded."""
     detectable_fixed: float
     """The same for the fixed-n paired t test at 5 %."""
 
@@ -110,7 +116,9 @@ def e_value(differences: npt.ArrayLike, mean: float = 0.0, g: float = 1.0) -> fl
     """Evidence against the true mean being ``mean``: a paired-t e-process with prior N(0, g) on the effect size.
 
     E_n = (1 + n g)^(-1/2) * ((1 + t^2/v) / (1 + t^2/(v (1 + n g))))^(n/2), v = n - 1, with t the paired t statistic
-    against ``mean``. For the true mean it exceeds 1/alpha at any n with probability alpha at most.
+    against ``mean``. For the true mean it exceeds 1/alpha at any n with probability alpha at most, for normal
+    differences. Capped at (1 + m g)^((m - 1)/2), the most that m pairs can show, with m from `distinct_pairs`: equal
+    differences are no evidence.
 
     Args:
         differences: shape (n,), points.
@@ -118,7 +126,7 @@ def e_value(differences: npt.ArrayLike, mean: float = 0.0, g: float = 1.0) -> fl
         g: prior variance of mean/sd.
 
     Returns:
-        E_n; 1 below two pairs.
+        E_n; 1 below two pairs and where all differences are equal.
 
     >>> round(e_value([1.0, 2.0, 3.0]), 3)
     2.343
@@ -128,14 +136,12 @@ def e_value(differences: npt.ArrayLike, mean: float = 0.0, g: float = 1.0) -> fl
     """
     values = _finite(differences)
     n, sd = values.size, _spread(values)
-    if n < 2:
+    if n < 2 or sd == 0.0:
         return 1.0
-    grown = 1.0 + n * g
-    gap = abs(float(values.mean()) - mean)
-    if sd == 0.0:
-        return float(grown ** ((n - 1) / 2) if gap > 1e-12 * max(1.0, abs(mean)) else grown**-0.5)
-    x = n * (gap / sd) ** 2 / (n - 1)
-    return float(math.exp(-0.5 * math.log(grown) + n / 2 * (math.log1p(x) - math.log1p(x / grown))))
+    grown, distinct = 1.0 + n * g, int(distinct_pairs(values)[-1])
+    x = n * ((float(values.mean()) - mean) / sd) ** 2 / (n - 1)
+    log_e = -0.5 * math.log(grown) + n / 2 * (math.log1p(x) - math.log1p(x / grown))
+    return math.exp(min(log_e, (distinct - 1) / 2 * math.log1p(distinct * g)))
 
 
 def critical_t(n: npt.ArrayLike, alpha: float = ALPHA, g: float = 1.0) -> Floats:
@@ -178,21 +184,24 @@ def anytime_half_width(n: npt.ArrayLike, sd: npt.ArrayLike, alpha: float = ALPHA
 
 
 def anytime_interval(differences: npt.ArrayLike, alpha: float = ALPHA, g: float = 1.0) -> Interval:
-    """Every mean with `e_value` below 1/alpha: right at all n at once.
+    """Every mean with `e_value` below 1/alpha: right at all n at once, for roughly normal differences.
 
-    Without spread it shrinks to a point, but only where n is large enough for such data to be evidence.
+    Unbounded until `distinct_pairs` is a number of pairs that could bound it.
+
+    >>> anytime_interval([0.0] * 9)
+    Interval(low=-inf, high=inf)
     """
     values = _finite(differences)
-    if values.size < 2:
+    if values.size < 2 or not math.isfinite(critical_t(distinct_pairs(values)[-1], alpha, g)):
         return Interval(-math.inf, math.inf)
     mean, half = float(values.mean()), float(anytime_half_width(values.size, _spread(values), alpha, g))
     return Interval(mean - half, mean + half)
 
 
 def fixed_interval(differences: npt.ArrayLike, alpha: float = ALPHA) -> Interval:
-    """Paired-t interval of level 1 - alpha for a number of pairs that was settled beforehand."""
+    """Paired-t interval of level 1 - alpha for a number of pairs settled beforehand; unbounded without spread."""
     values = _finite(differences)
-    if values.size < 2:
+    if values.size < 2 or _spread(values) == 0.0:
         return Interval(-math.inf, math.inf)
     mean = float(values.mean())
     half = float(stats.t.ppf(1 - alpha / 2, values.size - 1)) * _spread(values) / math.sqrt(values.size)
@@ -232,7 +241,7 @@ def sign_flip(differences: npt.ArrayLike, seed: int = 0) -> SignFlip:
 
 def detectable(n: int, sd: float, critical: float, power: float = POWER) -> float:
     """True difference (points) for which |t| exceeds ``critical`` with probability ``power``: noncentral t."""
-    if n < 2 or not math.isfinite(critical) or math.isnan(sd):
+    if n < 2 or not math.isfinite(critical) or not sd > 0.0:
         return math.inf
 
     # Noncentral t as a normal over a chi: `scipy.stats.nct` returns NaN for the far tails that small n needs.
@@ -245,18 +254,18 @@ def detectable(n: int, sd: float, critical: float, power: float = POWER) -> floa
 
 
 def _summary(values: Floats, fixed: Interval, fixed_critical: float, alpha: float, g: float) -> Summary:
-    n, sd = values.size, _spread(values)
+    n, sd, anytime = values.size, _spread(values), anytime_interval(values, alpha, g)
     return Summary(
         n=n,
         mean=float(values.mean()) if n else math.nan,
         sd=sd,
         fixed=fixed,
-        anytime=anytime_interval(values, alpha, g),
+        anytime=anytime,
         sign_flip=sign_flip(values),
         wins=int((values > 0).sum()),
         ties=int((values == 0).sum()),
         losses=int((values < 0).sum()),
-        detectable=detectable(n, sd, float(critical_t(n, alpha, g))),
+        detectable=detectable(n, sd, float(critical_t(n, alpha, g)) if anytime.bounded else math.inf),
         detectable_fixed=detectable(n, sd, fixed_critical),
     )
 
@@ -304,8 +313,9 @@ def pooled(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALPH
     sd = math.sqrt(float(((table - table.mean(axis=0)) ** 2).sum()) / free)
     half = float(stats.t.ppf(1 - alpha / 2, free)) * sd / math.sqrt(n * tasks)
     mean = float(by_seed.mean())
+    fixed = Interval(mean - half, mean + half) if half > 0.0 else Interval(-math.inf, math.inf)
     fixed_critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
-    return _summary(by_seed, Interval(mean - half, mean + half), fixed_critical, alpha / comparisons, g)
+    return _summary(by_seed, fixed, fixed_critical, alpha / comparisons, g)
 
 
 def running(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALPHA, g: float = 1.0) -> Running:
@@ -322,7 +332,8 @@ def running(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALP
     shifted = values - centre
     squares = np.cumsum(shifted**2, axis=-1) - np.cumsum(shifted, axis=-1) ** 2 / n
     sd = np.sqrt(np.maximum(squares, 0.0) / np.maximum(n - 1, 1))
-    half = anytime_half_width(n, sd, alpha / comparisons, g)
+    bounded = np.isfinite(critical_t(distinct_pairs(values), alpha / comparisons, g))
+    half = np.where(bounded, anytime_half_width(n, sd, alpha / comparisons, g), np.inf)
     return Running(np.broadcast_to(n, values.shape), mean, mean - half, mean + half)
 
 

@@ -6,21 +6,29 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from noisytune.report import figures, items
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.facts import what_was_run
-from noisytune.report.paired import Floats, running
+from noisytune.report.paired import running
 from noisytune.report.summary import (
     SummaryRow,
     comparisons_at_once,
+    differences,
     pooled_rows,
     primary_rows,
-    seed_blocks,
     task_rows,
 )
-from noisytune.report.wording import count, headline, notes, number, points, probability, sentence, smallest_p, span
+from noisytune.report.wording import (
+    count,
+    headline,
+    number,
+    page_notes,
+    points,
+    probability,
+    sentence,
+    smallest_p,
+    span,
+)
 
 BOOTSTRAP_SEED = 0
 
@@ -69,6 +77,8 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
             bootstrap = items.hierarchical_bootstrap(before, after, gold, metric, seed=BOOTSTRAP_SEED)
             if abs(bootstrap.mean - float(c.differences.mean())) > 0.01:
                 bootstrap, why_not = None, "the metric recomputed from the predictions differs from the recorded one"
+                if any(evidence.undefined(r) for p in pairs for r in (p.baseline, p.arm)):
+                    why_not = "a run without a defined score cannot be recomputed"
         rows.append(ItemRow(c.task["name"], c.arm, bootstrap, why_not, tuple(tests)))
     return rows
 
@@ -84,7 +94,9 @@ def _why_no_bootstrap(comparison: Comparison, usable: int) -> str:
 def _key_numbers(row: SummaryRow) -> list[tuple[str, str, str]]:
     unit = "seeds" if row.pooled else "pairs"
     done = f"of {row.planned} planned" if row.n < row.planned else "as planned"
-    few = "too few pairs to bound it" if not math.isfinite(row.low) else "points; the verdict rests on this"
+    few = "points; the verdict rests on this"
+    if not math.isfinite(row.low):
+        few = "too few pairs, or too many equal differences, to bound it"
     means = f"points, from {number(row.baseline_mean)} to {number(row.arm_mean)}"
     return [
         ("Mean difference", number(row.difference, True), means),
@@ -94,13 +106,6 @@ def _key_numbers(row: SummaryRow) -> list[tuple[str, str, str]]:
     ]
 
 
-def _per_seed(evidence: Evidence, row: SummaryRow) -> Floats:
-    """The differences behind a row, in the order of the seeds; per-seed means where tasks are pooled."""
-    if row.pooled:
-        return np.array([np.mean([p.difference for p in block]) for block in seed_blocks(evidence, row.arm)])
-    return next(c.differences for c in evidence.comparisons if (c.task["name"], c.arm) == (row.task, row.arm))
-
-
 def _forest_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
     caption = (
         "Large dot: mean. Thick line: anytime-valid 95 % interval, also in brackets. Thin line: fixed-n interval. "
@@ -108,16 +113,16 @@ def _forest_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
     )
     if not all(math.isfinite(row.low) for row in rows):
         caption += " An arrow: the interval runs on."
-    differences = [_per_seed(evidence, row) for row in rows]
-    return Card("Differences from the baseline", caption, figures.forest(rows, differences, evidence.study.margin))
+    each = [differences(evidence, row) for row in rows]
+    return Card("Differences from the baseline", caption, figures.forest(rows, each, evidence.study.margin))
 
 
 def _running_card(evidence: Evidence, row: SummaryRow, place: int, several: bool) -> Card:
-    band = running(_per_seed(evidence, row), comparisons_at_once(evidence, over_tasks=row.pooled))
+    band = running(differences(evidence, row), comparisons_at_once(evidence, over_tasks=row.pooled))
     unit = "seed" if row.pooled else "pair"
     caption = f"Mean difference so far with its anytime-valid band, which may be looked at after every {unit}."
     if not math.isfinite(band.low[0]):
-        caption += f" Pale: too few {unit}s to bound it."
+        caption += f" Pale: too few {unit}s, or too many equal differences, to bound it."
     colour = figures.arm_colour(evidence.study.arms, row.arm)
     svg = figures.running_band(band, evidence.study.margin, colour, key=f"running-{place}", unit=unit)
     return Card(f"As {unit}s came in" + (f": {row.arm}" if several else ""), caption, svg)
@@ -189,7 +194,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "verdict": told.verdict.value if told else "none",
         "lead": lead,
         "rest": whole[len(lead) :].replace("λ = ", "λ\u00a0=\u00a0").replace("95 %", "95\u00a0%"),
-        "notes": notes(evidence, primary),
+        "notes": page_notes(evidence, primary),
         "done": evidence.done,
         "planned": evidence.planned,
         "complete": evidence.complete,

@@ -10,12 +10,21 @@ from noisytune.report.evidence import Evidence, gather
 from noisytune.report.paired import (
     ALPHA,
     EXACT_UP_TO,
+    MONTE_CARLO_FLIPS,
     Verdict,
     critical_t,
     pairs_needed,
     selection_bias,
 )
-from noisytune.report.summary import SummaryRow, comparisons_at_once, primary_rows, task_rows
+from noisytune.report.shape import has_outlier
+from noisytune.report.summary import (
+    SummaryRow,
+    comparisons_at_once,
+    differences,
+    members,
+    primary_rows,
+    task_rows,
+)
 
 MINUS, DASH = "\u2212", "\u2013"
 
@@ -103,9 +112,13 @@ def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
         return f", within the margin of {points(margin)} that counts as no difference"
     if row.verdict is not Verdict.INCONCLUSIVE:
         return ""
+    if not row.judged:
+        return "; no pair in which both runs ended well" + (" on every task" if row.pooled else "")
     if math.isfinite(row.detectable):
         return f"; {pairs} could have detected a difference of {number(row.detectable)} points"
     first = next(n for n in range(2, 10_000) if math.isfinite(critical_t(n, alpha)))
+    if row.n >= first:
+        return f"; {pairs} with so many equal differences cannot settle a difference of any size"
     return f"; {pairs} cannot settle a difference of any size, {first} can"
 
 
@@ -132,7 +145,7 @@ def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
         )
     alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
     unit = "seed" if told.pooled else "pair"
-    several = len(rows) > 1
+    several = sum(row.n > 0 for row in rows) > 1
     pick = ", the highest of the arms," if several and told.verdict is Verdict.INCONCLUSIVE else ""
     change = _change(evidence, told)
     if pick:
@@ -166,15 +179,32 @@ def _oddities(evidence: Evidence) -> list[str]:
             notes.append(f"{count(len(odd), 'run')} {status} ({listed}); none is left out.")
     missing = sum(evidence.undefined(record) for record in evidence.trials.values())
     if missing:
+        lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low < 0]
+        value = f"the worst score of the study, {' and '.join(lowest)}" if lowest else "0"
         notes.append(
             f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
-            "counted as 0."
+            f"counted as {value}."
         )
     return notes
 
 
+def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
+    """One sentence where the differences are plainly not normal, else nothing."""
+    if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
+        seen = "one run of a pair collapsed or diverged and the other did not"
+    elif has_outlier(differences(evidence, row)):
+        seen = "a difference lies far from all others"
+    else:
+        return ""
+    where = f"over {row.task}" if row.pooled else f"on {row.task}"
+    return (
+        f"{row.arm} {where}: {seen}, and the anytime-valid interval's guarantee, which is for roughly normal "
+        f"differences, does not hold for such; the sign-flip p, for a fixed number of pairs, is {probability(row.p)}."
+    )
+
+
 def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
-    notes = []
+    notes = [said for row in rows if (said := _not_normal(evidence, row))]
     for row in task_rows(evidence):
         task = next(t for t in evidence.study.tasks if t["name"] == row.task)
         share = task.get("majority")
@@ -185,10 +215,10 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
             )
         if row.n > 1 and row.sd == 0.0:
             notes.append(
-                f"All differences of {row.arm} on {row.task} are equal, so they show no spread, and an interval "
-                "without spread is surer than it should be."
+                f"All differences of {row.arm} on {row.task} are equal: they show no spread, so no interval is "
+                "drawn from them."
             )
-    arms = len(evidence.study.arms)
+    arms = 1 + len(evidence.begun)
     if arms > 2:
         notes.append(
             f"The best of {arms} settings (the baseline is one) looks better by about {selection_bias(arms):.2f} "
@@ -204,8 +234,8 @@ def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
         return []
     alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
     more = "To sharpen it, run the same command with more --seeds: finished trials are kept."
-    needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.n > 1 else None
-    if needed:
+    needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.sd > 0 else None
+    if needed and needed > told.n and told.judged:
         unit = "seed" if told.pooled else "pair"
         more += (
             f" At the spread seen so far, about {count(needed, unit)} would narrow the interval to {points(margin)}."
@@ -213,8 +243,19 @@ def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     return [more]
 
 
-def notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
-    """What a reader should know beside the verdict, one sentence or two each."""
+def notes(study: StudyRecord, records: Iterable[TrialRecord]) -> list[str]:
+    """What to be careful about beside the verdict, one sentence or two each: failed runs, doubtful intervals.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+    """
+    evidence = gather(study, records)
+    return _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
+
+
+def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    """The page's notes: how far the study is, what `notes` tells, and what to do next."""
     progress = []
     if not evidence.complete:
         progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
@@ -225,7 +266,7 @@ def smallest_p(pairs: int) -> str:
     """What a sign-flip test of this many pairs can reach at best, for the page's explanation."""
     if pairs < 1:
         return ""
-    least = 2.0 ** (1 - pairs)
+    least = 2.0 ** (1 - pairs) if pairs <= EXACT_UP_TO else 1 / (1 + MONTE_CARLO_FLIPS)
     if least > ALPHA:
         return f"{count(pairs, 'pair')} cannot reach p < .05 by sign flip: the smallest possible p is {least:.4g}."
     exact = "exact" if pairs <= EXACT_UP_TO else "by random flips"

@@ -1,0 +1,148 @@
+"""perturb_checkpoint against copying the files, and against load + snippet + save: alternating, in fresh processes.
+
+    python benchmarks/checkpoint.py [--gigabytes 2] [--dtype float32] [--rounds 3] [--folder /tmp]
+
+``cp`` is followed by fsync of the copies and of their folder, as the checkpoint is. The slow rival is what people do
+today: ``from_pretrained``, the paper's snippet (with one ``state_dict()``, the faster form), ``save_pretrained``. Each
+round runs all of them once; the ratio is taken within a round. Peak memory is the process's own (VmHWM). Needs about
+three times the checkpoint's size of disk, and deletes what it wrote.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from describe import machine
+
+
+def make(folder: Path, gigabytes: float, dtype: str) -> None:
+    """A sharded Llama-style checkpoint of random weights; its largest tensors have the usual sizes."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    width, of_one_layer = 2048, 2048 * 2048 * 4 + 2048 * 5504 * 3
+    bytes_each = torch.empty(0, dtype=getattr(torch, dtype)).element_size()
+    layers = max(1, round((gigabytes * 1e9 / bytes_each - 32000 * width) / of_one_layer))
+    config = LlamaConfig(
+        hidden_size=width, intermediate_size=5504, num_attention_heads=16, num_hidden_layers=layers, vocab_size=32000
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(getattr(torch, dtype))
+    LlamaModel(config).save_pretrained(folder, max_shard_size="500MB")
+
+
+def copy(source: Path, out: Path) -> None:
+    """``cp``, then fsync of every file and of the folder."""
+    subprocess.run(["cp", "-r", source, out], check=True)
+    for path in [*out.iterdir(), out, out.parent]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def ours(source: Path, out: Path) -> None:
+    """One call."""
+    from noisytune.checkpoint import perturb_checkpoint
+
+    perturb_checkpoint(source, out, noise_lambda=0.15, seed=1)
+
+
+def snippet(source: Path, out: Path) -> None:
+    """Load, the paper's lines, save."""
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(source)
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, para in model.named_parameters():
+            state[name][:] += (torch.rand(para.size()) - 0.5) * 0.15 * torch.std(para)
+    model.save_pretrained(out, max_shard_size="500MB")
+
+
+RIVALS: dict[str, Callable[[Path, Path], None]] = {
+    "cp + fsync": copy,
+    "noisytune": ours,
+    "load, snippet, save": snippet,
+}
+
+
+def one_tensor(source: Path) -> None:
+    """A checkpoint of one float32 tensor of 1 GB, written without holding it."""
+    import json
+
+    import numpy as np
+
+    source.mkdir()
+    entry = {"dtype": "F32", "shape": [250_000, 1000], "data_offsets": [0, 10**9]}
+    header = json.dumps({"weight": entry}).encode()
+    with (source / "model.safetensors").open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for seed in range(250):
+            stream.write(np.random.default_rng(seed).standard_normal(10**6, np.float32).tobytes())
+
+
+def measured(name: str, source: Path, out: Path) -> tuple[float, float]:
+    """Wall seconds and peak resident MB of one rival in a process of its own, its start included."""
+    os.sync()
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, "--run", name, str(source), str(out)], check=True, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    shutil.rmtree(out)
+    return seconds, float(done.stdout.split()[-1])
+
+
+def run(name: str, source: Path, out: Path) -> None:
+    RIVALS[name](source, out)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=2)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--run", nargs=3, metavar=("RIVAL", "SOURCE", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        run(options.run[0], Path(options.run[1]), Path(options.run[2]))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        make(folder / "clean", options.gigabytes, options.dtype)
+        files = list((folder / "clean").glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in files)
+        print(machine())
+        print(f"{size / 1e9:.2f} GB {options.dtype} in {len(files)} files, {options.rounds} alternating rounds\n")
+        found: dict[str, list[tuple[float, float]]] = {rival: [] for rival in RIVALS}
+        measured("noisytune", folder / "clean", folder / "out")  # compiles, and brings the files into the page cache
+        for _ in range(options.rounds):
+            for rival in RIVALS:
+                found[rival].append(measured(rival, folder / "clean", folder / "out"))
+        print(f"{'':22}{'s (median)':>12}{'GB/s':>8}{'ours / theirs':>28}{'peak memory':>14}")
+        for rival, results in found.items():
+            seconds = statistics.median(s for s, _ in results)
+            ratios = [mine / theirs for (mine, _), (theirs, _) in zip(found["noisytune"], results, strict=True)]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+            print(
+                f"{rival:22}{seconds:12.2f}{size / seconds / 1e9:8.2f}{spread:>28}{max(m for _, m in results):11.0f} MB"
+            )
+        shutil.rmtree(folder / "clean")
+        one_tensor(folder / "one")
+        seconds, memory = measured("noisytune", folder / "one", folder / "out")
+        print(f"\none tensor of 1 GB: {seconds:.2f} s, peak {memory:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

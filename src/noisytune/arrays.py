@@ -1,0 +1,170 @@
+"""NoisyTune on NumPy arrays: ``noisytune.arrays.perturb_arrays_(weights, noise_lambda=0.15, seed=1)``.
+
+For weights that are in no framework, or in one that hands them out as arrays: a mapping from names to arrays, with the
+dtypes of NumPy and ml_dtypes (bfloat16, float8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from noisytune import kernels, perturbation
+from noisytune import moments as moments_module
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import UnsupportedTensorError
+from noisytune.kernels import Array
+from noisytune.manifest import Manifest
+from noisytune.moments import Moments
+from noisytune.perturbation import DTYPES, Target
+
+
+def perturb_arrays(
+    arrays: Mapping[str, Array],
+    config: NoisyTuneConfig | None = None,
+    *,
+    base_prefix: str | None = None,
+    padding_rows: Mapping[str, int] | None = None,
+    **settings: Any,
+) -> tuple[dict[str, Array], Manifest]:
+    """`perturb_arrays_` on a copy: returns the new arrays, and what was done to them.
+
+    Arrays that share all their memory share it in the copy as well.
+
+    Example:
+        >>> clean = {"weight": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
+        >>> noisy, manifest = perturb_arrays(clean, noise_lambda=0.15, seed=1)
+        >>> bool((noisy["weight"] != clean["weight"]).all()), manifest.entries[0].name
+        (True, 'weight')
+    """
+    copies: dict[Hashable, Array] = {}
+    copied = {name: copies.setdefault(identity(array), np.array(array)) for name, array in arrays.items()}
+    manifest = perturb_arrays_(copied, config, base_prefix=base_prefix, padding_rows=padding_rows, **settings)
+    return copied, manifest
+
+
+def perturb_arrays_(
+    arrays: Mapping[str, Array],
+    config: NoisyTuneConfig | None = None,
+    *,
+    base_prefix: str | None = None,
+    padding_rows: Mapping[str, int] | None = None,
+    **settings: Any,
+) -> Manifest:
+    """Add noise to arrays, in place: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
+
+    Under the same names, in the same row-major order, the noise is that of `noisytune.torch.perturb_`, bit for bit.
+    Every array is checked before the first is written. Constant and one-element arrays and integers are left alone.
+    Nothing tells a mapping that was perturbed from a clean one: the manifest is the only record. For the same
+    reason ``scope`` has no effect: every array counts as pretrained.
+
+    Args:
+        arrays: canonical name -> array of any shape; float64, float32, float16, bfloat16 or float8. Arrays with the
+            same memory, shape and strides are tied: perturbed once, under the first of their names.
+        config: the settings; or give them by name instead.
+        base_prefix: attribute of the base model in the names, such as ``"bert"``: left out of the canonical names.
+        padding_rows: name -> row that gets no noise, as torch's ``Embedding(padding_idx=...)``.
+        **settings: fields of `NoisyTuneConfig`.
+
+    Returns:
+        what was done to which array.
+
+    Raises:
+        ConfigError: a setting is out of range, or a glob or a padding row matches no array.
+        UnsupportedTensorError: a value is no array, is read-only, overlaps another, or its dtype takes no noise.
+        NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
+
+    Example:
+        >>> weights = {"weight": np.linspace(-1, 1, 8, dtype=np.float32)}
+        >>> [entry.name for entry in perturb_arrays_(weights, noise_lambda=0.15, seed=1).perturbed]
+        ['weight']
+
+    Source: Wu et al. 2022, equation (1).
+    """
+    config = perturbation.settled(config, settings)
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UnsupportedTensorError(
+                f"{name} is not a NumPy array but {type(array).__name__}: convert or leave out"
+            )
+    groups = perturbation.tied({name: identity(array) for name, array in arrays.items()}, base_prefix)
+    targets = [ArrayTarget(name, own_names, arrays[own_names[0]]) for name, own_names in groups]
+    perturbation.set_padding_rows(targets, padding_rows or {})
+    for target in targets:
+        if perturbation.is_buffer(target.name):
+            target.left_alone = "buffer"
+        elif target.array.dtype.kind in "biuc":
+            target.left_alone = f"not floating point: {target.dtype}"
+    perturbation.choose(targets, config)
+    chosen = [target for target in targets if target.left_alone is None]
+    _refuse_unsupported(chosen)
+    _refuse_overlaps(chosen)
+    return perturbation.perturb_targets(targets, config)
+
+
+def identity(array: Array) -> Hashable:
+    """Equal for two arrays if and only if they are the same numbers in memory."""
+    if not isinstance(array, np.ndarray) or array.size == 0:
+        return id(array)
+    return array.ctypes.data, array.shape, array.strides, array.dtype
+
+
+@dataclass
+class ArrayTarget(Target):
+    """An array in the CPU's memory."""
+
+    array: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.array.dtype.name
+
+    def measure(self, pool: Executor | None) -> Moments:
+        return kernels.moments(self.array.reshape(-1), pool)
+
+    def non_finite(self) -> int:
+        wide = self.array if self.array.dtype == np.float64 else self.array.astype(np.float32)
+        return int((~np.isfinite(wide)).sum())
+
+    def largest(self) -> float:
+        return float(np.abs(self.array.astype(np.float32)).max())
+
+    def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
+        flat = self.array.reshape(-1)
+        runs = slice(0, self.padding.start), slice(self.padding.stop, self.size)
+        settings = std, config.noise_lambda, config.distribution, config.seed, self.name
+        added = [kernels.add_noise_(flat[run], *settings, start=run.start, pool=pool) for run in runs]
+        if not np.may_share_memory(flat, self.array):
+            self.array[...] = flat.reshape(self.shape)
+        return moments_module.merge(added)
+
+
+def _refuse_unsupported(targets: Sequence[ArrayTarget]) -> None:
+    for target in targets:
+        if target.dtype not in DTYPES or not target.array.dtype.isnative:
+            raise UnsupportedTensorError(
+                f"{target.where} has a dtype that takes no noise ({target.array.dtype!r}): convert it to native "
+                "float32, or exclude it"
+            )
+        if not target.array.flags.writeable:
+            raise UnsupportedTensorError(f"{target.where} is read-only: use perturb_arrays, which copies")
+
+
+def _refuse_overlaps(targets: Sequence[ArrayTarget]) -> None:
+    spans = sorted(((byte_bounds(target.array), target) for target in targets if target.size), key=lambda span: span[0])
+    for ((_, stop), one), ((start, _), other) in pairwise(spans):
+        if start < stop:
+            raise UnsupportedTensorError(
+                f"{one.where} and {other.where} share part of their memory: "
+                "noise on one would change the other; exclude one"
+            )

@@ -1,0 +1,154 @@
+"""Whether a perturbed checkpoint is, bit for bit, what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import local
+from typing import Any
+
+from noisytune import field
+from noisytune.checkpoint import _stream
+from noisytune.checkpoint._job import Job, Meter, Progress
+from noisytune.checkpoint._safetensors import Weights
+from noisytune.checkpoint._source import SAFETENSORS_INDEX, Source, open_source
+from noisytune.checkpoint._targets import receipt_of
+from noisytune.errors import DataError
+from noisytune.manifest import FILE_NAME, Manifest
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a perturbed checkpoint is what its manifest says."""
+
+    problems: tuple[str, ...]
+    """One line each, naming file and tensor; empty if all is well."""
+    tensors: int
+    against: str | None
+    """The clean checkpoint that the noise was computed again from; None where only recorded checksums were compared."""
+
+    @property
+    def ok(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+
+def verify(out: Path, against: Path | None, progress: Progress | None, threads: int | None) -> Verification:
+    """See `noisytune.checkpoint.verify_checkpoint`."""
+    if not (out / FILE_NAME).is_file():
+        raise DataError(f"{out}: has no {FILE_NAME}: nothing says which noise it carries")
+    manifest = Manifest.read(out)
+    record = _record(out / FILE_NAME)
+    if manifest.field_version != field.VERSION:
+        raise DataError(f"{out}: its noise is of version {manifest.field_version}, this library makes {field.VERSION}")
+    with ExitStack() as stack:
+        written = stack.enter_context(open_source(out))
+        problems = _receipt_problems(written, manifest, record)
+        tensors = sum(len(file.tensors) for file in written.files)
+        if against is None:
+            problems += _checksum_problems(written, record, threads or _stream.usable_cores(), progress)
+        else:
+            source = stack.enter_context(open_source(against))
+            problems += _shape_problems(written, source)
+            if not problems:
+                problems += _noise_problems(written, source, manifest, record, threads, progress)
+    return Verification(tuple(problems), tensors, None if against is None else str(against))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_bytes())
+    wanted = {"source": dict, "headers": dict, "tensors": dict}
+    if not all(isinstance(record.get(key), kind) for key, kind in wanted.items()):
+        raise DataError(f"{path}: says nothing about a checkpoint's files: was it written by noisytune perturb?")
+    return record  # type: ignore[no-any-return]
+
+
+def _receipt_problems(written: Source, manifest: Manifest, record: dict[str, Any]) -> list[str]:
+    expected = receipt_of(manifest.config, record.get("earlier")) if manifest.perturbed else record.get("earlier")
+    if written.config and written.config.get("noisytune") != json.loads(json.dumps(expected)):
+        return [f"{written.folder / 'config.json'}: its receipt differs from {FILE_NAME}"]
+    return []
+
+
+def _checksum_problems(written: Source, record: dict[str, Any], threads: int, progress: Progress | None) -> list[str]:
+    problems = []
+    for file in written.files:
+        if record["headers"].get(file.name) != hashlib.sha256(file.header).hexdigest():
+            problems.append(f"{written.folder / file.name}: the header is not the one that was written")
+    meter = Meter(progress, sum(file.size - len(file.header) for file in written.files))
+    checks = _stream.checksums(written.files, threads, meter.advance)
+    for place, digest in checks.items():
+        if record["tensors"].get(place.tensor.name) != digest.hex():
+            name = written.files[place.file].name
+            problems.append(f"{written.folder / name}: {place.tensor.name} is not what was written")
+    for name in record["tensors"].keys() - {place.tensor.name for place in checks}:
+        problems.append(f"{written.folder}: {name} is missing")
+    return problems
+
+
+def _shape_problems(written: Source, source: Source) -> list[str]:
+    if [file.name for file in written.files] != [file.name for file in source.files]:
+        return [f"{written.folder}: has other files of weights than {source.folder}"]
+    if written.index != source.index:
+        return [f"{written.folder / SAFETENSORS_INDEX}: differs from {source.folder}'s"]
+    return [
+        f"{written.folder / ours.name}: its header (names, dtypes, offsets, metadata ...) differs from the source's"
+        for ours, theirs in zip(written.files, source.files, strict=True)
+        if ours.header != theirs.header
+    ]
+
+
+def _noise_problems(
+    written: Source,
+    source: Source,
+    manifest: Manifest,
+    record: dict[str, Any],
+    threads: int | None,
+    progress: Progress | None,
+) -> list[str]:
+    job = Job(source, manifest.config, threads, progress, passes=2)
+    if job.digest != record["source"].get("digest"):
+        return [f"{source.folder}: is not the checkpoint that {written.folder} was made from: the digests differ"]
+    comparison = _Comparison(written.files)
+    job.perturb(comparison.compare)
+    problems = [
+        f"{written.folder / written.files[file].name}: {name}, element {element}: not the source plus the stated noise"
+        for (file, name), element in sorted(comparison.differences.items())
+    ]
+    if not problems and _entries(job.manifest()) != _entries(manifest):
+        problems.append(f"{written.folder / FILE_NAME}: what it says about the tensors differs from what was computed")
+    return problems
+
+
+def _entries(manifest: Manifest) -> Any:
+    return json.loads(json.dumps([asdict(entry) for entry in manifest.entries]))
+
+
+class _Comparison:
+    """A sink that compares what it is given with files that are there."""
+
+    def __init__(self, files: Sequence[Weights]) -> None:
+        self._files = files
+        self._buffers = local()
+        self.differences: dict[tuple[int, str], int] = {}
+        """First element that differs, by file and tensor."""
+
+    def compare(self, file: int, position: int, expected: memoryview) -> None:
+        """Compare a run of bytes."""
+        if not hasattr(self._buffers, "bytes"):
+            self._buffers.bytes = memoryview(bytearray(_stream.LARGEST_PIECE))
+        found = self._buffers.bytes[: len(expected)]
+        self._files[file].read(position, found)
+        if found != expected:
+            self._note(file, position, found, expected)
+
+    def _note(self, file: int, position: int, found: memoryview, expected: memoryview) -> None:
+        tensor = next(t for t in self._files[file].tensors if t.begin <= position < t.end)
+        first = next(i for i in range(len(found)) if found[i] != expected[i])
+        element = (position + first - tensor.begin) // tensor.dtype.itemsize
+        key = (file, tensor.name)
+        self.differences[key] = min(element, self.differences.get(key, element))

@@ -1,0 +1,143 @@
+"""The new checkpoint's files: weights, index, configuration with receipt, card, manifest, and what is carried along."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from noisytune import __version__
+from noisytune.checkpoint._job import Job
+from noisytune.checkpoint._model_card import with_section
+from noisytune.checkpoint._safetensors import Weights
+from noisytune.checkpoint._source import CARD, CONFIG, SAFETENSORS_INDEX, Source
+from noisytune.checkpoint._targets import Place, receipt_of
+from noisytune.manifest import FILE_NAME, Manifest
+from noisytune.publish import publish
+
+_SPARE = 1 << 20
+"""Bytes for what is written beside the carried files."""
+
+
+def bytes_needed(source: Source) -> int:
+    """Disk space that the new checkpoint takes."""
+    extras = sum((source.folder / path).stat().st_size for path in source.extras)
+    tensors = sum(len(file.tensors) for file in source.files)
+    return sum(file.size for file in source.files) + extras + len(source.index or b"") + 1000 * tensors + _SPARE
+
+
+def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> Manifest:
+    """Write everything into an empty folder and make its files durable.
+
+    Args:
+        job: measured, not yet perturbed.
+        folder: empty.
+        earlier: the receipt of the noise that the source carries.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    source = job.source
+    with _weight_files(folder, source.files) as files:
+        checks = job.perturb(files.write)
+    manifest = job.manifest()
+    for path in source.extras:
+        _carry(source.folder / path, folder / path)
+    if source.index is not None:
+        publish(folder / SAFETENSORS_INDEX, source.index)
+    is_noisy = bool(manifest.perturbed)
+    receipt = receipt_of(job.config, earlier) if is_noisy else earlier
+    if source.config:
+        publish(folder / CONFIG, config_text(source.config, receipt))
+    card = source.folder / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if is_noisy:
+        text = with_section(text, source_name(source), job.digest, manifest)
+    if text:
+        publish(folder / CARD, text.encode())
+    record = _record(job, checks, earlier)
+    manifest.write(folder)
+    publish(folder / FILE_NAME, _with_record((folder / FILE_NAME).read_bytes(), record))
+    return manifest
+
+
+def config_text(config: dict[str, Any], receipt: dict[str, Any] | None) -> bytes:
+    """config.json with a receipt."""
+    content = {key: value for key, value in config.items() if key != "noisytune"}
+    return (json.dumps(content | ({"noisytune": receipt} if receipt else {}), indent=2) + "\n").encode()
+
+
+def source_name(source: Source) -> str:
+    """What to call the source: its folder, or the id of a snapshot in the Hub's cache."""
+    folder = source.folder
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name
+
+
+def _record(job: Job, checks: dict[Place, bytes], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """What noisytune.json says beyond the manifest: where the weights come from, and what was written."""
+    return {
+        "noisytune_version": __version__,
+        "source": {"name": source_name(job.source), "digest": job.digest},
+        "earlier": earlier,
+        "headers": {file.name: hashlib.sha256(file.header).hexdigest() for file in job.source.files},
+        "tensors": {place.tensor.name: check.hex() for place, check in checks.items()},
+    }
+
+
+def _with_record(manifest: bytes, record: dict[str, Any]) -> bytes:
+    return json.dumps(json.loads(manifest) | record, indent=1).encode()
+
+
+def _carry(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    with target.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+class _OpenFiles:
+    """Files of known size, written in any order by several threads; each is synced as soon as it is complete."""
+
+    def __init__(self, handles: list[int], left: list[int]) -> None:
+        self._handles, self._left, self._lock = handles, left, Lock()
+
+    def write(self, file: int, position: int, content: memoryview) -> None:
+        """Write a run of bytes."""
+        handle = self._handles[file]
+        done = 0
+        while done < len(content):
+            done += os.pwrite(handle, content[done:], position + done)
+        with self._lock:
+            self._left[file] -= len(content)
+            is_complete = self._left[file] == 0
+        if is_complete:
+            os.fsync(handle)
+
+
+@contextmanager
+def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFiles]:
+    """Files with their space reserved and their headers written. A full disk is met here, before the long part."""
+    with ExitStack() as stack:
+        handles = []
+        for file in files:
+            handle = os.open(folder / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            stack.callback(os.close, handle)
+            handles.append(handle)
+            _reserve(handle, file.size)
+        opened = _OpenFiles(handles, [file.size for file in files])
+        for number, file in enumerate(files):
+            opened.write(number, 0, memoryview(file.header))
+        yield opened
+
+
+def _reserve(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
