@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from noisytune.errors import ConfigError, DataError, TrialError
-from noisytune.lab.engines import LocalEngine, available_cores, visible_gpus
+from noisytune.lab.engines import LocalEngine
 from noisytune.lab.events import TrialFailed
+from noisytune.lab.hardware import available_cores, visible_gpus
 
 JOBS = """
 import os, signal, sys, time
@@ -164,6 +165,15 @@ def test_an_exception_in_the_callback_stops_the_running_jobs(do: Any) -> None:
     with LocalEngine(2) as engine, pytest.raises(KeyboardInterrupt):
         engine.run([do("a", "sleep", 600), do("b", "sleep", 600)], on_message)
     assert time.monotonic() - began < 60
+
+
+def test_workers_can_be_started_bit_by_bit(do: Any) -> None:
+    with LocalEngine(3) as engine:
+        for at_most, running in ((1, 1), (2, 2), (1, 2), (9, 3)):
+            engine.start(at_most=at_most)
+            assert len(engine._team) == running
+        answers = run(engine, *(do(str(i), "look", ()) for i in range(60)))
+    assert len({answer["pid"] for answer in answers}) == 3
 
 
 def test_threads_are_counted_and_the_own_environment_is_left_alone(do: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from noisytune.lab.model import Model, default_model, model_digest, resolve_mode
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "m").mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"):
-        (tmp_path / "m" / name).write_text(name)
+        (tmp_path / "m" / name).write_text(f'{{"file": "{name}"}}')
     return tmp_path / "m"
 
 
@@ -61,6 +61,30 @@ def test_a_directory_that_is_no_model_says_what_it_lacks(folder: Path, gone: str
     (folder / gone).unlink()
     with pytest.raises(DataError, match=gone.split(".")[-1]):
         resolve_model(str(folder))
+
+
+def test_weights_that_carry_noise_are_refused_when_they_are_found(tmp_path: Path, tiny: Model) -> None:
+    from transformers import AutoModel
+
+    import noisytune.torch
+
+    model = AutoModel.from_pretrained(tiny.path)
+    noisytune.torch.perturb_(model, noise_lambda=0.1, seed=7)
+    model.save_pretrained(tmp_path / "noisy")
+    with pytest.raises(
+        DataError, match=r"noisy'.*already \(lambda 0\.1, seed 7\): give the clean checkpoint"
+    ) as caught:
+        Model.find(str(tmp_path / "noisy"))
+    assert "again" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{'single': 'quotes'}", b"\xff\xfe"])
+def test_a_configuration_that_is_not_json_is_one_line(folder: Path, text: bytes) -> None:
+    (folder / "config.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"config\.json is not JSON") as caught:
+        resolve_model(str(folder))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/place", "~/nowhere-at-all", "a/b/c"])

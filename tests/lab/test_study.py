@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from typing import Any
 import pytest
 
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import ConfigError, MissingExtraError, RunFolderError
+from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError, RunFolderError
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone, TrialProgress, TrialStarted
-from noisytune.lab.jobs import TokensJob, TrialJob
+from noisytune.lab.jobs import NoiseCheckJob, TokensJob, TrialJob
+from noisytune.lab.model import Model
 from noisytune.lab.store import Store
 from noisytune.lab.study import Study, run_study
 from noisytune.lab.tokens import Tokens
@@ -35,18 +37,26 @@ def a_record(trial: Any) -> TrialRecord:
 
 
 class Ledger:
-    """An engine that trains nothing: it notes what it was asked to run, and may be interrupted."""
+    """An engine that trains nothing: it notes what it was asked to run, and may be interrupted.
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    It answers a trial ``behind`` trials later, as several workers do.
+    """
+
+    def __init__(self, stop_after: int | None = None, behind: int = 0) -> None:
         self.started: int | None = None
         self.ran: list[tuple[int, str, str]] = []
         self._stop_after = stop_after
+        self._behind = behind
 
     def start(self, at_most: int | None = None) -> None:
         self.started = at_most
 
     def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
+        running: list[TrialJob] = []
         for job in jobs:
+            if isinstance(job, NoiseCheckJob):
+                job(on_message)
+                continue
             if isinstance(job, TokensJob):
                 on_message(("a notice about tokens",))
                 continue
@@ -56,6 +66,10 @@ class Ledger:
                 raise KeyboardInterrupt
             self.ran.append((job.trial.seed, job.trial.task, job.trial.arm))
             on_message(TrialStarted(job.trial))
+            running.append(job)
+            if len(running) > self._behind:
+                on_message(TrialDone(a_record(running.pop(0).trial)))
+        for job in running:
             on_message(TrialDone(a_record(job.trial)))
 
 
@@ -85,6 +99,8 @@ def test_the_plan_goes_seed_by_seed_with_the_baseline_first(with_arms: Callable[
         ({"arms": (PLAIN, PLAIN)}, "'plain' is given twice"),
         ({"tasks": ()}, "at least one task"),
         ({"margin": float("nan")}, "margin"),
+        ({"margin": float("inf")}, "margin"),
+        ({"margin": -1.0}, "margin"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(tiny_study: Study, change: dict[str, Any], said: str) -> None:
@@ -117,33 +133,84 @@ def test_after_an_interruption_only_the_rest_is_run(tiny_study: Study, tmp_path:
         assert interrupted.ran + rest.ran == [(t.seed, t.task, t.arm) for t in tiny_study.plan]
 
 
-def test_seeds_arms_and_tasks_extend_a_finished_study(with_arms: Callable[..., Study], tmp_path: Path) -> None:
+def test_seeds_and_arms_extend_a_finished_study(with_arms: Callable[..., Study], tmp_path: Path) -> None:
     run(with_arms(0.1, seeds=(0, 1)), tmp_path)
     ledger, record, _ = run(with_arms(0.1, seeds=(0, 1, 2)), tmp_path)
     assert ledger.ran == [(2, "topics", "plain"), (2, "topics", "noisytune(0.1)")]
     ledger, record, _ = run(with_arms(0.2, seeds=(0, 1, 2)), tmp_path)
     assert ledger.ran == [(seed, "topics", "noisytune(0.2)") for seed in range(3)]
     assert record.arms == ["plain", "noisytune(0.1)", "noisytune(0.2)"]
-    study = with_arms(0.1, seeds=(0,))
-    study = replace(study, tasks=(replace(study.tasks[0], name="other"),))
-    ledger, record, _ = run(study, tmp_path)
-    assert ledger.ran == [(0, "other", "plain"), (0, "other", "noisytune(0.1)")]
-    assert [task["name"] for task in record.tasks] == ["topics", "other"]
     assert record.seeds == [0, 1, 2]
-    assert len(record.trials) == len({entry["key"] for entry in record.trials}) == 9 + 2
-    assert [entry["seed"] for entry in record.trials] == [0] * 5 + [1] * 3 + [2] * 3
+    assert len(record.trials) == len({entry["key"] for entry in record.trials}) == 9
+    assert [entry["seed"] for entry in record.trials] == [0] * 3 + [1] * 3 + [2] * 3
     # Asking for less than there is forgets nothing.
     ledger, smaller, _ = run(with_arms(0.1, seeds=(1,)), tmp_path)
     assert ledger.ran == []
     assert {e["key"] for e in smaller.trials} == {e["key"] for e in record.trials}
 
 
-def test_the_same_weights_under_another_name_go_on(tiny_study: Study, tmp_path: Path) -> None:
+def test_the_same_weights_and_examples_under_other_names_go_on(tiny_study: Study, tmp_path: Path) -> None:
     run(tiny_study, tmp_path)
-    renamed = replace(tiny_study, model=replace(tiny_study.model, name="copy"), name="new title", margin=1.0)
+    renamed = replace(
+        tiny_study,
+        model=replace(tiny_study.model, name="copy"),
+        tasks=(replace(tiny_study.tasks[0], name="copy"),),
+        name="new title",
+        margin=1.0,
+    )
     ledger, record, _ = run(renamed, tmp_path)
     assert ledger.ran == []
-    assert (record.name, record.margin, record.model) == ("new title", 1.0, tiny_study.record.model)
+    assert record == replace(tiny_study.record, name="new title", margin=1.0)
+    ledger, record, _ = run(replace(renamed, seeds=(0, 1, 2)), tmp_path)
+    assert ledger.ran == [(2, "topics", "plain"), (2, "topics", "noisytune(0.15)")]
+    assert [task["name"] for task in record.tasks] == ["topics"]
+
+
+def test_a_folder_keeps_the_tasks_of_its_first_study(tiny_study: Study, tmp_path: Path) -> None:
+    topics = tiny_study.tasks[0]
+    fewer = replace(topics, name="fewer", train=topics.train.take(range(30)))
+    fewest = replace(topics, name="fewest", train=topics.train.take(range(20)))
+    run(replace(tiny_study, tasks=(topics, fewer)), tmp_path)
+    ledger, record, _ = run(replace(tiny_study, tasks=(fewer,)), tmp_path)
+    assert ledger.ran == []
+    assert [task["name"] for task in record.tasks] == ["topics", "fewer"]
+    with pytest.raises(RunFolderError, match="its tasks are topics, fewer, not fewest; choose another --out"):
+        run(replace(tiny_study, tasks=(fewest,)), tmp_path)
+
+
+@pytest.mark.parametrize("until", [None, lambda *_: False])
+def test_a_mistyped_arm_leaves_no_trace(tiny_study: Study, tmp_path: Path, until: Any) -> None:
+    typo = Arm.noisytune(NoisyTuneConfig(exclude="*wrod_embeddings*"))
+    wrong = replace(tiny_study, arms=(*tiny_study.arms, typo), seeds=(0, 1, 2))
+
+    def refused() -> None:
+        ledger = Ledger()
+        with pytest.raises(ConfigError, match=r"exclude: '\*wrod_embeddings\*' matches none"):
+            run(wrong, tmp_path, engine=ledger, until=until)
+        assert ledger.ran == []
+
+    refused()
+    assert not list(tmp_path.rglob("*.json"))
+    run(tiny_study, tmp_path)
+    kept = (tmp_path / "study.json").read_bytes()
+    refused()
+    assert (tmp_path / "study.json").read_bytes() == kept
+
+
+def test_weights_that_cannot_take_noise_are_refused_before_the_baseline_is_trained(
+    tiny_study: Study, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    tensors = load_file(weights / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.weight"][3, 4] = float("inf")
+    save_file(tensors, weights / "model.safetensors", {"format": "pt"})
+    ledger, study = Ledger(), replace(tiny_study, model=Model.find(str(weights)))
+    with pytest.raises(NoisyTuneError, match=r"encoder\.layer\.0\.output\.dense\.weight"):
+        run(study, tmp_path / "run", engine=ledger)
+    assert ledger.ran == []
+    assert Store(tmp_path / "run").read_study() is None
 
 
 def test_what_cannot_be_compared_is_refused_by_name(tiny_study: Study, tmp_path: Path) -> None:
@@ -158,6 +225,9 @@ def test_what_cannot_be_compared_is_refused_by_name(tiny_study: Study, tmp_path:
         ),
         "max_steps is None, not 3": replace(tiny_study, training=replace(tiny_study.training, max_steps=3)),
         "task topics has other examples": replace(tiny_study, tasks=(replace(task, train=task.train.take(range(30))),)),
+        "task is topics, not other": replace(
+            tiny_study, tasks=(replace(task, name="other", train=task.train.take(range(30))),)
+        ),
         "baseline is plain, not noisytune": replace(tiny_study, arms=tiny_study.arms[::-1]),
     }
     for said, study in others.items():
@@ -180,11 +250,13 @@ def test_until_stops_between_seeds(with_arms: Callable[..., Study], tmp_path: Pa
     study = with_arms(0.1, seeds=tuple(range(10)))
     ledger, record, _ = run(study, tmp_path, until=settled)
     assert [seed for seed, _, _ in ledger.ran] == [0, 0, 1, 1, 2, 2]
-    assert asked == [(1, 2), (2, 4), (3, 6)]
+    # Once more at the end, when nothing is running.
+    assert asked == [(1, 2), (2, 4), (3, 6), (3, 6)]
     assert record.seeds == [0, 1, 2]
     assert Store(tmp_path).read_study() == record
     ledger, same, _ = run(study, tmp_path, until=settled)
     assert ledger.ran == []
+    assert ledger.started is None, "no worker is needed to learn that"
     assert same == record
     ledger, more, _ = run(study, tmp_path, until=lambda study, _: len(study.seeds) >= 4)
     assert [seed for seed, _, _ in ledger.ran] == [3, 3]
@@ -204,6 +276,29 @@ def test_until_finishes_a_pair_that_was_begun(with_arms: Callable[..., Study], t
     more, record, _ = run(with_arms(0.3, seeds=(0, 1, 2)), tmp_path, until=lambda *_: True)
     assert more.ran == [(0, "topics", "noisytune(0.3)"), (1, "topics", "noisytune(0.3)")]
     assert record.seeds == [0, 1]
+
+
+@pytest.mark.parametrize("behind", range(6))
+def test_until_holds_for_all_that_was_run(with_arms: Callable[..., Study], tmp_path: Path, behind: int) -> None:
+    """Whatever was still running when it said yes counts: here it says no again, until there is much more."""
+
+    def settled(study: StudyRecord, records: list[TrialRecord]) -> bool:
+        return len(records) == 4 or len(records) >= 14
+
+    study = with_arms(0.1, seeds=tuple(range(10)))
+    ledger, record, _ = run(study, tmp_path, engine=Ledger(behind=behind), until=settled)
+    records = Store(tmp_path).records(entry["key"] for entry in record.trials)
+    assert len(records) == len(record.trials) == 2 * len(record.seeds) == len(set(ledger.ran)) == len(ledger.ran)
+    assert settled(record, records)
+    assert record.seeds == list(range(len(record.seeds)))
+    assert (len(records) == 4) == (behind == 0)
+
+
+def test_until_finishes_earlier_seeds_that_are_not_the_first(with_arms: Callable[..., Study], tmp_path: Path) -> None:
+    run(with_arms(0.1, seeds=(3,)), tmp_path)
+    ledger, record, _ = run(with_arms(0.1, 0.2, seeds=(0, 1, 2, 3)), tmp_path, until=lambda *_: True)
+    assert ledger.ran == [(3, "topics", "noisytune(0.2)")]
+    assert record.seeds == [3]
 
 
 def test_a_missing_tracker_is_told_before_anything_starts(

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import RobertaConfig, RobertaModel
 
 from noisytune.errors import ConfigError, DataError, RunFolderError
 from noisytune.lab.model import Model
@@ -69,6 +71,37 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_more_tokens_than_positions_are_refused(tiny: Model, topics: TaskData) -> None:
     with pytest.raises(ConfigError, match="only 64 positions"):
         tokenise(tiny.path, topics, 65)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 5])
+def test_the_limit_is_what_a_model_like_roberta_can_take(
+    tmp_path: Path, tiny: Model, topics: TaskData, pad: int
+) -> None:
+    """Its tokenizer says nothing; the reference is the model itself, called on texts without padding."""
+    config = RobertaConfig(
+        vocab_size=30522,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=66,
+        pad_token_id=pad,
+    )
+    model = RobertaModel(config)
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(tiny.path / name, tmp_path)
+    settings = json.loads((tiny.path / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    limit = 66 - pad - 1
+    with torch.no_grad():
+        model(torch.full((1, limit), 9))
+        with pytest.raises((IndexError, RuntimeError), match="index"):
+            model(torch.full((1, limit + 1), 9))
+    tokenise(tmp_path, topics, limit)
+    with pytest.raises(ConfigError, match=f"only {limit} positions; give --max-length {limit}"):
+        tokenise(tmp_path, topics, limit + 1)
 
 
 def test_an_empty_split_of_columns_is_refused(tiny: Model, topics: TaskData) -> None:

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
+import noisytune.torch
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
 from noisytune.lab import training
@@ -25,6 +26,7 @@ from noisytune.lab.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.training import run_trial
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.units import Units
 from noisytune.records import TrialRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -202,22 +204,50 @@ def test_predictions_come_back_in_the_order_of_the_data(tiny: Model, tiny_tokens
     np.testing.assert_allclose(alone, by_hand, atol=1e-5)
 
 
-def test_values_can_be_learnt(tiny_study: Study, tiny: Model) -> None:
-    """The value is the text's length: easy, if targets and texts stay together."""
-    topics = load_task("topics", TaskOptions(train_size=200, dev_size=60))
+def lengths_as_values(data: TaskData, value: Callable[[float], float]) -> TaskData:
+    """The value is a function of the text's length: easy, if targets and texts stay together."""
 
     def lengths(split: Any) -> Any:
-        return replace(split, targets=tuple(len(texts[0]) / 20 for texts in split.texts))
+        return replace(split, targets=tuple(value(len(texts[0]) / 20) for texts in split.texts))
 
-    task = replace(
-        topics, kind="regression", metric="pearson", labels=(), train=lengths(topics.train), dev=lengths(topics.dev)
+    return replace(
+        data, kind="regression", metric="pearson", labels=(), train=lengths(data.train), dev=lengths(data.dev)
     )
-    study = replace(tiny_study, tasks=(task,))
-    trial = a_trial(study, learning_rate=5e-3, epochs=8, batch_size=16)
-    record = run_trial(trial, tiny.path, tokenise(tiny.path, task, 32))
+
+
+def test_values_can_be_learnt_in_any_unit(tiny_study: Study, tiny: Model) -> None:
+    """Prices as well as years and shares: the unit and the zero are the user's, and change nothing else."""
+    topics = load_task("topics", TaskOptions(train_size=200, dev_size=60))
+    units = [(5000.0, 20000.0), (1e-6, 1e-3)]
+    seen = []
+    for slope, zero in units:
+        task = lengths_as_values(topics, lambda length, a=slope, b=zero: b + a * length)  # type: ignore[misc]
+        trial = a_trial(replace(tiny_study, tasks=(task,)), learning_rate=5e-3, epochs=8, batch_size=16)
+        record = run_trial(trial, tiny.path, tokenise(tiny.path, task, 32))
+        assert record.status == "ok"
+        assert record.references == list(task.dev.targets)
+        assert record.scores["pearson"] > 0.7
+        assert record.scores["r2"] > 0.3
+        seen.append((np.array(record.predictions) - zero) / slope)
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e300, 1e-300])
+def test_values_outside_float32_can_be_learnt(tiny_study: Study, tiny: Model, topics: TaskData, scale: float) -> None:
+    task = lengths_as_values(topics, lambda length: scale * length)
+    record = run_trial(
+        a_trial(replace(tiny_study, tasks=(task,)), max_steps=3), tiny.path, tokenise(tiny.path, task, 32)
+    )
     assert record.status == "ok"
-    assert record.references == list(task.dev.targets)
-    assert record.scores["pearson"] > 0.7
+    assert all(map(math.isfinite, record.predictions))
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_values_far_from_zero_do_not_count_as_collapsed() -> None:
+    units = Units.of(np.array([1e9, 1e9 + 1]))
+    status, predictions = training._judge("regression", np.array([[-1.0], [1.0]]), units)
+    assert status == "ok"
+    assert predictions == pytest.approx([1e9, 1e9 + 1], abs=1e-3)
 
 
 def test_a_diverged_trial_says_so_and_stops(tiny_study: Study, tiny_tokens: Tokens) -> None:
@@ -281,8 +311,6 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study,
 
 
 def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
-    import noisytune.torch
-
     model = AutoModelForSequenceClassification.from_pretrained(tiny_study.model.path)
     noisytune.torch.perturb_(model, noise_lambda=0.1)
     model.save_pretrained(tmp_path)
@@ -291,6 +319,44 @@ def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study:
     shutil.copy(tiny_study.model.path / "vocab.txt", tmp_path)
     with pytest.raises(AlreadyPerturbedError):
         run_trial(a_trial(tiny_study, noisy(0.15)), tmp_path, tiny_tokens)
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_noises_are_checked_without_adding_any(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    load = training._load
+
+    def watch(*args: Any) -> Any:
+        loaded.append(load(*args))
+        loaded.append(state_of(loaded[0]))
+        return loaded[0]
+
+    monkeypatch.setattr(training, "_load", watch)
+    trial, folder = a_trial(tiny_study), tiny_study.model.path
+    arms = [noisy(0.1), noisy(0.3, scale="global"), noisy(0.1, include="*query*"), noisy(0.0, scope="all")]
+    training.check_noises(trial, folder, [arm.noise or {} for arm in arms])
+    model, before = loaded
+    assert noisytune.torch.receipt(model) is None
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"include": "*qeury*"}, r"include: '\*qeury\*' matches none"),
+        ({"exclude": ("*query*", "*wrod*")}, r"exclude: '\*wrod\*' matches none"),
+        ({"exclude": "*"}, "no tensor is left to perturb"),
+        ({"include": "classifier.*"}, "no tensor is left to perturb"),
+    ],
+)
+def test_a_noise_that_cannot_be_is_refused(tiny_study: Study, settings: dict[str, Any], said: str) -> None:
+    noises = [arm.noise or {} for arm in (noisy(0.1), noisy(0.1, **settings))]
+    with pytest.raises(ConfigError, match=said) as caught:
+        training.check_noises(a_trial(tiny_study), tiny_study.model.path, noises)
+    assert "\n" not in str(caught.value)
 
 
 def test_half_precision_weights_are_trained_in_single_precision(

@@ -50,6 +50,10 @@ def test_arms_that_differ_are_named_differently() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"noise_lambda": 0.1},
+        {"noise_lambda": 1.0},
+        {"noise_lambda": 1e-05},
+        {"noise_lambda": 0.12345678},
+        {"noise_lambda": 0.1234568},
         {"distribution": "gaussian"},
         {"scale": "global"},
         {"distribution": "gaussian", "scale": "global"},
@@ -60,8 +64,8 @@ def test_arms_that_differ_are_named_differently() -> None:
     ]
     arms = [Arm.noisytune(NoisyTuneConfig(**change)) for change in changes]
     assert len({arm.name for arm in arms}) == len(changes)
-    assert arms[0].name == "noisytune(0.15)"
-    assert arms[4].name == "noisytune(0.15, gaussian, global)"
+    names = {arm.name for arm in arms}
+    assert names > {"noisytune(0.15)", "noisytune(1)", "noisytune(1e-05)", "noisytune(0.15, gaussian, global)"}
     # The seed is the trial's.
     assert Arm.noisytune(NoisyTuneConfig(seed=3)) == arms[0]
     for arm, change in zip(arms, changes, strict=True):

@@ -12,12 +12,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Protocol, Self
 
 from noisytune.errors import ConfigError, TrialError
 from noisytune.lab.events import TrialFailed
+from noisytune.lab.hardware import available_cores, visible_gpus
 
 
 class Job(Protocol):
@@ -225,19 +225,6 @@ class _Worker:
                     inbox.put((self, "died", None))
                     return
                 inbox.put((self, kind, content))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str]:
-    """NVIDIA devices as CUDA_VISIBLE_DEVICES names them, found without loading torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [device for device in chosen.split(",") if device not in ("", "-1")]
-    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:

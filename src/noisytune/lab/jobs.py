@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from noisytune.lab.events import Event, TrialDone, TrialProgress, TrialStarted
 from noisytune.lab.tasks import TaskData
@@ -37,6 +38,28 @@ class TrialJob:
 
         report(TrialStarted(self.trial))
         return TrialDone(run_trial(self.trial, self.model_dir, _read_tokens(self.tokens_file), on_step, self.tracker))
+
+
+@dataclass(frozen=True)
+class NoiseCheckJob:
+    """See whether the weights can take noises, without adding any."""
+
+    trial: Trial
+    """Any of the study: it says which head the model gets."""
+    model_dir: Path
+    noises: tuple[dict[str, Any], ...]
+    """As in `noisytune.lab.trial.Arm.noise`."""
+
+    @property
+    def label(self) -> str:
+        """What is checked."""
+        return "checking the noise"
+
+    def __call__(self, report: Callable[[Event], None]) -> None:
+        """Raise if they cannot."""
+        from noisytune.lab.training import check_noises
+
+        check_noises(self.trial, self.model_dir, self.noises)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ _TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+_RECEIPT = {"lambda": "noise_lambda", "seed": "seed"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Model:
         """Find a model and fingerprint it. None takes the default one.
 
         Raises:
-            DataError: there is no such model, or the directory is not one.
+            DataError: there is no such model, the directory is not one, or its weights carry noise already.
             MissingExtraError: the default model's package is not installed.
         """
         path = default_model() if directory_or_hub_id is None else resolve_model(directory_or_hub_id)
@@ -70,7 +72,8 @@ def resolve_model(directory_or_hub_id: str) -> Path:
         directory_or_hub_id: ``"./my-model"``, ``"bert-base-uncased"`` or ``"organisation/model"``.
 
     Raises:
-        DataError: no such directory; a directory without configuration or weights; or the Hub did not give the model.
+        DataError: no such directory; a directory without configuration or weights; weights that carry noise already;
+            or the Hub did not give the model.
     """
     given = Path(directory_or_hub_id).expanduser()
     if given.is_dir():
@@ -105,6 +108,16 @@ def _checked(path: Path, name: str) -> Path:
         raise DataError(f"model {name!r}: no config.json in {path}; give a directory that save_pretrained wrote")
     if not weight_files(path):
         raise DataError(f"model {name!r}: no *.safetensors and no pytorch_model*.bin in {path}")
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except ValueError as error:
+        raise DataError(f"model {name!r}: {path / 'config.json'} is not JSON ({error}); write it again") from error
+    receipt = config.get("noisytune") if isinstance(config, dict) else None
+    if receipt:
+        about = ", ".join(f"{what} {receipt[key]}" for what, key in _RECEIPT.items() if key in receipt)
+        raise DataError(
+            f"model {name!r}: these weights carry NoisyTune noise already ({about}): give the clean checkpoint"
+        )
     return path
 
 

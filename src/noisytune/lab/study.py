@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from noisytune.errors import ConfigError, RunFolderError, require
+from noisytune.errors import ConfigError, require
 from noisytune.lab.engines import Engine
 from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone
-from noisytune.lab.jobs import TokensJob, TrialJob
+from noisytune.lab.extension import extend, under_known_names
+from noisytune.lab.jobs import NoiseCheckJob, TokensJob, TrialJob
 from noisytune.lab.metrics import METRICS
 from noisytune.lab.model import Model
 from noisytune.lab.store import Store
@@ -59,8 +61,8 @@ class Study:
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise ConfigError(f"seed {seed}: must be a whole number, 0 <= seed < 2**32")
-        if not self.margin >= 0:
-            raise ConfigError(f"margin must be >= 0 points, got {self.margin}")
+        if not 0 <= self.margin < math.inf:
+            raise ConfigError(f"margin must be a finite number of points, >= 0, got {self.margin}")
 
     @cached_property
     def plan(self) -> tuple[Trial, ...]:
@@ -100,34 +102,6 @@ class Study:
         )
 
 
-def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> StudyRecord:
-    """What a run folder holds once ``study`` is done in it: seeds, arms and tasks of both.
-
-    Args:
-        earlier: what is in the folder, or None.
-        study: what is asked for now. Its name and margin win.
-        folder: for the error message.
-
-    Raises:
-        RunFolderError: the two cannot be compared: another model, training, task under the same name, or baseline.
-    """
-    if earlier is None:
-        return study
-    difference = _difference(earlier, study)
-    if difference:
-        raise RunFolderError(f"{folder} holds another study: {difference}; choose another --out")
-    tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
-    seeds = sorted({*earlier.seeds, *study.seeds})
-    entries = {entry["key"]: entry for entry in (*earlier.trials, *study.trials)}
-    return replace(
-        study,
-        tasks=list(tasks.values()),
-        arms=list(dict.fromkeys([*earlier.arms, *study.arms])),
-        seeds=seeds,
-        trials=sorted(entries.values(), key=lambda entry: seeds.index(entry["seed"])),
-    )
-
-
 def run_study(
     study: Study,
     store: Store,
@@ -144,8 +118,8 @@ def run_study(
         engine: where trials run.
         on_event: told of everything that happens, in this thread.
         until: asked whenever a worker is free and the next seed would begin; once it says yes, no seed is begun any
-            more. Every seed that was begun, now or earlier, is finished in all arms. The study that is kept has those
-            seeds only.
+            more. Every seed that was begun, now or earlier, is finished in all arms. Then it is asked again, and a no
+            begins further seeds. The study that is kept has the seeds that were begun.
         report_to: a tracker that trials log to as well: one of `noisytune.lab.trackers.TRACKERS`.
 
     Returns:
@@ -167,39 +141,67 @@ def run_study(
 
     with store.lock():
         earlier = store.read_study()
-        if earlier and earlier.model["digest"] == study.model.digest:
-            # The same weights under another name are still the same.
-            study = replace(study, model=replace(study.model, name=earlier.model["name"]))
+        if earlier:
+            model, tasks = under_known_names(study.model, study.tasks, earlier)
+            study = replace(study, model=model, tasks=tasks)
         everything = extend(earlier, study.record, store.folder)
         missing = tuple(trial for trial in study.plan if not store.has(trial.key))
         on_event(StudyStarted(everything, tuple(store.records(trial.key for trial in study.plan)), missing))
         for notice in dict.fromkeys(notice for task in study.tasks for notice in task.notices):
             on_event(Notice(notice))
-        if missing:
-            engine.start(len(missing))
-            _make_tokens(study, store, engine, missing, on_event)
-        kept = earlier if until else everything
-        if kept is everything:
-            store.write_study(everything)
+        begun = [seed for seed in study.seeds if not until or (earlier and seed in earlier.seeds)]
+        waiting = deque(seed for seed in study.seeds if seed not in begun)
+        kept = _upto(study, begun, earlier, store) if begun else None
+
+        def settled() -> bool:
+            return bool(until and kept and until(kept, store.records(entry["key"] for entry in kept.trials)))
 
         def jobs() -> Iterator[TrialJob]:
             nonlocal kept
-            for position, seed in enumerate(study.seeds):
-                left = [trial for trial in missing if trial.seed == seed]
-                if until and kept and seed not in kept.seeds and until(kept, _finished(kept, store)):
-                    return
-                if until:
-                    begun = replace(study, seeds=study.seeds[: position + 1])
-                    kept = extend(earlier, begun.record, store.folder)
-                    store.write_study(kept)
-                for trial in left:
-                    yield TrialJob(trial, study.model.path.absolute(), _tokens_file(study, store, trial.task), tracker)
+            for trial in missing:
+                if trial.seed in begun and not store.has(trial.key):
+                    yield job(trial)
+            while waiting and not settled():
+                begun.append(waiting.popleft())
+                kept = _upto(study, begun, earlier, store)
+                store.write_study(kept)
+                yield from (job(trial) for trial in missing if trial.seed == begun[-1])
 
-        if missing:
-            engine.run(jobs(), on_message)
-        else:
-            deque(jobs(), maxlen=0)
+        def job(trial: Trial) -> TrialJob:
+            return TrialJob(trial, study.model.path.absolute(), _tokens_file(study, store, trial.task), tracker)
+
+        def run() -> None:
+            if missing:
+                engine.run(jobs(), on_message)
+            else:
+                deque(jobs(), maxlen=0)
+
+        unfinished = any(trial.seed in begun for trial in missing)
+        if missing and (unfinished or not settled()):
+            engine.start(len(missing))
+            _check_noise(study, engine, missing)
+            _make_tokens(study, store, engine, missing, on_event)
+        if kept:
+            store.write_study(kept)
+        if unfinished:
+            run()
+        # Trials that were still running when the answer was yes may have changed it.
+        while waiting and not settled():
+            run()
         return kept or everything
+
+
+def _upto(study: Study, begun: list[int], earlier: StudyRecord | None, store: Store) -> StudyRecord:
+    """What the folder holds once the seeds begun so far are done."""
+    return extend(earlier, replace(study, seeds=tuple(begun)).record, store.folder)
+
+
+def _check_noise(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None:
+    """Before anything is kept or trained: every arm's noise must be possible on these weights."""
+    wanted = {trial.arm for trial in missing}
+    noises = tuple(arm.noise for arm in study.arms if arm.name in wanted and arm.noise is not None)
+    if noises:
+        engine.run([NoiseCheckJob(missing[0], study.model.path.absolute(), noises)], lambda _: None)
 
 
 def _make_tokens(
@@ -222,29 +224,6 @@ def _make_tokens(
     engine.run(jobs, on_message)
 
 
-def _finished(study: StudyRecord, store: Store) -> list[TrialRecord]:
-    return store.records(entry["key"] for entry in study.trials)
-
-
 def _tokens_file(study: Study, store: Store, task_name: str) -> Path:
     task = next(task for task in study.tasks if task.name == task_name)
     return store.cache_folder.absolute() / cache_name(study.model.digest, task, study.training.max_length)
-
-
-def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:
-    """Why two studies cannot share a folder, or None."""
-    if earlier.model["digest"] != study.model["digest"]:
-        names = {earlier.model["name"], study.model["name"]}
-        same_name = " (the same name, but other weights, configuration or tokenizer)" if len(names) == 1 else ""
-        return f"its model is {earlier.model['name']}, not {study.model['name']}{same_name}"
-    for setting in {**earlier.training, **study.training}:
-        old, new = earlier.training.get(setting), study.training.get(setting)
-        if old != new:
-            return f"its {setting} is {old}, not {new}"
-    digests = {task["name"]: task["digest"] for task in earlier.tasks}
-    for task in study.tasks:
-        if digests.get(task["name"], task["digest"]) != task["digest"]:
-            return f"its task {task['name']} has other examples (or another number or selection of them)"
-    if earlier.arms[0] != study.arms[0]:
-        return f"its baseline is {earlier.arms[0]}, not {study.arms[0]}"
-    return None

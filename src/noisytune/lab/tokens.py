@@ -121,9 +121,6 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     """
     limit = _positions(model_dir)
     tokenizer = load_tokenizer(model_dir)
-    if limit is not None and limit - 2 == tokenizer.model_max_length:
-        # RoBERTa and its kin count two positions that they keep for themselves.
-        limit -= 2
     if limit is not None and max_length > limit:
         raise ConfigError(f"max_length {max_length}: the model has only {limit} positions; give --max-length {limit}")
     notices = []
@@ -190,7 +187,31 @@ def _labels(targets: Floats, classes: bool) -> list[int] | list[float]:
 
 
 def _positions(model_dir: Path) -> int | None:
-    """How many positions the model was made for; None where it does not say."""
+    """How many tokens the model has positions for; None where it does not say."""
     config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     found = config.get("max_position_embeddings") or config.get("n_positions")
-    return found if isinstance(found, int) and found > 0 else None
+    return found - _reserved(model_dir, found) if isinstance(found, int) and found > 0 else None
+
+
+def _reserved(model_dir: Path, positions: int) -> int:
+    """Positions that no token gets: RoBERTa and its kin count from the one after the padding's.
+
+    Only the model's code says so: its table of positions then has a row for padding. No weights are read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    any_kind: Any = AutoModel
+    try:
+        with torch.device("meta"):
+            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir)))
+    except (ValueError, KeyError, ImportError, OSError):
+        # A model of an unknown kind: loading it will say so.
+        return 0
+    rows = [
+        table.padding_idx + 1
+        for name, table in model.named_modules()
+        if "position" in name and isinstance(table, torch.nn.Embedding) and table.num_embeddings == positions
+        if table.padding_idx is not None
+    ]
+    return max(rows, default=0)

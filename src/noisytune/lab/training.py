@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
@@ -27,12 +26,13 @@ from transformers import (
 )
 
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import DataError, NonFiniteError
+from noisytune.errors import ConfigError, DataError, NonFiniteError
 from noisytune.lab import metrics
 from noisytune.lab.environment import describe
-from noisytune.lab.tokens import Tokens, TokenSplit, load_tokenizer
+from noisytune.lab.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.trial import TrainingSettings, Trial
+from noisytune.lab.units import Units
 from noisytune.records import Status, TrialRecord
 from noisytune.torch import perturb_
 
@@ -50,6 +50,9 @@ def run_trial(
 
     The seed sets the head, the order of the data, dropout and the noise. The noise comes from a generator of its own:
     two arms of one seed start from the same head and see the same batches and the same dropout.
+
+    A regression learns standardised values: the training loss is in units of the train values' variance. References
+    and predictions are in the user's units.
 
     Args:
         trial: the resolved settings.
@@ -77,13 +80,16 @@ def run_trial(
         summary = perturb_(model, NoisyTuneConfig.from_dict(noise | {"seed": trial.seed})).summary()
     clock.lap("perturb")
     collate = DataCollatorWithPadding(load_tokenizer(model_dir))
-    losses = _train(model, tokens.train, collate, settings, trial, report, tracker)
+    kind = trial.settings["task"]["kind"]
+    units = Units.of(tokens.train.targets) if kind == "regression" else None
+    train = replace(tokens.train, labels=units.standardised(tokens.train.targets)) if units else tokens.train
+    losses = _train(model, train, collate, settings, trial, report, tracker)
     clock.lap("train")
     finite = all(map(math.isfinite, losses))
     outputs = _predict(model, tokens.dev, collate, EVALUATION_BATCHES * settings.batch_size) if finite else None
     clock.lap("evaluate")
-    kind, references = trial.settings["task"]["kind"], tokens.dev.targets.tolist()
-    status, predictions = _judge(kind, outputs)
+    references = tokens.dev.targets.tolist()
+    status, predictions = _judge(kind, outputs, units)
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
@@ -96,6 +102,33 @@ def run_trial(
         noise=summary,
         environment=environment,
     )
+
+
+def check_noises(trial: Trial, model_dir: Path, noises: Iterable[dict[str, Any]]) -> None:
+    """Make sure that a model can take noises, without adding any.
+
+    Args:
+        trial: says which head the model gets.
+        model_dir: where the weights are.
+        noises: each as in `noisytune.lab.trial.Arm.noise`.
+
+    Raises:
+        ConfigError: a glob matches no tensor, or a selection of tensors is empty.
+        NoisyTuneError: whatever else `run_trial` would raise before it trains.
+    """
+    model = _load(trial, model_dir)
+    selections = {NoisyTuneConfig.from_dict(noise | _NOTHING_BUT_THE_SELECTION) for noise in noises}
+    for selection in selections:
+        chosen = perturb_(model, selection).entries
+        if all(entry.left_alone != "lambda is 0" for entry in chosen):
+            raise ConfigError(
+                f"include {list(selection.include)}, exclude {list(selection.exclude)}, scope {selection.scope!r}: "
+                "no tensor is left to perturb"
+            )
+
+
+_NOTHING_BUT_THE_SELECTION = {"noise_lambda": 0.0, "distribution": "uniform", "scale": "matrix"}
+"""Which tensors take noise does not depend on these."""
 
 
 class _Clock:
@@ -208,16 +241,16 @@ def _train(
 
 
 @torch.inference_mode()
-def _predict(
-    model: Any, data: TokenSplit, collate: DataCollatorWithPadding, batch_size: int
-) -> npt.NDArray[np.float64]:
+def _predict(model: Any, data: TokenSplit, collate: DataCollatorWithPadding, batch_size: int) -> Floats:
     """The model's outputs, shape (examples, outputs), in the data's order. Batches hold texts of like length."""
     model.eval()
     order = np.argsort(data.lengths, kind="stable")
     outputs = []
     for start in range(0, len(order), batch_size):
-        batch = collate([data[int(i)] for i in order[start : start + batch_size]])
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
+        examples = [data[int(i)] for i in order[start : start + batch_size]]
+        # Values to predict may lie outside float32's range, and are not needed here.
+        batch = collate([{name: part for name, part in one.items() if name != "labels"} for one in examples])
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
         outputs.append(model(**inputs).logits.double().cpu().numpy())
     stacked = np.concatenate(outputs)
     restored = np.empty_like(stacked)
@@ -225,8 +258,8 @@ def _predict(
     return restored
 
 
-def _judge(kind: str, outputs: npt.NDArray[np.float64] | None) -> tuple[Status, list[float]]:
-    """Status and predictions: class ids, or values."""
+def _judge(kind: str, outputs: Floats | None, units: Units | None = None) -> tuple[Status, list[float]]:
+    """Status and predictions: class ids, or values in the user's units."""
     if outputs is None or not np.isfinite(outputs).all():
         return "diverged", []
     if kind == "classification":
@@ -235,4 +268,7 @@ def _judge(kind: str, outputs: npt.NDArray[np.float64] | None) -> tuple[Status, 
     values = outputs[:, 0]
     # Values that differ by no more than float32's rounding tell nothing apart.
     same = np.ptp(values) <= 1e-6 * max(1.0, float(np.abs(values).max()))
-    return ("collapsed" if same else "ok"), values.tolist()
+    predictions = units.restored(values) if units else values
+    if not np.isfinite(predictions).all():
+        return "diverged", []
+    return ("collapsed" if same else "ok"), predictions.tolist()

@@ -100,7 +100,7 @@ class Arm:
         """
         noise = config.to_dict()
         del noise["seed"]
-        parts = [f"{config.noise_lambda:g}"]
+        parts = [repr(config.noise_lambda).removesuffix(".0")]
         for field in fields(config):
             value = getattr(config, field.name)
             if field.name not in ("noise_lambda", "seed") and value != field.default:

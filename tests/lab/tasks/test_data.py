@@ -100,6 +100,16 @@ def test_the_digest_covers_what_is_learnt_and_not_what_is_shown():
     assert len({task.digest for task in [TASK, *changes]}) == len(changes) + 1
 
 
+@pytest.mark.parametrize("value", [0.0, -2.5, 1e300])
+def test_values_that_are_all_the_same_are_refused(value):
+    one = split_of([3, 4])
+    same = Split(one.texts, (value,) * len(one))
+    with pytest.raises(DataError, match=r"t: every training value is .*nothing to learn"):
+        replace(TASK, kind="regression", labels=(), train=same)
+    assert replace(TASK, kind="regression", labels=(), dev=same).dev == same
+    assert replace(TASK, train=same).train == same
+
+
 def test_majority_is_the_largest_share_in_dev():
     assert TASK.majority == 0.75
     assert replace(TASK, kind="regression").majority is None

@@ -69,6 +69,14 @@ def test_no_row_is_lost_and_no_text_is_on_both_sides(folder, sizes, seed, copies
     assert task.digest == load(path, split_seed=seed).digest
 
 
+def test_a_part_whose_values_are_all_the_same_is_refused(folder):
+    rows = [{"text": f"text {i}", "score": 0.5 if i else 7} for i in range(200)]
+    path = write(folder / "rare.jsonl", rows)
+    assert load(path, metric="pearson", split_seed=1).kind == "regression"
+    with pytest.raises(DataError, match=r"every training value is 0\.5"):
+        load(path, metric="pearson", split_seed=1, train_size=2)
+
+
 def test_pairs_and_values(folder):
     rows = [{"sentence1": f"a{i}", "sentence2": f"b{i}", "score": i / 7} for i in range(50)]
     task = load(write(folder / "sts.jsonl", rows))

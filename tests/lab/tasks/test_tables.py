@@ -79,6 +79,34 @@ def test_bom_line_ends_blank_lines_and_empty_cells(folder):
     assert read_table(write(folder / "t.csv", text)).columns == {"text": ["a", "NA"], "label": [None, "1"]}
 
 
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".csv", ";"), (".tsv", "\t")])
+@pytest.mark.parametrize("blank", [" ", "  \r", "\u00a0"])
+def test_lines_of_blanks_are_no_rows(folder, suffix, separator, blank):
+    lines = [blank, separator.join(("text", "label")), separator.join(("a b", "1")), blank, separator.join(("c", "2"))]
+    for end in ("", "\n", f"\n{blank}", f"\n{blank}\n"):
+        table = read_table(write(folder / f"t{suffix}", "\n".join(lines) + end))
+        assert table.columns == {"text": ["a b", "c"], "label": ["1", "2"]}
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_cell_may_be_longer_than_the_csv_module_allows(folder, suffix, separator, quote):
+    before = csv.field_size_limit()
+    text = "word " * before
+    cells = [separator.join(("text", "label")), separator.join((quote + text + quote, "1"))]
+    table = read_table(write(folder / f"t{suffix}", "\n".join(cells)))
+    assert table.columns == {"text": [text], "label": ["1"]}
+    assert table.notices == ()
+    assert csv.field_size_limit() == before
+
+
+def test_the_csv_modules_limit_is_put_back_after_an_error(folder):
+    before = csv.field_size_limit()
+    with pytest.raises(DataError):
+        read_table(write(folder / "t.csv", 'a,b\n1,"2' + "x" * before))
+    assert csv.field_size_limit() == before
+
+
 def test_semicolons_are_noticed(folder):
     table = read_table(write(folder / "t.csv", "text;label\nwell, yes;1\n"))
     assert table.columns["text"] == ["well, yes"]

@@ -35,7 +35,11 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task, ready to be tokenised."""
+    """A task, ready to be tokenised.
+
+    Raises:
+        DataError: every training value of a regression is the same.
+    """
 
     name: str
     """For tables and titles."""
@@ -48,6 +52,14 @@ class TaskData:
     dev: Split
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+
+    def __post_init__(self) -> None:
+        values = self.train.targets
+        if self.kind == "regression" and values and min(values) == max(values):
+            raise DataError(
+                f"{self.name}: every training value is {values[0]:g}, there is nothing to learn; "
+                "give more training rows or another --label-column"
+            )
 
     @cached_property
     def digest(self) -> str:

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def read_table(path: Path, given: Given = ()) -> Table:
 def read_csv(path: Path, given: Given) -> Table:
     """Comma separated, quoted by the standard; semicolons where the header has no comma but semicolons."""
     text = decode(path)
-    first = text.lstrip("\r\n").partition("\n")[0]
+    first = text.lstrip().partition("\n")[0]
     delimiter = ";" if ";" in first and "," not in first else ","
     notices = (f"{path.name}: cells are separated by semicolons",) if delimiter == ";" else ()
     try:
@@ -76,7 +78,8 @@ def read_csv(path: Path, given: Given) -> Table:
 def read_tsv(path: Path, given: Given) -> Table:
     """Tab separated: quoted by the standard where that fits, else quotes are plain characters (as in GLUE)."""
     text = decode(path)
-    plain = [(n, line.split("\t")) for n, line in enumerate(re.split("\r\n|\r|\n", text), start=1) if line]
+    numbered = ((n, line.split("\t")) for n, line in enumerate(re.split("\r\n|\r|\n", text), start=1))
+    plain = [(n, cells) for n, cells in numbered if not is_blank(cells)]
     try:
         lines = quoted(text, "\t")
     except csv.Error:
@@ -144,12 +147,33 @@ def decode(path: Path) -> str:
 
 
 def quoted(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Rows by the quoting standard, each with the number of the line that it ends on; empty lines are passed over."""
+    """Rows by the quoting standard, each with the number of the line that it ends on; blank lines are passed over."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [(reader.line_num, cells) for cells in reader if cells]
+        with _cells_up_to(len(text)):
+            return [(reader.line_num, cells) for cells in reader if not is_blank(cells)]
     except csv.Error as e:
         raise csv.Error(f"line {reader.line_num}: {e}") from e
+
+
+def is_blank(cells: list[str]) -> bool:
+    """Whether a line holds nothing, or nothing but white space in its only cell."""
+    return len(cells) < 2 and not "".join(cells).strip()
+
+
+_CELL_LIMIT = threading.Lock()
+
+
+@contextmanager
+def _cells_up_to(length: int) -> Iterator[None]:
+    """Let the csv module read cells of so many characters. Its limit belongs to the whole process: it is put back."""
+    with _CELL_LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, length))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def ragged(lines: list[tuple[int, list[str]]]) -> str | None:
