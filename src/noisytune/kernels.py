@@ -157,15 +157,15 @@ def _encode_float16(values: Array, out: Array) -> None:
 
 @_compiled(fastmath={"reassoc"})
 def _block_moments(values: Array) -> tuple[float, float]:
+    """One read: deviations are taken from the first element, which lies at most sqrt(n) standard deviations from the
+    mean, so at most a factor n of float64's precision is lost."""
     first = np.float64(values[0])
-    total = 0.0
+    total, squares = 0.0, 0.0
     for i in range(values.size):
-        total += np.float64(values[i]) - first
-    mean = first + total / values.size
-    m2 = 0.0
-    for i in range(values.size):
-        m2 += (np.float64(values[i]) - mean) ** 2
-    return mean, m2
+        deviation = np.float64(values[i]) - first
+        total += deviation
+        squares += deviation * deviation
+    return first + total / values.size, squares - total * (total / values.size)
 
 
 @_compiled(fastmath={"reassoc"})
@@ -184,6 +184,41 @@ def _apply(weights: Array, noise: Array, scale: float) -> None:
         new = old + scale * noise[i]
         weights[i] = new
         noise[i] = new - old
+
+
+@_compiled()
+def _perturbed(old: float, scale: float, noise: float) -> float:
+    return old + scale * noise
+
+
+@_compiled()
+def _difference(new: float, old: float) -> np.float32:
+    return np.float32(new - old)
+
+
+@_compiled(fastmath={"reassoc"})
+def _add_uniform_block(
+    weights: Array, block: np.uint64, scale: float, k0: np.uint64, k1: np.uint64
+) -> tuple[float, float]:
+    """A whole block in one pass. Only the sums may be reordered: the two functions above are compiled without that."""
+    first = block * np.uint64(_LANE)
+    total, squares = np.float32(0), np.float32(0)
+    for t in range(_LANE):
+        x0, x1, x2, x3 = _philox(first + np.uint64(t), k0, k1)
+        old = weights[t], weights[t + _LANE], weights[t + 2 * _LANE], weights[t + 3 * _LANE]
+        new0 = _perturbed(old[0], scale, _uniform(x0))
+        new1 = _perturbed(old[1], scale, _uniform(x1))
+        new2 = _perturbed(old[2], scale, _uniform(x2))
+        new3 = _perturbed(old[3], scale, _uniform(x3))
+        weights[t] = new0
+        weights[t + _LANE] = new1
+        weights[t + 2 * _LANE] = new2
+        weights[t + 3 * _LANE] = new3
+        added0, added1 = _difference(new0, old[0]), _difference(new1, old[1])
+        added2, added3 = _difference(new2, old[2]), _difference(new3, old[3])
+        total += added0 + added1 + added2 + added3
+        squares += added0 * added0 + added1 * added1 + added2 * added2 + added3 * added3
+    return np.float64(total), np.float64(squares)
 
 
 @_compiled()
@@ -214,13 +249,16 @@ def _add(
     while done < weights.size:
         block, inside = (start + done) // _BLOCK, (start + done) % _BLOCK
         count = min(_BLOCK - inside, weights.size - done)
-        _fill(np.uint64(block), k0, k1, is_gaussian, noise)
         piece, values = weights[done : done + count], noise[inside : inside + count]
-        if weights.itemsize == 2:
-            _apply_half(piece, old[:count], values, scale, is_bfloat16)
+        if weights.itemsize > 2 and count == _BLOCK and not is_gaussian:
+            part, part_squares = _add_uniform_block(piece, np.uint64(block), scale, k0, k1)
         else:
-            _apply(piece, values, scale)
-        part, part_squares = _sum_and_squares(values)
+            _fill(np.uint64(block), k0, k1, is_gaussian, noise)
+            if weights.itemsize == 2:
+                _apply_half(piece, old[:count], values, scale, is_bfloat16)
+            else:
+                _apply(piece, values, scale)
+            part, part_squares = _sum_and_squares(values)
         total += part
         squares += part_squares
         done += count

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ DTYPES = {dtype.name: dtype for dtype in kernels.DTYPES}
 
 LARGEST_NOISE = {"uniform": 0.5, "gaussian": math.sqrt(2 * 24 * math.log(2) / 12)}
 """Bound on the absolute value of the noise, before it is scaled."""
+
+
+LARGE = 4 * kernels.CHUNK
+"""Elements above which a tensor is worth more than one thread."""
 
 
 @dataclass
@@ -193,9 +198,11 @@ def why_left_alone(every_name: Sequence[str], config: NoisyTuneConfig) -> str | 
 
 def measure(targets: Sequence[Target], pool: Executor | None = None) -> None:
     """Set each chosen target's moments. Reads only."""
-    for target in targets:
-        if target.left_alone is None and target.size > 1:
-            target.moments = target.measure(pool)
+
+    def measure_one(target: Target, pool: Executor | None) -> None:
+        target.moments = target.measure(pool)
+
+    _share_out([t for t in targets if t.left_alone is None and t.size > 1], measure_one, pool)
 
 
 def set_scales(targets: Sequence[Target], config: NoisyTuneConfig) -> None:
@@ -237,9 +244,23 @@ def _refuse_overflow(target: Target, largest_noise: float) -> None:
 
 def write(targets: Sequence[Target], config: NoisyTuneConfig, pool: Executor | None = None) -> None:
     """Add the noise to every target that has a scale."""
-    for target in targets:
-        if target.left_alone is None and target.noise_std is not None:
-            target.realised = target.write(target.noise_std, config, pool)
+
+    def write_one(target: Target, pool: Executor | None) -> None:
+        target.realised = target.write(target.noise_std or 0.0, config, pool)
+
+    _share_out([t for t in targets if t.left_alone is None and t.noise_std is not None], write_one, pool)
+
+
+def _share_out(
+    targets: Sequence[Target], work: Callable[[Target, Executor | None], None], pool: Executor | None
+) -> None:
+    """Large tensors one after the other, each shared by all threads; small ones a thread each."""
+    large = [target for target in targets if pool is None or target.size > LARGE]
+    for target in large:
+        work(target, pool)
+    if pool is not None:
+        small = [target for target in targets if target.size <= LARGE]
+        deque(pool.map(lambda target: work(target, None), small), maxlen=0)
 
 
 def account(targets: Sequence[Target], config: NoisyTuneConfig, notices: Sequence[str] = ()) -> Manifest:

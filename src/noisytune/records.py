@@ -97,7 +97,7 @@ class TrialRecord(_Record):
     scores: dict[str, float]
     """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none."""
     loss_curve: list[float]
-    """Training loss of each optimizer step, up to the first one that is not finite. Regression: of standardised values."""
+    """Training loss of each optimizer step, up to the first not finite one. Regression: of standardised values."""
     predictions: list[float]
     """One a dev example, in the order of ``references``: class id, or the predicted value. Empty if diverged."""
     references: list[float]
