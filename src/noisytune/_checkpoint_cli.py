@@ -32,7 +32,8 @@ class Sort(StrEnum):
     size = "size"
 
 
-def _option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+def option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    """An option under a heading of the help page; of every command."""
     return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
 
 
@@ -40,14 +41,14 @@ _NOISE, _RUN = "Noise", "Run"
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A directory of weights, or a model's id on the Hub.", show_default=False)
 ]
-NoiseLambda = Annotated[float, _option(_NOISE, "Width of the noise, in standard deviations.", "L", "--noise-lambda")]
-Seed = Annotated[int, _option(_NOISE, "Selects the noise.", "N")]
-Distribution = Annotated[str, _option(_NOISE, "Of the noise.", "uniform|gaussian")]
-Scale = Annotated[str, _option(_NOISE, "Each tensor's own std, or one for all.", "matrix|global")]
-Include = Annotated[list[str] | None, _option(_NOISE, "Tensors to perturb; may be repeated.", "GLOB")]
-Exclude = Annotated[list[str] | None, _option(_NOISE, "Tensors to leave alone; may be repeated.", "GLOB")]
-Json = Annotated[bool, _option(_RUN, "Print JSON.", "", "--json")]
-Debug = Annotated[bool, _option(_RUN, "Show the whole traceback of an error.", "", "--debug")]
+NoiseLambda = Annotated[float, option(_NOISE, "Width of the noise, in standard deviations.", "L", "--noise-lambda")]
+Seed = Annotated[int, option(_NOISE, "Selects the noise.", "N")]
+Distribution = Annotated[str, option(_NOISE, "Of the noise.", "uniform|gaussian")]
+Scale = Annotated[str, option(_NOISE, "Each tensor's own std, or one for all.", "matrix|global")]
+Include = Annotated[list[str] | None, option(_NOISE, "Tensors to perturb; may be repeated.", "GLOB")]
+Exclude = Annotated[list[str] | None, option(_NOISE, "Tensors to leave alone; may be repeated.", "GLOB")]
+Json = Annotated[bool, option(_RUN, "Print JSON.", "", "--json")]
+Debug = Annotated[bool, option(_RUN, "Show the whole traceback of an error.", "", "--debug")]
 
 
 def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
@@ -68,8 +69,8 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
         scale: Scale = "matrix",
         include: Include = None,
         exclude: Exclude = None,
-        dry_run: Annotated[bool, _option(_RUN, "Measure and report; write nothing.", "", "--dry-run")] = False,
-        again: Annotated[bool, _option(_RUN, "Even if the weights carry noise already.", "", "--again")] = False,
+        dry_run: Annotated[bool, option(_RUN, "Measure and report; write nothing.", "", "--dry-run")] = False,
+        again: Annotated[bool, option(_RUN, "Even if the weights carry noise already.", "", "--again")] = False,
         debug: Debug = False,
     ) -> None:
         """Write a checkpoint's copy with noise, ready for from_pretrained.
@@ -96,7 +97,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
         scale: Scale = "matrix",
         include: Include = None,
         exclude: Exclude = None,
-        sort: Annotated[Sort, _option(_RUN, "Order of the tensors.", "file|name|std|size")] = Sort.file,
+        sort: Annotated[Sort, option(_RUN, "Order of the tensors.", "file|name|std|size")] = Sort.file,
         as_json: Json = False,
         debug: Debug = False,
     ) -> None:
@@ -120,7 +121,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
     def diff(
         first: Annotated[str, typer.Argument(metavar="A", help="The clean model.", show_default=False)],
         second: Annotated[str, typer.Argument(metavar="B", help="The other one.", show_default=False)],
-        plot: Annotated[Path | None, _option(_RUN, "Draw it too: .png, .svg or .pdf.", "FILE")] = None,
+        plot: Annotated[Path | None, option(_RUN, "Draw it too: .png, .svg or .pdf.", "FILE")] = None,
         as_json: Json = False,
         debug: Debug = False,
     ) -> None:
@@ -146,7 +147,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
     def verify(
         out: Annotated[Path, typer.Argument(metavar="OUT", help="What noisytune perturb wrote.", show_default=False)],
         against: Annotated[
-            str | None, _option(_RUN, "The clean model: compute the noise again, and compare every bit.", "MODEL")
+            str | None, option(_RUN, "The clean model: compute the noise again, and compare every bit.", "MODEL")
         ] = None,
         debug: Debug = False,
     ) -> None:

@@ -10,13 +10,13 @@ from enum import StrEnum
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from noisytune import __version__
-from noisytune._checkpoint_cli import register
+from noisytune._checkpoint_cli import Debug, option, register
 from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 
 if TYPE_CHECKING:
@@ -48,13 +48,7 @@ class Tracker(StrEnum):
     trackio = "trackio"
 
 
-def _option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
-
-
 _WHAT, _NOISE, _TRAINING, _FILE, _RUN = "What to compare", "Noise", "Training", "Your own file", "Run"
-
-Debug = Annotated[bool, _option(_RUN, "Show the whole traceback of an error.", "", "--debug")]
 
 
 def _show_version(asked: bool) -> None:
@@ -80,48 +74,48 @@ def _root(
 @app.command()
 def compare(
     model: Annotated[
-        str | None, _option(_WHAT, "Pretrained weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
+        str | None, option(_WHAT, "Pretrained weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
     ] = None,
     task: Annotated[
-        str, _option(_WHAT, "What to fine-tune on. A FILE is CSV, TSV, JSONL or Parquet.", "topics|replies|FILE")
+        str, option(_WHAT, "What to fine-tune on. A FILE is CSV, TSV, JSONL or Parquet.", "topics|replies|FILE")
     ] = "topics",
-    seeds: Annotated[int, _option(_WHAT, "Number of pairs: seeds 0, 1, 2 ...", "N", min=1)] = 5,
+    seeds: Annotated[int, option(_WHAT, "Number of pairs: seeds 0, 1, 2 ...", "N", min=1)] = 5,
     until_decided: Annotated[
-        bool, _option(_WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
+        bool, option(_WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
     ] = False,
-    max_seeds: Annotated[int, _option(_WHAT, "At most so many with --until-decided.", "N", min=1)] = 50,
+    max_seeds: Annotated[int, option(_WHAT, "At most so many with --until-decided.", "N", min=1)] = 50,
     margin: Annotated[
-        float, _option(_WHAT, "Differences within this many points count as equivalent.", "POINTS", min=0)
+        float, option(_WHAT, "Differences within this many points count as equivalent.", "POINTS", min=0)
     ] = 1.0,
-    metric: Annotated[str | None, _option(_WHAT, "Primary score. Default: the task's own.", "NAME")] = None,
+    metric: Annotated[str | None, option(_WHAT, "Primary score. Default: the task's own.", "NAME")] = None,
     noise_lambda: Annotated[
-        str, _option(_NOISE, "Strengths, one arm each. 0, the baseline, is always there.", "L[,L...]")
+        str, option(_NOISE, "Strengths, one arm each. 0, the baseline, is always there.", "L[,L...]")
     ] = "0.15",
-    distribution: Annotated[str, _option(_NOISE, "uniform, gaussian, or both.", "D[,D]")] = "uniform",
-    scale: Annotated[str, _option(_NOISE, "matrix (each tensor's own std), global, or both.", "S[,S]")] = "matrix",
-    scope: Annotated[str, _option(_NOISE, "all: a new head gets noise too.", "pretrained|all")] = "pretrained",
-    include: Annotated[list[str] | None, _option(_NOISE, "Tensors to perturb; may be repeated.", "GLOB")] = None,
-    exclude: Annotated[list[str] | None, _option(_NOISE, "Tensors to leave alone; may be repeated.", "GLOB")] = None,
-    train_size: Annotated[int | None, _option(_TRAINING, "Training examples. Default: all.", "N", min=1)] = None,
-    dev_size: Annotated[int | None, _option(_TRAINING, "Dev examples. Default: all.", "N", min=1)] = None,
-    epochs: Annotated[int, _option(_TRAINING, "Passes over the training examples.", "N", min=1)] = 3,
+    distribution: Annotated[str, option(_NOISE, "uniform, gaussian, or both.", "D[,D]")] = "uniform",
+    scale: Annotated[str, option(_NOISE, "matrix (each tensor's own std), global, or both.", "S[,S]")] = "matrix",
+    scope: Annotated[str, option(_NOISE, "all: a new head gets noise too.", "pretrained|all")] = "pretrained",
+    include: Annotated[list[str] | None, option(_NOISE, "Tensors to perturb; may be repeated.", "GLOB")] = None,
+    exclude: Annotated[list[str] | None, option(_NOISE, "Tensors to leave alone; may be repeated.", "GLOB")] = None,
+    train_size: Annotated[int | None, option(_TRAINING, "Training examples. Default: all.", "N", min=1)] = None,
+    dev_size: Annotated[int | None, option(_TRAINING, "Dev examples. Default: all.", "N", min=1)] = None,
+    epochs: Annotated[int, option(_TRAINING, "Passes over the training examples.", "N", min=1)] = 3,
     learning_rate: Annotated[
-        float | None, _option(_TRAINING, "Peak. Default: 2e-4 for the default model, 2e-5 for others.", "RATE")
+        float | None, option(_TRAINING, "Peak. Default: 2e-4 for the default model, 2e-5 for others.", "RATE")
     ] = None,
-    batch_size: Annotated[int, _option(_TRAINING, "Examples a step.", "N", min=1)] = 16,
-    max_length: Annotated[int, _option(_TRAINING, "Tokens; longer texts are cut.", "N", min=4)] = 128,
-    warmup: Annotated[float, _option(_TRAINING, "Share of the steps in which the rate rises.", "SHARE")] = 0.1,
-    weight_decay: Annotated[float, _option(_TRAINING, "Of AdamW.", "W")] = 0.01,
-    text_columns: Annotated[str, _option(_FILE, "The column of the text, or the two of a pair.", "A[,B]")] = "",
-    label_column: Annotated[str | None, _option(_FILE, "The column of the label.", "NAME")] = None,
-    dev_file: Annotated[Path | None, _option(_FILE, "The dev set. Default: a fifth of the file.", "FILE")] = None,
-    language: Annotated[str, _option(_WHAT, "For topics: a language of the corpus.", "NAME")] = "english",
-    out: Annotated[Path | None, _option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
+    batch_size: Annotated[int, option(_TRAINING, "Examples a step.", "N", min=1)] = 16,
+    max_length: Annotated[int, option(_TRAINING, "Tokens; longer texts are cut.", "N", min=4)] = 128,
+    warmup: Annotated[float, option(_TRAINING, "Share of the steps in which the rate rises.", "SHARE")] = 0.1,
+    weight_decay: Annotated[float, option(_TRAINING, "Of AdamW.", "W")] = 0.01,
+    text_columns: Annotated[str, option(_FILE, "The column of the text, or the two of a pair.", "A[,B]")] = "",
+    label_column: Annotated[str | None, option(_FILE, "The column of the label.", "NAME")] = None,
+    dev_file: Annotated[Path | None, option(_FILE, "The dev set. Default: a fifth of the file.", "FILE")] = None,
+    language: Annotated[str, option(_WHAT, "For topics: a language of the corpus.", "NAME")] = "english",
+    out: Annotated[Path | None, option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
     workers: Annotated[
-        int | None, _option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
+        int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
     ] = None,
     report_to: Annotated[
-        Tracker | None, _option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
+        Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
     ] = None,
     debug: Debug = False,
 ) -> None:
