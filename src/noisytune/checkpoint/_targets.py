@@ -5,7 +5,6 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from noisytune.errors import NonFiniteError, UnsupportedTensorError
 from noisytune.families import BUFFERS, FAMILIES, Family, guess
 from noisytune.manifest import TensorEntry
 from noisytune.moments import Moments
+from noisytune.perturbation import LARGEST_NOISE
 
-LARGEST_NOISE = {"uniform": 0.5, "gaussian": math.sqrt(2 * 24 * math.log(2) / 12)}
 NOISY = frozenset(np.dtype(dtype) for dtype in FLOATING.values())
 """Dtypes that take noise."""
 
