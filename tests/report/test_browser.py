@@ -83,7 +83,7 @@ def _measure(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]
     allowed = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     inner = html.escape(allowed.replace("</body>", MEASURE + "</body>"))
     frame = f'<iframe style="width: {width}px; height: 1200px; border: 0" srcdoc="{inner}"></iframe>'
-    dom, log = _open(f"<!doctype html><title></title>{frame}", folder, *flags)
+    dom, log = _open(f'<!doctype html><meta charset="utf-8"><title></title>{frame}', folder, *flags)
     assert "CONSOLE" not in log
     title = re.search(r"<title>(.*?)</title>", dom, flags=re.DOTALL)
     assert title is not None
