@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from noisytune.config import NoisyTuneConfig
 from noisytune.lab.model import Model, default_model
 from noisytune.lab.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
@@ -75,7 +74,7 @@ def tiny_study(tiny: Model, topics: TaskData) -> Study:
         name="tiny",
         model=tiny,
         tasks=(topics,),
-        arms=(PLAIN, Arm.noisytune(NoisyTuneConfig())),
+        arms=(PLAIN, Arm.parse("noisytune")),
         seeds=(0, 1),
         training=TrainingSettings(epochs=1, max_length=32, batch_size=8, learning_rate=1e-3),
         margin=0.5,
@@ -98,7 +97,7 @@ def with_arms(tiny_study: Study) -> Callable[..., Study]:
     """The tiny study with other noises, zero included."""
 
     def make(*lambdas: float, **changes: Any) -> Study:
-        arms = tuple(Arm.noisytune(NoisyTuneConfig(noise_lambda=value)) for value in lambdas)
+        arms = tuple(Arm.parse(f"noisytune({value})") for value in lambdas)
         return replace(tiny_study, arms=(PLAIN, *arms), **changes)
 
     return make

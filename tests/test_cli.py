@@ -88,9 +88,9 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--noise-lambda", "0"], 2, "give a strength above 0"),
-        (["--noise-lambda", "much"], 2, "noise_lambda must be a finite number >= 0, got 'much'"),
-        (["--distribution", "normal"], 2, "distribution must be 'uniform' or 'gaussian', got 'normal'"),
+        (["--noise-lambda", "0"], 2, "give --noise-lambda above 0, or an --arm"),
+        (["--noise-lambda", "much"], 2, "noise_lambda must be >= 0, got 'much'"),
+        (["--distribution", "normal"], 2, "distribution must be uniform or gaussian, got 'normal'"),
         (["--learning-rate", "-1"], 2, "learning_rate must be a finite number > 0"),
         (["--warmup", "2"], 2, "0 <= warmup < 1"),
         (["--metric", "accurracy"], 2, "no metric 'accurracy'"),

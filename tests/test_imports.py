@@ -25,6 +25,8 @@ MAY_LOAD = {
     "noisytune.lab.store": [],
     "noisytune.lab.tasks": [],
     "noisytune.lab.study": [],
+    "noisytune.methods": [],
+    "noisytune.methods.noisytune": [],
 }
 
 

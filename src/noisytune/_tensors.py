@@ -119,7 +119,7 @@ def _problem(target: TensorTarget) -> str | None:
         if problem := _dtensor.problem(tensor):
             return problem
         tensor, kind = target.piece.values, type(target.piece.values).__name__
-    if tensor.dtype in (torch.int8, torch.uint8) or type(tensor.detach()) is not torch.Tensor:
+    if looks_quantised(tensor):
         return f"is quantised ({kind}): perturb the model before quantising"
     if tensor.is_meta:
         return "is on the meta device: load the weights first (weights offloaded to disk cannot be perturbed)"
@@ -132,6 +132,13 @@ def _problem(target: TensorTarget) -> str | None:
     if target.dtype not in perturbation.DTYPES:
         return "has a dtype that takes no noise: load the model in float32, bfloat16 or float16, or exclude it"
     return None
+
+
+def looks_quantised(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds bytes, or is of a class that only its own library understands."""
+    if is_lazy(tensor) or _dtensor.is_dtensor(tensor):
+        return False
+    return tensor.dtype in (torch.int8, torch.uint8) or type(tensor.detach()) is not torch.Tensor
 
 
 def _refuse_overlaps(targets: Sequence[TensorTarget]) -> None:

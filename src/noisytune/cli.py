@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -88,9 +88,15 @@ def compare(
         float, option(_WHAT, "Differences within this many points count as equivalent.", "POINTS", min=0)
     ] = 1.0,
     metric: Annotated[str | None, option(_WHAT, "Primary score. Default: the task's own.", "NAME")] = None,
+    arm: Annotated[
+        list[str] | None,
+        option(
+            _WHAT, "An arm besides the plain baseline; may be repeated: see noisytune methods.", "METHOD[+METHOD...]"
+        ),
+    ] = None,
     noise_lambda: Annotated[
-        str, option(_NOISE, "Strengths, one arm each. 0, the baseline, is always there.", "L[,L...]")
-    ] = "0.15",
+        str | None, option(_NOISE, "Strengths of NoisyTune, one arm each. Default, without --arm: 0.15.", "L[,L...]")
+    ] = None,
     distribution: Annotated[str, option(_NOISE, "uniform, gaussian, or both.", "D[,D]")] = "uniform",
     scale: Annotated[str, option(_NOISE, "matrix (each tensor's own std), global, or both.", "S[,S]")] = "matrix",
     scope: Annotated[str, option(_NOISE, "all: a new head gets noise too.", "pretrained|all")] = "pretrained",
@@ -153,7 +159,9 @@ def compare(
             language=language,
             metric=metric,
         )
-        arms = _arms(noise_lambda, distribution, scale, scope, include or [], exclude or [])
+        strengths = noise_lambda or ("" if arm else "0.15")
+        noises = _noises(strengths, distribution, scale, scope, include or [], exclude or [])
+        arms = _arms(noises, arm or [])
         with LocalEngine(workers) as engine:
             engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
             data = load_task(task, options)
@@ -187,6 +195,22 @@ def report(
         _render(run, study)
 
 
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Everything about one.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Show the methods that an --arm can have: what they do, their settings, cost and source."""
+    with _one_line_errors(debug):
+        from noisytune._methods_display import print_method, print_methods
+        from noisytune.methods import method_class
+
+        if name is None:
+            print_methods(_console())
+        else:
+            print_method(_console(), method_class(name))
+
+
 def _render(folder: Path, study: StudyRecord) -> None:
     from noisytune._display import print_summary
     from noisytune.lab.store import Store
@@ -202,23 +226,33 @@ def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) ->
     return decided(study, records, arms)
 
 
-def _arms(
+def _noises(
     lambdas: str, distributions: str, scales: str, scope: str, include: list[str], exclude: list[str]
-) -> tuple[Arm, ...]:
-    """Plain fine-tuning, and one arm for each combination of the comma-separated values."""
-    from noisytune.config import NoisyTuneConfig
-    from noisytune.lab.trial import PLAIN, Arm
+) -> Iterator[Arm]:
+    """One arm for each combination of the comma-separated values."""
+    from noisytune.lab.trial import Arm
+    from noisytune.methods import make
 
-    arms = [PLAIN]
     shared = {"scope": scope, "include": include, "exclude": exclude}
     for strength, distribution, scale in itertools.product(*map(_values, (lambdas, distributions, scales))):
         settings = {"noise_lambda": strength, "distribution": distribution, "scale": scale}
-        config = NoisyTuneConfig.from_dict(settings | shared)
-        arm = Arm.noisytune(config)
-        if config.noise_lambda > 0 and arm not in arms:
-            arms.append(arm)
+        method = make("noisytune", settings | shared)
+        if method.settings["noise_lambda"] > 0:
+            yield Arm.of(method)
+
+
+def _arms(noises: Iterable[Arm], written: list[str]) -> tuple[Arm, ...]:
+    """Plain fine-tuning, then each other arm once."""
+    from noisytune.lab.trial import PLAIN, Arm
+
+    arms = [PLAIN]
+    for one in itertools.chain(noises, map(Arm.parse, written)):
+        if one not in arms:
+            arms.append(one)
     if len(arms) == 1:
-        raise ConfigError(f"--noise-lambda {lambdas}: give a strength above 0 to compare with the baseline")
+        raise ConfigError(
+            "only the baseline is asked for: give --noise-lambda above 0, or an --arm, to compare it with"
+        )
     return tuple(arms)
 
 

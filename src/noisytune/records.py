@@ -90,8 +90,8 @@ class TrialRecord(_Record):
     key: str
     """`digest` of ``settings``."""
     settings: dict[str, Any]
-    """What decides the outcome: ``model`` {name, digest}, ``task`` {name, digest, ...}, ``arm`` {name, noise},
-    ``seed``, ``training``."""
+    """What decides the outcome: ``model`` {name, digest}, ``task`` {name, digest, ...}, ``arm`` {name,
+    methods}, ``seed``, ``training``."""
     status: Status
     """"collapsed": every dev prediction is the same. "diverged": the loss or a prediction is not finite."""
     scores: dict[str, float]
@@ -103,9 +103,9 @@ class TrialRecord(_Record):
     references: list[float]
     """Gold class ids or values."""
     timing: dict[str, float]
-    """Seconds: ``load``, ``perturb``, ``train``, ``evaluate``, ``total``."""
-    noise: dict[str, Any]
-    """Summary of the manifest, empty where no noise was asked for."""
+    """Seconds: ``load``, ``prepare``, ``train``, ``evaluate``, ``total``."""
+    applied: dict[str, dict[str, Any]]
+    """What each method of the arm did to the model, by its name; for NoisyTune a summary of the manifest."""
     environment: dict[str, Any]
     """Library versions, machine, threads, code commit, start time (UTC)."""
     format: int = FORMAT

@@ -17,7 +17,7 @@ from noisytune.records import StudyRecord, TrialRecord
 
 
 def a_record(seed: int = 0, score: float = 0.5) -> TrialRecord:
-    settings = {"task": {"name": "t"}, "arm": {"name": "plain", "noise": None}, "seed": seed}
+    settings = {"task": {"name": "t"}, "arm": {"name": "plain", "methods": []}, "seed": seed}
     return TrialRecord(
         key=f"{seed:016x}",
         settings=settings,
@@ -27,7 +27,7 @@ def a_record(seed: int = 0, score: float = 0.5) -> TrialRecord:
         predictions=[0.0, 1.0],
         references=[1.0, 1.0],
         timing={"total": 1.5},
-        noise={},
+        applied={},
         environment={"cpu": "ünïcode"},
     )
 

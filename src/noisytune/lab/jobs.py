@@ -41,25 +41,25 @@ class TrialJob:
 
 
 @dataclass(frozen=True)
-class NoiseCheckJob:
-    """See whether the weights can take noises, without adding any."""
+class ArmsCheckJob:
+    """See whether the methods of arms can work on the weights, without changing any."""
 
     trial: Trial
     """Any of the study: it says which head the model gets."""
     model_dir: Path
-    noises: tuple[dict[str, Any], ...]
-    """As in `noisytune.lab.trial.Arm.noise`."""
+    arms: tuple[tuple[dict[str, Any], ...], ...]
+    """Each as in `noisytune.lab.trial.Arm.methods`."""
 
     @property
     def label(self) -> str:
         """What is checked."""
-        return "checking the noise"
+        return "checking the arms"
 
     def __call__(self, report: Callable[[Event], None]) -> None:
         """Raise if they cannot."""
-        from noisytune.lab.training import check_noises
+        from noisytune.lab.training import check_arms
 
-        check_noises(self.trial, self.model_dir, self.noises)
+        check_arms(self.trial, self.model_dir, self.arms)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from noisytune.errors import ConfigError, require
 from noisytune.lab.engines import Engine
 from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone
 from noisytune.lab.extension import extend, under_known_names
-from noisytune.lab.jobs import NoiseCheckJob, TokensJob, TrialJob
+from noisytune.lab.jobs import ArmsCheckJob, TokensJob, TrialJob
 from noisytune.lab.metrics import METRICS
 from noisytune.lab.model import Model
 from noisytune.lab.store import Store
@@ -179,7 +179,7 @@ def run_study(
         unfinished = any(trial.seed in begun for trial in missing)
         if missing and (unfinished or not settled()):
             engine.start(len(missing))
-            _check_noise(study, engine, missing)
+            _check_arms(study, engine, missing)
             _make_tokens(study, store, engine, missing, on_event)
         if kept:
             store.write_study(kept)
@@ -196,12 +196,12 @@ def _upto(study: Study, begun: list[int], earlier: StudyRecord | None, store: St
     return extend(earlier, replace(study, seeds=tuple(begun)).record, store.folder)
 
 
-def _check_noise(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None:
-    """Before anything is kept or trained: every arm's noise must be possible on these weights."""
+def _check_arms(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None:
+    """Before anything is kept or trained: every arm must be possible on these weights."""
     wanted = {trial.arm for trial in missing}
-    noises = tuple(arm.noise for arm in study.arms if arm.name in wanted and arm.noise is not None)
-    if noises:
-        engine.run([NoiseCheckJob(missing[0], study.model.path.absolute(), noises)], lambda _: None)
+    arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
+    if arms:
+        engine.run([ArmsCheckJob(missing[0], study.model.path.absolute(), arms)], lambda _: None)
 
 
 def _make_tokens(

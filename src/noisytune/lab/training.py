@@ -1,14 +1,15 @@
-"""How a trial is run: load, perturb, train with the transformers Trainer, predict on dev.
+"""How a trial is run: load, apply the arm's methods, train with the transformers Trainer, predict on dev.
 
-The only file of the lab that loads torch when it is imported.
+With `noisytune.lab.trainer` the only file of the lab that loads torch when it is imported.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,22 +20,21 @@ from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
-from noisytune.config import NoisyTuneConfig
-from noisytune.errors import ConfigError, DataError, NonFiniteError
+from noisytune.errors import DataError, NonFiniteError
 from noisytune.lab import metrics
 from noisytune.lab.environment import describe
 from noisytune.lab.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trackers import Tracker
-from noisytune.lab.trial import TrainingSettings, Trial
+from noisytune.lab.trainer import StackTrainer
+from noisytune.lab.trial import TrainingSettings, Trial, methods_of
 from noisytune.lab.units import Units
+from noisytune.methods import Run, Stack
 from noisytune.records import Status, TrialRecord
-from noisytune.torch import perturb_
 
 Report = Callable[[int, int, float | None], None]
 """Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
@@ -49,7 +49,8 @@ def run_trial(
     """Run one trial. Its settings decide the outcome, up to the rounding of other hardware and other thread counts.
 
     The seed sets the head, the order of the data, dropout and the noise. The noise comes from a generator of its own:
-    two arms of one seed start from the same head and see the same batches and the same dropout.
+    two arms of one seed start from the same head and see the same batches, and the same dropout unless a method draws
+    from the same generator while training, as Mixout does.
 
     A regression learns standardised values: the training loss is in units of the train values' variance. References
     and predictions are in the user's units.
@@ -71,19 +72,19 @@ def run_trial(
     """
     environment, clock = describe(torch.get_num_threads()), _Clock()
     settings = TrainingSettings.from_dict(trial.settings["training"])
-    noise = trial.settings["arm"]["noise"]
     set_seed(trial.seed)
     model = _load(trial, model_dir)
     clock.lap("load")
-    summary = {}
-    if noise is not None:
-        summary = perturb_(model, NoisyTuneConfig.from_dict(noise | {"seed": trial.seed})).summary()
-    clock.lap("perturb")
     collate = DataCollatorWithPadding(load_tokenizer(model_dir))
     kind = trial.settings["task"]["kind"]
     units = Units.of(tokens.train.targets) if kind == "regression" else None
     train = replace(tokens.train, labels=units.standardised(tokens.train.targets)) if units else tokens.train
-    losses = _train(model, train, collate, settings, trial, report, tracker)
+    batches = partial(_batches, train, collate, settings.batch_size, model.device)
+    stack = Stack(methods_of(trial.settings["arm"]["methods"]), Run(model, trial.seed, kind == "regression", batches))
+    applied = stack.begin_()
+    clock.lap("prepare")
+    losses = _train(stack, train, collate, settings, trial, report, tracker)
+    stack.end_()
     clock.lap("train")
     finite = all(map(math.isfinite, losses))
     outputs = _predict(model, tokens.dev, collate, EVALUATION_BATCHES * settings.batch_size) if finite else None
@@ -99,36 +100,26 @@ def run_trial(
         predictions=predictions,
         references=references,
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
-        noise=summary,
+        applied=applied,
         environment=environment,
     )
 
 
-def check_noises(trial: Trial, model_dir: Path, noises: Iterable[dict[str, Any]]) -> None:
-    """Make sure that a model can take noises, without adding any.
+def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, Any]]]) -> None:
+    """Make sure that a model can take the methods of arms, without changing any weight.
 
     Args:
         trial: says which head the model gets.
         model_dir: where the weights are.
-        noises: each as in `noisytune.lab.trial.Arm.noise`.
+        arms: each as in `noisytune.lab.trial.Arm.methods`.
 
     Raises:
         ConfigError: a glob matches no tensor, or a selection of tensors is empty.
         NoisyTuneError: whatever else `run_trial` would raise before it trains.
     """
-    model = _load(trial, model_dir)
-    selections = {NoisyTuneConfig.from_dict(noise | _NOTHING_BUT_THE_SELECTION) for noise in noises}
-    for selection in selections:
-        chosen = perturb_(model, selection).entries
-        if all(entry.left_alone != "lambda is 0" for entry in chosen):
-            raise ConfigError(
-                f"include {list(selection.include)}, exclude {list(selection.exclude)}, scope {selection.scope!r}: "
-                "no tensor is left to perturb"
-            )
-
-
-_NOTHING_BUT_THE_SELECTION = {"noise_lambda": 0.0, "distribution": "uniform", "scale": "matrix"}
-"""Which tensors take noise does not depend on these."""
+    run = Run(_load(trial, model_dir))
+    for method in dict.fromkeys(method for arm in arms for method in methods_of(arm)):
+        method.check(run)
 
 
 class _Clock:
@@ -188,8 +179,15 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     return model
 
 
+def _batches(data: TokenSplit, collate: DataCollatorWithPadding, size: int, device: Any) -> Iterator[dict[str, Any]]:
+    """The training data in its own order."""
+    for start in range(0, len(data), size):
+        batch = collate([data[i] for i in range(start, min(start + size, len(data)))])
+        yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+
 def _train(
-    model: Any,
+    stack: Stack,
     data: TokenSplit,
     collate: DataCollatorWithPadding,
     settings: TrainingSettings,
@@ -223,8 +221,9 @@ def _train(
     )
     steps = _Steps(report, [])
     callbacks = [steps, *(tracker.callbacks(trial.label) if tracker else [])]
-    trainer = Trainer(
-        model,
+    trainer = StackTrainer(
+        stack,
+        stack.run.model,
         arguments,
         data_collator=collate,
         train_dataset=data,

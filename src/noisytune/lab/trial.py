@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
+from noisytune.methods import Method, combine, label, make, parse
 from noisytune.records import digest
 
 if TYPE_CHECKING:
@@ -86,29 +87,39 @@ class Arm:
     """One of the treatments that a study compares."""
 
     name: str
-    noise: dict[str, Any] | None = None
-    """`NoisyTuneConfig` as a dict without its seed, which is the trial's. None: plain fine-tuning."""
+    methods: tuple[dict[str, Any], ...] = ()
+    """In the order of application, each ``{"method": name, setting: value, ...}`` with every setting. None of them:
+    plain fine-tuning."""
 
     @classmethod
-    def noisytune(cls, config: NoisyTuneConfig) -> Self:
-        """The arm that adds this noise, named after everything that is not the default.
+    def of(cls, *methods: Method) -> Self:
+        """The arm that applies these methods, named after everything that is not the default.
 
-        >>> Arm.noisytune(NoisyTuneConfig(noise_lambda=0.15)).name
-        'noisytune(0.15)'
-        >>> Arm.noisytune(NoisyTuneConfig(noise_lambda=0.1, distribution="gaussian", exclude="*word*")).name
-        'noisytune(0.1, gaussian, exclude=*word*)'
+        Raises:
+            ConfigError: they cannot be combined.
+
+        >>> Arm.of(*parse("noisytune(0.1, distribution=gaussian)")).name
+        'noisytune(0.1, distribution=gaussian)'
         """
-        noise = config.to_dict()
-        del noise["seed"]
-        parts = [repr(config.noise_lambda).removesuffix(".0")]
-        for field in fields(config):
-            value = getattr(config, field.name)
-            if field.name not in ("noise_lambda", "seed") and value != field.default:
-                parts.append(value if isinstance(value, str) else f"{field.name}={'|'.join(value)}")
-        return cls(f"noisytune({', '.join(parts)})", noise)
+        stack = combine(methods)
+        return cls(label(stack), tuple({"method": method.name} | method.settings for method in stack))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The arm as `noisytune.methods.parse` reads it.
+
+        >>> Arm.parse("noisytune(0.15)").methods[0]["noise_lambda"]
+        0.15
+        """
+        return cls.of(*parse(text))
 
 
-PLAIN = Arm("plain")
+def methods_of(planned: Sequence[dict[str, Any]]) -> tuple[Method, ...]:
+    """The inverse of `Arm.of`: `Arm.methods` as methods."""
+    return combine(make(one["method"], {key: one[key] for key in one if key != "method"}) for one in planned)
+
+
+PLAIN = Arm.of()
 """Plain fine-tuning: the baseline."""
 
 
@@ -133,7 +144,7 @@ class Trial:
                     "train_size": len(task.train),
                     "dev_size": len(task.dev),
                 },
-                "arm": {"name": arm.name, "noise": arm.noise},
+                "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,
                 "training": training.to_dict(),
             }
@@ -156,7 +167,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """The seed of head, data order, dropout and noise."""
+        """The seed of head, data order, dropout, noise and methods."""
         return int(self.settings["seed"])
 
     @property

@@ -115,9 +115,9 @@ class Evidence:
 
 
 def _noise_lambda(record: TrialRecord) -> float | None:
-    noise = record.settings["arm"].get("noise")
-    value = noise.get("noise_lambda") if isinstance(noise, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    """The strength of an arm that is NoisyTune and nothing else."""
+    methods = record.settings["arm"]["methods"]
+    return float(methods[0]["noise_lambda"]) if [one["method"] for one in methods] == ["noisytune"] else None
 
 
 def _labels(arms: Iterable[str], lambdas: dict[str, float | None]) -> dict[str, str]:

@@ -63,8 +63,13 @@ def merged(records: Iterable[Mapping[str, Any]]) -> Facts:
     return facts
 
 
+def _asked(methods: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = {one["method"]: {key: one[key] for key in one if key != "method"} for one in methods}
+    return {name: own or "no settings" for name, own in settings.items()} or {"methods": "none"}
+
+
 def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
-    """Headed lists: the model, each task, what all trials share, each arm's noise, versions and machine."""
+    """Headed lists: the model, each task, what all trials share, each arm's methods, versions and machine."""
     study, records = evidence.study, list(evidence.trials.values())
     sections: list[tuple[str, Facts]] = [("Model", merged([study.model]))]
     for task in study.tasks:
@@ -75,8 +80,8 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
     sections.append(("Every trial", merged([study.training, {"seeds": study.seeds, "margin in points": study.margin}])))
     for arm in study.arms:
         mine = [r for r in records if r.arm == arm]
-        asked = [r.settings["arm"].get("noise") or {"noise": "none"} for r in mine]
-        done = [{k: v for k, v in r.noise.items() if k != "config"} for r in mine]
+        asked = [_asked(r.settings["arm"]["methods"]) for r in mine]
+        done = [{m: {k: v for k, v in told.items() if k != "config"} for m, told in r.applied.items()} for r in mine]
         if mine:
             facts = dict(merged(asked)) | {f"applied · {term}": value for term, value in merged(done)}
             sections.append((f"Arm {arm}", list(facts.items())))

@@ -11,6 +11,7 @@ import numpy as np
 
 from noisytune.records import TrialRecord
 from noisytune.report import svg
+from noisytune.report.combinations import Combination
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.paired import Floats, Running, Verdict
 from noisytune.report.summary import SummaryRow
@@ -203,6 +204,41 @@ def loss_curves(records: Sequence[TrialRecord], arms: Sequence[str], *, key: str
         figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
         said = "mean loss at the end: " + "; ".join(ends)
         return svg.inline(figure, key=key, title="Training loss by step", description=said)
+
+
+def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
+    """Mean scores of each arm of one task, hollow without NoisyTune and filled with it, and the gain's interval."""
+    reaches = []
+    for c in combinations:
+        start, fixed = float(np.mean(c.before)), c.summary.fixed
+        ends = [start + gain for gain in (fixed.low, fixed.high) if math.isfinite(gain)]
+        reaches += [start, float(np.mean(c.after)), *ends]
+    left, right = min(reaches), max(reaches)
+    room = max(right - left, 1.0)
+    with svg.drawing(80 + 62 * len(combinations)) as (figure, axes):
+        for y, c in enumerate(combinations):
+            means = float(np.mean(c.before)), float(np.mean(c.after))
+            colour = svg.GOOD if means[1] > means[0] else svg.BAD if means[1] < means[0] else svg.MUTED
+            low, high = c.summary.fixed.low, c.summary.fixed.high
+            whisker = max(means[0] + low, left - room), min(means[0] + high, right + room)
+            axes.plot(whisker, [y, y], color=colour, linewidth=1.4, zorder=2)
+            axes.plot(means, [y, y], color=colour, linewidth=4, zorder=3)
+            axes.plot(means[:1], [y], "o", markersize=9, markerfacecolor=svg.PAPER, color=colour, zorder=4)
+            axes.plot(means[1:], [y], "o", markersize=9, color=colour, zorder=5)
+            words = f"{number(c.summary.mean, True)}  [{number(low)}, {number(high)}]"
+            for x, text, side, ink in (
+                (0, svg.shortened(c.without, 22), "left", svg.INK),
+                (1, words, "right", svg.MUTED),
+            ):
+                axes.annotate(text, (x, y - 0.2), xycoords=("axes fraction", "data"), va="bottom", ha=side, color=ink)
+        axes.set_ylim(len(combinations) - 0.5, -0.6)
+        axes.set_xlim(left - 0.06 * room, right + 0.06 * room)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(f"{svg.shortened(combinations[0].task['metric_label'])}, points")
+        told = [(c.without, number(float(np.mean(c.before))), number(float(np.mean(c.after)))) for c in combinations]
+        said = "; ".join(f"{arm}: {before} without, {after} with NoisyTune" for arm, before, after in told)
+        return svg.inline(figure, key=key, title="Each method without and with NoisyTune", description=said)
 
 
 def lambda_curve(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:

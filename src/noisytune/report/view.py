@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noisytune.report import figures, items
+from noisytune.report.combinations import combinations
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.facts import what_was_run
 from noisytune.report.paired import running
@@ -138,10 +139,17 @@ def _slope_card(evidence: Evidence, comparison: Comparison, place: int) -> Card:
     return Card(title, caption, figures.slope(comparison, key=f"slope-{place}"))
 
 
+COMBINED = (
+    "Mean score of each method without NoisyTune (hollow) and with it (filled), over the seeds of which both are done. "
+    "Line, and brackets: the fixed-n 95 % interval of the gain, of each line alone."
+)
+
+
 def _cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryRow]) -> list[Card]:
     """Every figure, in the page's order."""
     study, cards, lambdas = evidence.study, [], {c.noise_lambda for c in evidence.comparisons} - {None}
     known, told = [row for row in rows if row.n], [row for row in primary if row.n]
+    combined = combinations(evidence)
 
     def named(task: dict[str, Any]) -> str:
         return f": {task['name']}" if len(study.tasks) > 1 else ""
@@ -154,6 +162,10 @@ def _cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryRow]
             caption = "Lines as above. Picking the highest point afterwards makes it look better than it is."
             svg = figures.lambda_curve(evidence, mine, key=f"lambda-{i}")
             cards.append(Card("How much noise" + named(task), caption, svg))
+        both = [c for c in combined if c.task == task]
+        if both:
+            svg = figures.with_and_without(both, key=f"combined-{i}")
+            cards.append(Card("Alone and with NoisyTune" + named(task), COMBINED, svg))
     cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told)]
     cards += [_slope_card(evidence, c, i) for i, c in enumerate(evidence.comparisons) if c.pairs]
     for i, task in enumerate(study.tasks):

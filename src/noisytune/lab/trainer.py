@@ -1,0 +1,57 @@
+"""The transformers Trainer with a stack of methods at work in it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from noisytune.methods import Groups, Inputs, Stack
+
+
+class StackTrainer(Trainer):
+    """A Trainer that calls the hooks of a stack which has begun. Without methods it does what a Trainer does.
+
+    Args:
+        stack: the methods of the arm; its run holds the same model.
+        *args: as for ``Trainer``.
+        **settings: as for ``Trainer``.
+    """
+
+    def __init__(self, stack: Stack, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._stack = stack
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The stack's optimizer, for the parameter groups that the Trainer makes."""
+        if self.optimizer is None:
+            plain = super().create_optimizer(model)
+            shared = ("params", "lr", "weight_decay")
+            groups: Groups = [{key: group[key] for key in shared} for group in plain.param_groups]
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = self._stack.optimizer(groups, lambda groups: kind(groups, **options))
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The stack's loss while training."""
+        plain = super().compute_loss
+        if return_outputs or not model.training or not self._stack.changes_loss:
+            return plain(model, inputs, return_outputs, num_items_in_batch)
+
+        def compute(inputs: Inputs) -> Any:
+            loss, outputs = plain(model, dict(inputs), True, num_items_in_batch)
+            return SimpleNamespace(loss=loss, logits=outputs.logits)
+
+        return self._stack.loss(inputs, compute)
+
+    def training_step(self, *args: Any, **settings: Any) -> torch.Tensor:
+        """A step of the Trainer; the stack sees the gradients once they are accumulated."""
+        self._stack.run.step = self.state.global_step
+        loss = super().training_step(*args, **settings)
+        if self.accelerator.sync_gradients:
+            self._stack.gradient_()
+        return loss

@@ -1,0 +1,132 @@
+"""What a fine-tuning method is: typed settings, and hooks that a training loop calls in a fixed order.
+
+::
+
+    check         raise what would go wrong on this model                  before any run
+    initialise_   change the weights, before anything else holds them      by stage: re-initialise, then perturb
+                  (anchors, copies of the pretrained weights, are taken before and after the noise)
+    attach_       forward hooks and parametrisations
+    optimizer     wrap or replace the optimizer that the loop would build
+    loss          wrap the loss that the loop would compute                every forward pass
+    gradient_     change the gradients, before they are clipped            every optimizer step
+    detach_       undo attach_, in the reverse order
+
+A method overrides what it needs. Its equations live in plain functions beside it, for use in anybody's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from noisytune.methods._settings import check
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+Inputs = Mapping[str, Any]
+"""A batch as the model takes it, labels included."""
+Groups = list[dict[str, Any]]
+"""Parameter groups as ``torch.optim`` takes them; each has its ``params``, ``lr`` and ``weight_decay``."""
+
+
+class Stage(IntEnum):
+    """When a method first touches the weights. Methods are written and applied in this order."""
+
+    REINITIALISE = 0
+    PERTURB = 1
+    TRAIN = 2
+
+
+@dataclass
+class Run:
+    """What the hooks of one training run know and share."""
+
+    model: nn.Module
+    seed: int = 0
+    """The trial's seed, 0 <= seed < 2**64."""
+    regression: bool = False
+    """Whether the model predicts a value, not a class."""
+    batches: Callable[[], Iterable[Inputs]] | None = None
+    """Gives training batches, labels included, on the model's device, in a fixed order; for methods that look at the
+    data before they train."""
+    step: int = 0
+    """Optimizer steps finished."""
+    anchors: dict[str, Mapping[Tensor, Tensor]] = field(default_factory=dict)
+    """"clean" and "noised": pretrained parameter -> its value then; those that some method asked for."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What a method needs from one hook to the next, under the method's name. Rebuilt on resume, never saved."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A fine-tuning method. Subclasses are frozen dataclasses whose fields come from `noisytune.methods._settings`.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    name: ClassVar[str]
+    """As in `noisytune.methods.METHODS`."""
+    summary: ClassVar[str]
+    """What it is, one line for a table."""
+    cost: ClassVar[str]
+    """Extra time and memory, a few words."""
+    source: ClassVar[str]
+    """Authors and year, venue."""
+    neutral: ClassVar[Mapping[str, Any] | None] = None
+    """Settings under which training is bit for bit the plain one; None: there are none."""
+    stage: ClassVar[Stage] = Stage.TRAIN
+    excludes: ClassVar[Mapping[str, str]] = {}
+    """Methods that it cannot be combined with, each with the reason. One side says so."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting as a plain JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @property
+    def label(self) -> str:
+        """For people, and accepted by `parse`: the name, and in parentheses the settings that are not the defaults."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        parts = [
+            f"{name}={'|'.join(v) if isinstance(v, tuple) else str(v).removesuffix('.0')}" for name, v in own.items()
+        ]
+        return f"{self.name}({', '.join(parts)})" if parts else self.name
+
+    def check(self, run: Run) -> None:
+        """Raise what would go wrong on this model, before any trial is run. Leaves the weights as they are.
+
+        Raises:
+            NoisyTuneError: the method cannot work on the model.
+        """
+
+    def initialise_(self, run: Run) -> dict[str, Any]:
+        """Change weights in place. Returns facts for the trial's record."""
+        return {}
+
+    def attach_(self, run: Run) -> dict[str, Any]:
+        """Prepare the model for training, with `Run.anchors` in place. Returns facts for the trial's record."""
+        return {}
+
+    def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
+        """The optimizer. ``build`` makes the one that would be used without this method."""
+        return build(groups)
+
+    def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
+        """The loss of a batch, a scalar. ``compute`` runs the model: its result has ``loss`` and ``logits``."""
+        result: Tensor = compute(inputs).loss
+        return result
+
+    def gradient_(self, run: Run) -> None:
+        """Change the accumulated gradients in place: the same on every rank, before clipping."""
+
+    def detach_(self, run: Run) -> None:
+        """Undo `attach_`: the model trains, evaluates and saves as a plain one afterwards."""

@@ -1,0 +1,86 @@
+"""Several methods at work on one training run, each hook called in the documented order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from noisytune.methods._anchors import snapshot
+from noisytune.methods._base import Groups, Inputs, Method, Run, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+
+class Stack:
+    """The methods of one arm on one run.
+
+    Args:
+        methods: as `noisytune.methods.parse` orders them.
+        run: the model, and what the methods share.
+
+    Example:
+        >>> import torch
+        >>> from noisytune.methods import Run, Stack, parse
+        >>> run = Run(torch.nn.Linear(4, 2), seed=1)
+        >>> stack = Stack(parse("noisytune(0.15)"), run)
+        >>> facts = stack.begin_()
+        >>> list(facts)
+        ['noisytune']
+    """
+
+    def __init__(self, methods: Sequence[Method], run: Run) -> None:
+        self.methods, self.run = tuple(methods), run
+
+    def begin_(self) -> dict[str, dict[str, Any]]:
+        """Initialise, take the anchors, attach. Call it before a checkpoint is restored and the optimizer built.
+
+        Returns:
+            the facts of each method that has some, by its name.
+        """
+        facts: dict[str, dict[str, Any]] = {method.name: {} for method in self.methods}
+        wanted = {getattr(method, "anchor", None) for method in self.methods}
+        for method in self.methods:
+            if method.stage is Stage.REINITIALISE:
+                facts[method.name] |= method.initialise_(self.run)
+        if "clean" in wanted:
+            self.run.anchors["clean"] = snapshot(self.run.model)
+        for method in self.methods:
+            if method.stage is not Stage.REINITIALISE:
+                facts[method.name] |= method.initialise_(self.run)
+        if "noised" in wanted:
+            self.run.anchors["noised"] = snapshot(self.run.model)
+        for method in self.methods:
+            facts[method.name] |= method.attach_(self.run)
+        return {name: told for name, told in facts.items() if told}
+
+    def optimizer(self, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
+        """The optimizer of the arm. ``build`` makes the plain one."""
+        for method in reversed(self.methods):
+            build = partial(method.optimizer, self.run, build=build)
+        return build(groups)
+
+    @property
+    def changes_loss(self) -> bool:
+        """Whether a method has a loss of its own."""
+        return any(type(method).loss is not Method.loss for method in self.methods)
+
+    def loss(self, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
+        """The loss of a batch. ``compute`` runs the model on inputs and returns its outputs with ``loss``."""
+        for method in self.methods:
+            if type(method).loss is not Method.loss:
+                return method.loss(self.run, inputs, compute)
+        loss: Tensor = compute(inputs).loss
+        return loss
+
+    def gradient_(self) -> None:
+        """Once for each optimizer step, when the gradients are accumulated and not yet clipped."""
+        for method in self.methods:
+            method.gradient_(self.run)
+
+    def end_(self) -> None:
+        """Detach, in the reverse order."""
+        for method in reversed(self.methods):
+            method.detach_(self.run)

@@ -1,0 +1,82 @@
+"""L2-SP: weight decay towards the pretrained weights instead of towards zero.
+
+Li et al. 2018, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", equation (2), decoupled
+from the gradient as in AdamW. After each optimizer step, with the learning rate of that step:
+
+    theta -= lr * strength * (theta - theta*)     pretrained parameters
+    theta -= lr * strength * theta                the new head
+
+Both replace the loop's own weight decay. Biases and layer norms are pulled as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from noisytune.methods._base import Groups, Method, Run
+from noisytune.methods._settings import choice, number
+
+
+def attach_(optimizer: Optimizer, anchors: Mapping[Tensor, Tensor], strength: float) -> RemovableHandle:
+    """Pull after every step of an optimizer.
+
+    Args:
+        optimizer: any; its own weight decay should be 0.
+        anchors: parameter -> its pretrained value, same shape. Parameters without one are pulled towards 0.
+        strength: >= 0; times the learning rate of the parameter's group.
+
+    Returns:
+        a handle whose ``remove()`` ends it.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> handle = attach_(optimizer, {p: p.detach().clone() for p in layer.parameters()}, strength=0.01)
+    """
+
+    anchors = {parameter: anchor.to(parameter.device) for parameter, anchor in anchors.items()}
+
+    @torch.no_grad()
+    def pull(optimizer: Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            share = float(group["lr"]) * strength
+            moved = [p for p in group["params"] if p.grad is not None]
+            anchored = [p for p in moved if p in anchors]
+            free = [p for p in moved if p not in anchors]
+            if anchored:
+                torch._foreach_lerp_(anchored, [anchors[p] for p in anchored], share)
+            if free:
+                torch._foreach_mul_(free, 1 - share)
+
+    return optimizer.register_step_post_hook(pull)
+
+
+@dataclass(frozen=True)
+class L2SP(Method):
+    """L2-SP as an arm."""
+
+    name: ClassVar = "l2sp"
+    summary: ClassVar = "Weight decay towards the pretrained weights; the head decays to zero"
+    cost: ClassVar = "a copy of the weights; a few percent of a step"
+    source: ClassVar = "Li et al. 2018, ICML"
+    excludes: ClassVar = {"recadam": "both pull towards the pretrained weights; take one of them"}
+
+    strength: float = number(0.01, "weight of the pull, times the learning rate", ">= 0", lambda s: s >= 0)
+    anchor: str = choice("noised", "pull towards the weights before or after NoisyTune", "noised", "clean")
+
+    def attach_(self, run: Run) -> dict[str, Any]:
+        """Nothing but the record of what is pulled."""
+        return {"anchor": self.anchor, "anchored": len(run.anchors[self.anchor])}
+
+    def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
+        """The loop's optimizer without weight decay, and the pull after each of its steps."""
+        optimizer = build([group | {"weight_decay": 0.0} for group in groups])
+        attach_(optimizer, run.anchors[self.anchor], self.strength)
+        return optimizer

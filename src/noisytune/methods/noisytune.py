@@ -1,0 +1,71 @@
+"""NoisyTune: uniform noise on the pretrained weights, once, before fine-tuning.
+
+Equation (1): W~ = W + U(-lambda/2, lambda/2) * std(W), for each parameter tensor. The noise of a run is that of its
+seed. Outside the lab: `noisytune.torch.perturb_`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import ConfigError
+from noisytune.methods._base import Method, Run, Stage
+from noisytune.methods._settings import choice, number, words
+
+
+@dataclass(frozen=True)
+class NoisyTune(Method):
+    """Noise before fine-tuning; section 3.3's five types are ``noise_lambda=0`` and distribution x scale.
+
+    >>> NoisyTune(0.1, distribution="gaussian").label
+    'noisytune(0.1, distribution=gaussian)'
+    """
+
+    name: ClassVar = "noisytune"
+    summary: ClassVar = "Uniform noise on the pretrained weights, times each matrix's standard deviation, once"
+    cost: ClassVar = "a second or less, once"
+    source: ClassVar = "Wu et al. 2022, ACL"
+    neutral: ClassVar = {"noise_lambda": 0.0}
+    stage: ClassVar = Stage.PERTURB
+
+    noise_lambda: float = number(
+        NoisyTuneConfig.noise_lambda, "width of the noise, in standard deviations", ">= 0", lambda x: x >= 0
+    )
+    distribution: str = choice("uniform", "of the same variance", "uniform", "gaussian")
+    scale: str = choice("matrix", "each matrix's own standard deviation, or one pooled over all", "matrix", "global")
+    scope: str = choice("pretrained", "leave a new head alone, or perturb it too", "pretrained", "all")
+    include: tuple[str, ...] = words("globs of tensors to perturb; none means all")
+    exclude: tuple[str, ...] = words("globs of tensors to leave alone")
+
+    @property
+    def label(self) -> str:
+        """Always with its strength, which people compare."""
+        parts = [repr(self.noise_lambda).removesuffix(".0")]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                parts.append(f"{field.name}={value if isinstance(value, str) else '|'.join(value)}")
+        return f"{self.name}({', '.join(parts)})"
+
+    def check(self, run: Run) -> None:
+        """Every glob must match, and some tensor be left to perturb."""
+        from noisytune.torch import perturb_
+
+        # Which tensors take noise depends on neither the distribution nor the scale.
+        chosen = perturb_(run.model, self._config(run).replace(noise_lambda=0.0)).entries
+        if all(entry.left_alone != "lambda is 0" for entry in chosen):
+            raise ConfigError(
+                f"include {list(self.include)}, exclude {list(self.exclude)}, scope {self.scope!r}: "
+                "no tensor is left to perturb"
+            )
+
+    def initialise_(self, run: Run) -> dict[str, Any]:
+        """Add the noise."""
+        from noisytune.torch import perturb_
+
+        return perturb_(run.model, self._config(run)).summary()
+
+    def _config(self, run: Run) -> NoisyTuneConfig:
+        return NoisyTuneConfig.from_dict(self.settings | {"seed": run.seed})

@@ -1,0 +1,66 @@
+"""R-Drop: two passes with different dropout must agree.
+
+Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks", equations (1) to (3). With the predictions p and q
+of two forward passes of the same batch:
+
+    loss = (CE(p) + CE(q)) / 2 + alpha * (KL(p, q) + KL(q, p)) / 2
+
+The task's part is averaged over the passes, where the paper adds them: so it keeps the size that the learning rate and
+the clipping are chosen for. Regression: KL(p, q) = KL(q, p) = (p - q)^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from noisytune.methods._base import Inputs, Method, Run
+from noisytune.methods._divergence import symmetric_divergence
+from noisytune.methods._settings import number
+
+
+def rdrop_loss(
+    inputs: Inputs, compute: Callable[[Inputs], Any], alpha: float = 1.0, *, regression: bool = False
+) -> Tensor:
+    """The loss of a batch by two forward passes.
+
+    Args:
+        inputs: a batch, labels included.
+        compute: runs the model in training mode; its result has ``loss`` and ``logits`` (examples, classes).
+        alpha: weight of the divergence, >= 0; the authors use 1 to 5. 0 is one plain pass.
+        regression: the model predicts a value.
+
+    Source: Liang et al. 2021, NeurIPS, equation (3).
+    """
+    first = compute(inputs)
+    if alpha == 0:
+        plain: Tensor = first.loss
+        return plain
+    second = compute(inputs)
+    apart = symmetric_divergence(first.logits, second.logits, regression=regression) / 2
+    loss: Tensor = (first.loss + second.loss) / 2 + alpha * apart
+    return loss
+
+
+@dataclass(frozen=True)
+class RDrop(Method):
+    """R-Drop as an arm."""
+
+    name: ClassVar = "rdrop"
+    summary: ClassVar = "Two forward passes with different dropout must agree"
+    cost: ClassVar = "twice the time and activations"
+    source: ClassVar = "Liang et al. 2021, NeurIPS"
+    neutral: ClassVar = {"alpha": 0.0}
+    excludes: ClassVar = {
+        "r3f": "both replace the loss by that of two passes; take one of them",
+        "hype": "it turns dropout off, by which the two passes of rdrop differ",
+    }
+
+    alpha: float = number(1.0, "weight of the agreement; the authors use 1 to 5", ">= 0", lambda a: a >= 0)
+
+    def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
+        """See `rdrop_loss`."""
+        return rdrop_loss(inputs, compute, self.alpha, regression=run.regression)

@@ -1,0 +1,87 @@
+"""Re-initialisation of the top layers: they are the most specific to pretraining, and are learnt anew.
+
+Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 4: the pooler and the last N blocks are drawn again
+as before pretraining: weights from N(0, initializer_range), biases 0, layer norms (1, 0). The rest stays.
+
+What was drawn no longer counts as pretrained: NoisyTune leaves it alone, and nothing is pulled towards it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from noisytune.errors import ConfigError
+from noisytune.methods._base import Method, Run, Stage
+from noisytune.methods._blocks import base_of, blocks
+from noisytune.methods._settings import whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
+    """Draw the pooler and the top blocks again, in place. The global random state stays as it is.
+
+    Args:
+        model: a Hugging Face model.
+        layers: number of blocks from the top, 0 <= layers <= number of blocks. 0 does nothing at all.
+        seed: of the draw, 0 <= seed < 2**64.
+
+    Returns:
+        the names of the parameters that were drawn.
+
+    Raises:
+        ConfigError: there are fewer blocks, or the model has no way to initialise its parts.
+
+    Source: Zhang et al. 2021, ICLR, section 4.
+    """
+    import torch
+
+    if layers == 0:
+        return []
+    every, base = blocks(model), base_of(model)
+    if layers > len(every):
+        raise ConfigError(f"reinit: layers is {layers}, but the model has {len(every)} blocks")
+    initialise: Any = getattr(model, "_init_weights", None)
+    if initialise is None:
+        raise ConfigError(f"reinit: {type(model).__name__} does not say how its weights are initialised")
+    chosen = every[len(every) - layers :]
+    chosen += [part for name, part in base.named_children() if "pooler" in name]
+    drawn = {id(parameter) for part in chosen for parameter in part.parameters()}
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        for part in chosen:
+            for parameter in part.parameters():
+                # transformers' initialisers leave alone what carries the mark of a loaded parameter.
+                parameter.__dict__.pop("_is_hf_initialized", None)
+            for module in part.modules():
+                initialise(module)
+            for parameter in part.parameters():
+                # ... and may set it again.
+                parameter.__dict__.pop("_is_hf_initialized", None)
+    return [name for name, parameter in model.named_parameters() if id(parameter) in drawn]
+
+
+@dataclass(frozen=True)
+class Reinit(Method):
+    """Re-initialised top layers as an arm."""
+
+    name: ClassVar = "reinit"
+    summary: ClassVar = "Re-initialise the pooler and the top layers"
+    cost: ClassVar = "none"
+    source: ClassVar = "Zhang et al. 2021, ICLR"
+    neutral: ClassVar = {"layers": 0}
+    stage: ClassVar = Stage.REINITIALISE
+
+    layers: int = whole(1, "blocks from the top; the authors try 1 to 6", "whole, >= 0", lambda n: n >= 0)
+
+    def check(self, run: Run) -> None:
+        """The model must have that many blocks."""
+        if self.layers > len(blocks(run.model)):
+            raise ConfigError(f"reinit: layers is {self.layers}, but the model has {len(blocks(run.model))} blocks")
+
+    def initialise_(self, run: Run) -> dict[str, Any]:
+        """Draw them."""
+        return {"reinitialised": len(reinit_(run.model, self.layers, run.seed))}
