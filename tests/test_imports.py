@@ -25,6 +25,7 @@ MAY_LOAD = {
     "noisytune.lab.store": [],
     "noisytune.lab.tasks": [],
     "noisytune.lab.study": [],
+    "noisytune.lab.study_file": [],
     "noisytune.methods": [],
     "noisytune.methods.noisytune": [],
 }

@@ -143,7 +143,7 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
     from noisytune.report import notes, summary_rows, verdict_sentence
 
     several = len(study.tasks) > 1
-    headings = ["task", "arm", "pairs", study.arms[0], "noised", "difference", "95 % anytime", "W/T/L"]
+    headings = ["task", "arm", "pairs", study.arms[0], "this arm", "difference", "95 % anytime", "W/T/L"]
     rows = [_cells(row) for row in summary_rows(study, records)]
     out.print()
     if out.width >= WIDE:

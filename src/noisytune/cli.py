@@ -33,11 +33,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-LEARNING_RATE = 2e-5
-"""For models of the usual sizes; inside the paper's search range."""
-LEARNING_RATE_OF_DEFAULT_MODEL = 2e-4
-"""Its 6 layers of width 384 need more: at 5e-5 it hardly learns in 3 epochs of 265 examples."""
-
 
 class Tracker(StrEnum):
     """Trackers that transformers can log to."""
@@ -47,6 +42,9 @@ class Tracker(StrEnum):
     wandb = "wandb"
     trackio = "trackio"
 
+
+_LAB = ("transformers", "scipy", "matplotlib", "jinja2")
+"""What a study needs besides torch."""
 
 _WHAT, _NOISE, _TRAINING, _FILE, _RUN = "What to compare", "Noise", "Training", "Your own file", "Run"
 
@@ -133,18 +131,17 @@ def compare(
         from noisytune._display import StudyDisplay
         from noisytune.errors import require
         from noisytune.lab.engines import LocalEngine
-        from noisytune.lab.model import Model
+        from noisytune.lab.model import Model, usual_learning_rate
         from noisytune.lab.store import Store
         from noisytune.lab.study import Study, run_study
         from noisytune.lab.tasks import TaskOptions, load_task
         from noisytune.lab.trial import TrainingSettings
 
-        for library in ("transformers", "scipy", "matplotlib", "jinja2"):
+        for library in _LAB:
             require(library, extra="lab", needed_for="noisytune compare")
-        usual_rate = LEARNING_RATE_OF_DEFAULT_MODEL if model is None else LEARNING_RATE
         training = TrainingSettings(
             epochs=epochs,
-            learning_rate=usual_rate if learning_rate is None else learning_rate,
+            learning_rate=usual_learning_rate(model) if learning_rate is None else learning_rate,
             batch_size=batch_size,
             max_length=max_length,
             warmup=warmup,
@@ -178,6 +175,38 @@ def compare(
             with StudyDisplay(store.folder, _console()) as display:
                 until = partial(_decided, [arm.name for arm in arms]) if until_decided else None
                 record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
+        _render(store.folder, record)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/compare.md.")],
+    out: Annotated[Path | None, option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
+    workers: Annotated[
+        int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
+    ] = None,
+    report_to: Annotated[
+        Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run the study that a file describes: any model, tasks, arms and seeds. Goes on after an interruption."""
+    with _one_line_errors(debug):
+        from noisytune._display import StudyDisplay
+        from noisytune.errors import require
+        from noisytune.lab.engines import LocalEngine
+        from noisytune.lab.store import Store
+        from noisytune.lab.study import run_study
+        from noisytune.lab.study_file import read_study
+
+        for library in (*_LAB, "yaml"):
+            require(library, extra="lab", needed_for="noisytune run")
+        with LocalEngine(workers) as engine:
+            engine.start(at_most=1)  # imports while the data is loaded
+            planned = read_study(study)
+            store = Store(out or Path("runs") / planned.name)
+            with StudyDisplay(store.folder, _console()) as display:
+                record = run_study(planned, store, engine, display.on_event, None, report_to and report_to.value)
         _render(store.folder, record)
 
 

@@ -26,7 +26,7 @@ from noisytune.lab.trackers import Tracker
 from noisytune.lab.training import run_trial
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
 from noisytune.lab.units import Units
-from noisytune.methods import Stack, make
+from noisytune.methods import METHODS, Stack, make
 from noisytune.records import TrialRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -407,3 +407,19 @@ def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
         Tracker("wandb", tmp_path)
     with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
         Tracker("paper", tmp_path)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_is_an_arm(tiny_study: Study, tiny_tokens: Tokens, name: str) -> None:
+    """The Trainer calls the hooks: repeatable, other than the plain run, and equal to it at the neutral setting."""
+    told = {"recadam": {"gamma": 100, "t0": 2}, "neftune": {"alpha": 50}, "r3f": {"eps": 0.1}, "hype": {"sigma": 0.1}}
+    arm = Arm.of(make(name, told.get(name, {})))
+    plain, one, again = (
+        run_trial(a_trial(tiny_study, each), tiny_study.model.path, tiny_tokens) for each in (PLAIN, arm, arm)
+    )
+    assert outcome(one) == outcome(again)
+    assert one.loss_curve != plain.loss_curve
+    neutral = METHODS[name].neutral
+    if neutral is not None:
+        still = run_trial(a_trial(tiny_study, Arm.of(make(name, neutral))), tiny_study.model.path, tiny_tokens)
+        assert outcome(still) == outcome(plain)

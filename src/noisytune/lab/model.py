@@ -50,6 +50,14 @@ class Model:
         return cls(name, path, model_digest(path))
 
 
+def usual_learning_rate(directory_or_hub_id: str | None) -> float:
+    """What to try first: 2e-5, inside the paper's search range; 2e-4 for the default model (None).
+
+    The default model's 6 layers of width 384 need more: at 5e-5 it hardly learns in 3 epochs of 265 examples.
+    """
+    return 2e-4 if directory_or_hub_id is None else 2e-5
+
+
 def default_model() -> Path:
     """The directory of all-MiniLM-L6-v2: a BERT encoder of 22M parameters that comes as a Python package.
 

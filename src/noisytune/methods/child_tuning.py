@@ -4,12 +4,12 @@ Xu et al. 2021, "Raise a Child in Large Language Model: Towards Effective and Ge
 gradient g of each pretrained parameter is masked before it is clipped:
 
     F (task-free):    g * M / p,  M ~ Bernoulli(p) anew at every step
-    D (task-driven):  g * M,      M fixed: the share p of all weights with the largest Fisher information
+    D (task-driven):  g * M,      M fixed: the share p of the blocks' weights with the largest Fisher information
 
 The Fisher information is the mean of squared gradients over training batches, with dropout off, before training.
 
-The head learns as a whole. The authors' code masks it under F as well, and under D it masks the layers, but not the
-embeddings.
+The head learns as a whole; under D embeddings and pooler do as well, as in the authors' code. (Under F that code masks
+the head too.)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from noisytune.errors import ConfigError
 from noisytune.methods._anchors import pretrained
 from noisytune.methods._base import Inputs, Method, Run
+from noisytune.methods._blocks import blocks
 from noisytune.methods._settings import choice, number, whole
 
 
@@ -126,13 +127,18 @@ class ChildTuning(Method):
     p: float = number(0.3, "share that learns; D: 0.1 to 0.3, F: 0.2 to 0.4", "0 < p <= 1", lambda p: 0 < p <= 1)
     fisher_batches: int = whole(0, "batches for D's Fisher information; 0: all", "whole, >= 0", lambda n: n >= 0)
 
+    def check(self, run: Run) -> None:
+        """D needs blocks."""
+        if self.mode == "D":
+            blocks(run.model)
+
     def attach_(self, run: Run) -> dict[str, Any]:
         """Choose the child network of D."""
         named = pretrained(run.model)
         run.kept[self.name] = named, None
-        if self.p == 1:
-            return {}
-        if self.mode == "D":
+        if self.mode == "D" and self.p < 1:
+            inside = {id(parameter) for block in blocks(run.model) for parameter in block.parameters()}
+            named = {name: parameter for name, parameter in named.items() if id(parameter) in inside}
             if run.batches is None:
                 raise ConfigError("child_tuning: mode D looks at the training data; give Run(batches=...)")
             batches = islice(run.batches(), self.fisher_batches or None)
