@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,8 @@ from noisytune.lab.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 from noisytune.lab.tokens import Tokens, tokenise
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras itself would look for TensorFlow
 
 settings.register_profile("no deadline", deadline=None)  # a slow machine is no failure
 settings.load_profile("no deadline")

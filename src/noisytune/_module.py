@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from noisytune import names, perturbation
-from noisytune._tensors import TensorTarget, identity
+from noisytune._tensors import TensorTarget, identity, looks_quantised
 from noisytune._tensors import refuse_unsupported as refuse_tensors
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
@@ -141,7 +141,9 @@ def _not_pretrained(module: nn.Module, config: NoisyTuneConfig, notices: list[st
     for path, model in models.items():
         named = dict(model.named_parameters())
         inside |= {id(parameter) for parameter in named.values()}
-        unmarked = {name: p for name, p in named.items() if not getattr(p, "_is_hf_initialized", False)}
+        # copies lose the mark: PEFT's modules_to_save goes by the original
+        marked = {names.without_wrappers(name) for name, p in named.items() if getattr(p, "_is_hf_initialized", False)}
+        unmarked = {name: p for name, p in named.items() if names.without_wrappers(name) not in marked}
         what = f"{path or 'the model'}: " if len(models) > 1 else ""
         if len(unmarked) == len(named):
             notices.append(f"{what}no parameter is marked as loaded from a checkpoint: all count as pretrained{_LOST}")
@@ -162,7 +164,7 @@ def _why_left_alone(target: TensorTarget, config: NoisyTuneConfig, fresh: dict[i
     every_name = (target.name, *target.own_names)
     if reason := perturbation.why_left_alone(every_name, config):
         return reason
-    if id(tensor) in fresh:
+    if id(tensor) in fresh and not looks_quantised(tensor):
         return fresh[id(tensor)]
     if not tensor.is_floating_point() and tensor.dtype not in (torch.int8, torch.uint8):
         return f"not floating point: {target.dtype}"
@@ -194,4 +196,29 @@ def refuse_unsupported(module: nn.Module, targets: list[TensorTarget]) -> None:
             raise UnsupportedTensorError(
                 f"{name or 'the model'} ({type(part).__name__}) is quantised: perturb the model before quantising"
             )
+    _refuse_adapters_that_know_the_weights(module)
     refuse_tensors(targets)
+
+
+_HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+"""Values of LoRA's ``init_lora_weights`` that leave the base weights as they are."""
+
+
+def _refuse_adapters_that_know_the_weights(module: nn.Module) -> None:
+    """Adapters that were computed from the clean weights, or that changed them, when they were put on."""
+    for name, part in module.named_modules():
+        where = f"{name or 'the model'} ({type(part).__name__})"
+        if len(part.__dict__.get("_modules", {}).get("lora_magnitude_vector") or ()):
+            raise UnsupportedTensorError(
+                f"{where} has DoRA magnitudes of the clean weights: perturb before get_peft_model"
+            )
+        if getattr(part, "merged", False) is True:
+            raise UnsupportedTensorError(f"{where} has an adapter merged into its weights: unmerge it first")
+        adapters = getattr(part, "peft_config", None)
+        for adapter in adapters.values() if isinstance(adapters, dict) else ():
+            start = getattr(adapter, "init_lora_weights", None)
+            if start not in _HARMLESS_STARTS:
+                raise UnsupportedTensorError(
+                    f"{where} has an adapter with init_lora_weights={start!r}, which changes the base weights: "
+                    "perturb before get_peft_model"
+                )

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch.nn.parameter import is_lazy
 
-from noisytune import _device, _dtensor, kernels, perturbation
+from noisytune import _deepspeed, _device, _dtensor, kernels, perturbation
 from noisytune import moments as moments_module
 from noisytune._dtensor import Facts, Piece
 from noisytune.config import NoisyTuneConfig
@@ -30,7 +30,7 @@ class TensorTarget(perturbation.Target):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        return _deepspeed.shape_of(self.tensor) if _deepspeed.is_partitioned(self.tensor) else tuple(self.tensor.shape)
 
     @property
     def dtype(self) -> str:
@@ -39,7 +39,8 @@ class TensorTarget(perturbation.Target):
     @cached_property
     def piece(self) -> Piece:
         """What this process holds of the tensor."""
-        return _dtensor.piece_of(self.tensor)
+        partitioned = _deepspeed.is_partitioned(self.tensor)
+        return _deepspeed.piece_of(self.tensor) if partitioned else _dtensor.piece_of(self.tensor)
 
     @property
     def where(self) -> str:
@@ -113,8 +114,10 @@ def _problem(target: TensorTarget) -> str | None:
         return "is lazy, it has no values yet: run a forward pass first"
     if kind == "FlatParameter" or getattr(tensor, "_fsdp_flattened", False):
         return "is flattened by FSDP: perturb before wrapping the model in FSDP"
-    if hasattr(tensor, "ds_id"):
-        return "is partitioned by DeepSpeed ZeRO: perturb before deepspeed.initialize, outside zero.Init"
+    if problem := _deepspeed.problem(tensor):
+        return problem
+    if _deepspeed.is_partitioned(tensor):
+        tensor = target.piece.values
     if _dtensor.is_dtensor(tensor):
         if problem := _dtensor.problem(tensor):
             return problem

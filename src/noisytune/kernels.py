@@ -116,11 +116,13 @@ def _decode_bfloat16(source: Array, out: Array) -> None:
 
 
 @_compiled()
-def _encode_bfloat16(values: Array, out: Array) -> None:
+def _round_to_bfloat16(values: Array, out: Array) -> None:
+    """Rounds the values in place, and puts their upper halves out."""
     words = values.view(np.uint32)
     for i in range(out.size):
-        word = words[i]
-        out[i] = np.uint16((word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+        half = (words[i] + np.uint32(0x7FFF) + ((words[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        out[i] = np.uint16(half)
+        words[i] = half << np.uint32(16)
 
 
 @_compiled()
@@ -168,24 +170,6 @@ def _block_moments(values: Array) -> tuple[float, float]:
     return first + total / values.size, squares - total * (total / values.size)
 
 
-@_compiled(fastmath={"reassoc"})
-def _sum_and_squares(values: Array) -> tuple[float, float]:
-    total, squares = np.float32(0), np.float32(0)
-    for i in range(values.size):
-        total += values[i]
-        squares += values[i] * values[i]
-    return np.float64(total), np.float64(squares)
-
-
-@_compiled()
-def _apply(weights: Array, noise: Array, scale: float) -> None:
-    for i in range(weights.size):
-        old = weights[i]
-        new = old + scale * noise[i]
-        weights[i] = new
-        noise[i] = new - old
-
-
 @_compiled()
 def _perturbed(old: float, scale: float, noise: float) -> float:
     return old + scale * noise
@@ -197,10 +181,21 @@ def _difference(new: float, old: float) -> np.float32:
 
 
 @_compiled(fastmath={"reassoc"})
+def _sum_and_squares(new: Array, old: Array) -> tuple[float, float]:
+    """Of the differences. Only the sums may be reordered: the two functions above are compiled without that."""
+    total, squares = np.float32(0), np.float32(0)
+    for i in range(new.size):
+        added = _difference(new[i], old[i])
+        total += added
+        squares += added * added
+    return np.float64(total), np.float64(squares)
+
+
+@_compiled(fastmath={"reassoc"})
 def _add_uniform_block(
     weights: Array, block: np.uint64, scale: float, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
-    """A whole block in one pass. Only the sums may be reordered: the two functions above are compiled without that."""
+    """A whole block in one pass. Only the sums may be reordered, as above."""
     first = block * np.uint64(_LANE)
     total, squares = np.float32(0), np.float32(0)
     for t in range(_LANE):
@@ -222,7 +217,19 @@ def _add_uniform_block(
 
 
 @_compiled()
+def _apply(weights: Array, old: Array, noise: Array, scale: float) -> None:
+    """Leaves in ``noise`` and ``old`` two numbers whose difference is what was added."""
+    for i in range(weights.size):
+        before = weights[i]
+        after = before + scale * noise[i]
+        weights[i] = after
+        noise[i] = after - before
+        old[i] = 0
+
+
+@_compiled()
 def _apply_half(words: Array, old: Array, noise: Array, scale: float, is_bfloat16: bool) -> None:
+    """As `_apply`."""
     if is_bfloat16:
         _decode_bfloat16(words, old)
     else:
@@ -230,13 +237,10 @@ def _apply_half(words: Array, old: Array, noise: Array, scale: float, is_bfloat1
     for i in range(words.size):
         noise[i] = old[i] + scale * noise[i]
     if is_bfloat16:
-        _encode_bfloat16(noise, words)
-        _decode_bfloat16(words, noise)
+        _round_to_bfloat16(noise, words)
     else:
         _encode_float16(noise, words)
         _decode_float16(words, noise)
-    for i in range(words.size):
-        noise[i] -= old[i]
 
 
 @_compiled()
@@ -257,8 +261,8 @@ def _add(
             if weights.itemsize == 2:
                 _apply_half(piece, old[:count], values, scale, is_bfloat16)
             else:
-                _apply(piece, values, scale)
-            part, part_squares = _sum_and_squares(values)
+                _apply(piece, old[:count], values, scale)
+            part, part_squares = _sum_and_squares(values, old[:count])
         total += part
         squares += part_squares
         done += count
@@ -289,7 +293,13 @@ def moments(weights: Array, pool: Executor | None = None) -> Moments:
         return reference.merge([of_block(weights[a : min(a + reference.BLOCK, chunk.stop)]) for a in starts])
 
     def of_block(block: Array) -> Moments:
-        return Moments(block.size, *_block_moments(block if block.dtype in DTYPES[:2] else block.astype(np.float32)))
+        values = block
+        if block.dtype == np.float16:
+            values = np.empty(block.size, np.float32)
+            _decode_float16(block.view(np.uint16), values)
+        elif block.dtype not in DTYPES[:2]:
+            values = block.astype(np.float32)
+        return Moments(block.size, *_block_moments(values))
 
     return _map(pool, of_chunk, _chunks(weights.size, 0))
 

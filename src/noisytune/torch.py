@@ -1,8 +1,9 @@
 """NoisyTune on a PyTorch module, in place: ``noisytune.torch.perturb_(model, noise_lambda=0.15, seed=1)``.
 
 Call it on the pretrained weights, before anything else holds a copy of them: before the optimizer, EMA or reference
-copies, ``prepare()``, ``DistributedDataParallel`` and ``get_peft_model``; before or after ``fully_shard`` and tensor
-parallelism. Every rank of a distributed job that calls it gets the same noise.
+copies, ``prepare()``, ``deepspeed.initialize``, ``DistributedDataParallel`` and ``get_peft_model``; before or after
+``fully_shard``, ``deepspeed.zero.Init`` and tensor parallelism. Every rank of a distributed job that calls it gets the
+same noise.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("noisytune.torch needs PyTorch: run  pip install 'noisytune[torch]'") from error
 
-from noisytune import _dtensor
+from noisytune import _deepspeed, _dtensor
 from noisytune._dtensor import Facts
 from noisytune._module import config_of, find_targets, refuse_unsupported
 from noisytune._state_dict import perturb_state_dict
 from noisytune._tensors import TensorTarget
 from noisytune.perturbation import thread_pool
 
-__all__ = ["perturb_", "perturb_state_dict", "receipt"]
+__all__ = ["mark", "perturb_", "perturb_state_dict", "receipt"]
 
 _RECEIPT = "_noisytune"
 
@@ -60,7 +61,8 @@ def perturb_(
 
     Args:
         module: any ``nn.Module``; float64, float32, float16, bfloat16 or float8 parameters on any device. If they are
-            sharded (DTensor), call it on every rank that holds a part, with the root of the sharded model.
+            sharded (DTensor, DeepSpeed ZeRO-3), call it on every rank that holds a part, with the root of the sharded
+            model.
         config: the settings; or give them by name instead.
         again: perturb even though the module carries noise already. The receipt then records both.
         **settings: fields of `NoisyTuneConfig`: noise_lambda, seed, distribution, scale, scope, include, exclude.
@@ -73,7 +75,7 @@ def perturb_(
         ConfigError: a setting is out of range, or a glob matches no tensor.
         AlreadyPerturbedError: the module, a part of it, or the checkpoint that it was loaded from, carries noise.
         UnsupportedTensorError: a parameter is quantised, on the meta device, parametrised, flattened by FSDP1,
-            partitioned by DeepSpeed, or overlaps another.
+            held by a DeepSpeed engine, or overlaps another.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype. On every rank.
         NoisyTuneError: another rank failed.
 
@@ -89,7 +91,7 @@ def perturb_(
     tied tensor, and gives NaN for one-element parameters.
     """
     _dtensor.reshard(module)
-    ranks = _dtensor.ranks_of(module)
+    ranks = _deepspeed.ranks_of(module) or _dtensor.ranks_of(module)
     with thread_pool(torch.get_num_threads()) as pool:
         with _dtensor.failure_told(ranks):
             plan = _prepare(module, config, settings, again, pool)
@@ -123,6 +125,25 @@ def receipt(module: nn.Module) -> dict[str, Any] | None:
         if found:
             return dict(found)
     return None
+
+
+def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
+    """Put the receipt on a module without adding noise: for weights that get theirs elsewhere.
+
+    Such are a copy that ``load_state_dict`` fills, and the placeholders of a rank that another one broadcasts to.
+
+    Args:
+        module: `receipt` finds the settings on it, and on each of its parts, from now on.
+        config: the settings of the noise that the weights carry, or soon will.
+
+    Example:
+        >>> copy = torch.nn.Linear(8, 4)
+        >>> mark(copy, NoisyTuneConfig(seed=3))
+        >>> receipt(copy)["seed"]
+        3
+    """
+    if config.noise_lambda > 0:
+        _put_receipt(module, config, None)
 
 
 class _Receipt(dict[str, Any]):

@@ -1,0 +1,88 @@
+"""The noise that a training run started from, in the folders that it writes: noisytune.json and the model card."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from noisytune import __version__
+from noisytune.checkpoint._model_card import recipe
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import NoisyTuneError
+from noisytune.manifest import FILE_NAME, Manifest
+
+_TRAINED = "this noise was added before training: the weights here have been trained since, or belong on noised ones"
+_BEGIN, _END = "<!-- noisytune training: begin -->", "<!-- noisytune training: end -->"
+
+
+def settings_in(receipt: dict[str, Any] | None) -> NoisyTuneConfig | None:
+    """The settings that a receipt holds; None for no receipt."""
+    if not receipt:
+        return None
+    return NoisyTuneConfig.from_dict({key: value for key, value in receipt.items() if key != "earlier"})
+
+
+def noise_of(folder: str | Path) -> NoisyTuneConfig | None:
+    """The settings of the noise that a checkpoint's or an adapter's training started from; None for clean weights.
+
+    Raises:
+        NoisyTuneError: what the folder says about it cannot be read.
+    """
+    folder = Path(folder)
+    if (folder / FILE_NAME).is_file():
+        return Manifest.read(folder).config
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise NoisyTuneError(f"{path}: not JSON ({error})") from error
+    return settings_in(config.get("noisytune"))
+
+
+def write_record(folder: str | Path, manifest: Manifest) -> None:
+    """Write noisytune.json beside weights that are about to be saved; makes the folder."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    manifest.with_notices(_TRAINED).write(folder)
+
+
+def carried(config: NoisyTuneConfig) -> Manifest:
+    """A manifest of noise that was there before: it names no tensors."""
+    return Manifest(config, (), ("the weights carried this noise when they were loaded",))
+
+
+def describe(config: NoisyTuneConfig | None) -> str:
+    """For messages.
+
+    >>> describe(NoisyTuneConfig(seed=3)), describe(None)
+    ('noise of lambda 0.15, seed 3', 'no noise')
+    """
+    return f"noise of lambda {config.noise_lambda:g}, seed {config.seed}" if config else "no noise"
+
+
+def with_training_section(card: str, config: NoisyTuneConfig, adapter: bool) -> str:
+    """The card with a section at its end, in place of one that was there.
+
+    Args:
+        card: of the trained model; may be empty.
+        config: of the noise that the training started from.
+        adapter: the card is an adapter's, which belongs on noised weights.
+    """
+    rest = re.sub(rf"\n*{_BEGIN}.*?{_END}\n?", "", card, flags=re.DOTALL)
+    hint = (
+        "\n\nThe adapter belongs on weights with this noise: "
+        "`noisytune.integrations.transformers.load_adapter(base_model, folder)` adds it and loads the adapter."
+        if adapter
+        else ""
+    )
+    section = f"""{_BEGIN}
+## Fine-tuned with NoisyTune
+
+A little noise was added to the pretrained weights before fine-tuning:
+{recipe(config)}
+
+`{FILE_NAME}` says to which tensors. Written by noisytune {__version__}.{hint}
+{_END}
+"""
+    return f"{rest.rstrip()}\n\n{section}".lstrip()

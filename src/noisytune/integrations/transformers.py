@@ -1,0 +1,244 @@
+"""NoisyTune in transformers' Trainer and everything derived from it: ``trainer = attach(trainer, noise_lambda=0.15)``.
+
+The noise goes in at the start of ``train()``, before anything is restored or wrapped, at every process start: it is a
+pure function of the pretrained weights and the seed. A full checkpoint is then restored over it; an adapter's
+checkpoint needs it, since it does not hold the base model.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from noisytune import perturbation
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
+from noisytune.integrations._adapters import check_adapter, load_adapter
+from noisytune.integrations._record import carried, describe, noise_of, settings_in, with_training_section, write_record
+from noisytune.manifest import Manifest
+from noisytune.torch import mark, perturb_, receipt
+
+try:
+    from transformers import Trainer
+    from transformers.trainer_utils import get_last_checkpoint
+except ImportError as error:
+    raise MissingExtraError(
+        "noisytune.integrations.transformers needs transformers and accelerate: run  pip install 'noisytune[lab]'"
+    ) from error
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+__all__ = ["NoisyTuneMixin", "NoisyTuneTrainer", "attach", "check_adapter", "load_adapter"]
+
+logger = logging.getLogger(__name__)
+
+SomeTrainer = TypeVar("SomeTrainer", bound=Trainer)
+
+# the mixin stands before a trainer in the order of its bases; for the type checker it is one
+_Host: Any = Trainer if TYPE_CHECKING else object
+
+
+class NoisyTuneMixin(_Host):  # type: ignore[misc]
+    """Adds the noise when training starts. For classes of your own: ``class MyTrainer(NoisyTuneMixin, Trainer)``.
+
+    Args:
+        *args: for the trainer.
+        noisytune_config: the settings; `NoisyTuneConfig`'s defaults (lambda 0.15, seed 0) if not given. The seed is not
+            the trainer's: training with other seeds from the same noise, or the other way round, are both of interest.
+        **kwargs: for the trainer.
+
+    Source: Wu et al. 2022, equation (1).
+    """
+
+    noisytune_config: NoisyTuneConfig
+    """What to add."""
+    noisytune_manifest: Manifest | None = None
+    """What was done to which tensor, once training has started."""
+    _resumed_from: str | None = None
+
+    def __init__(self, *args: Any, noisytune_config: NoisyTuneConfig | None = None, **kwargs: Any) -> None:
+        self.noisytune_config = noisytune_config or NoisyTuneConfig()
+        super().__init__(*args, **kwargs)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer's own, on weights with noise. Weights that carry noise already get none.
+
+        Raises:
+            ConfigError: the checkpoint to resume from was trained on other noise, or on none.
+            UnsupportedTensorError: an optimizer or an average of the weights holds copies of the clean ones; or as
+                `noisytune.torch.perturb_`. The model is left as it was.
+        """
+        self._resumed_from = _folder(resume_from_checkpoint, self.args.output_dir)
+        if self.model_init is None:
+            self._add_noise(self.model)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As the trainer's own; the models of ``train()`` and of each trial get noise, one to evaluate does not."""
+        model: nn.Module = super().call_model_init(trial)
+        if getattr(self, "is_in_train", False):
+            self._add_noise(model)
+        return model
+
+    def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """As the trainer's own, with noisytune.json beside the weights."""
+        if self.args.should_save and (found := settings_in(receipt(self.model))):
+            manifest = self.noisytune_manifest
+            folders = {output_dir or self.args.output_dir, *([self.args.output_dir] if self.args.push_to_hub else [])}
+            for folder in folders:
+                write_record(folder, manifest if manifest and manifest.config == found else carried(found))
+        super().save_model(output_dir, *args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As the trainer's own, with a section about the noise."""
+        super().create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir) / "README.md"
+        if self.is_world_process_zero() and card.is_file() and (found := settings_in(receipt(self.model))):
+            text = with_training_section(card.read_text(encoding="utf-8"), found, hasattr(self.model, "peft_config"))
+            card.write_text(text, encoding="utf-8")
+
+    def _add_noise(self, model: nn.Module) -> None:
+        config, already = self.noisytune_config, settings_in(receipt(model))
+        _refuse_other_noise(self._resumed_from, already or (config if config.noise_lambda > 0 else None))
+        if already:
+            level = logging.INFO if already == config else logging.WARNING
+            self._say(level, f"NoisyTune: the weights carry {describe(already)} already: none was added")
+            return
+        if self.model_init is None:
+            _refuse_copies(model, self.optimizer, self, *self.callback_handler.callbacks)
+        if self._gets_weights_from_another_rank():
+            mark(model, config)
+            return
+        self.noisytune_manifest = manifest = perturb_(model, config)
+        self._say(logging.INFO, f"{manifest.headline()}{_change(manifest)}")
+        for notice in manifest.notices:
+            self._say(logging.WARNING, f"NoisyTune: {notice}")
+
+    def _gets_weights_from_another_rank(self) -> bool:
+        """FSDP's RAM-efficient loading: all ranks but the first hold placeholders until it broadcasts its weights."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        return bool(plugin and plugin.cpu_ram_efficient_loading and not self.accelerator.is_main_process)
+
+    def _say(self, level: int, message: str) -> None:
+        if self.is_world_process_zero():
+            logger.log(level, message)
+
+
+class NoisyTuneTrainer(NoisyTuneMixin, Trainer):
+    """transformers' Trainer with NoisyTune: ``NoisyTuneTrainer(model, args, noisytune_config=NoisyTuneConfig())``."""
+
+
+def attach(trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settings: Any) -> SomeTrainer:
+    """Make a trainer add noise to its model when training starts; nothing is changed before.
+
+    Args:
+        trainer: a ``transformers.Trainer``, or an instance of a class derived from it: ``Seq2SeqTrainer``, TRL's
+            ``SFTTrainer``, sentence-transformers' ``SentenceTransformerTrainer`` ... It has not trained yet.
+        config: the settings; or give them by name instead.
+        **settings: fields of `NoisyTuneConfig`: noise_lambda, seed (0 if not given; not the trainer's), distribution,
+            scale, scope, include, exclude.
+
+    Returns:
+        the same object, whose class is now derived from `NoisyTuneMixin` and from its own.
+
+    Raises:
+        ConfigError: it is no trainer, it has trained already, or it has other settings of NoisyTune already.
+    """
+    config = perturbation.settled(config, settings)
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"attach takes a transformers Trainer, got {type(trainer).__name__}")
+    if isinstance(trainer, NoisyTuneMixin):
+        if trainer.noisytune_config != config:
+            raise ConfigError(
+                f"the trainer adds {describe(trainer.noisytune_config)} already, and {describe(config)} was asked for: "
+                "set trainer.noisytune_config before training starts"
+            )
+        return trainer
+    begun = trainer.is_in_train or trainer.state.global_step > 0 or trainer.model_wrapped is not trainer.model
+    if begun and trainer.model_init is None:
+        raise ConfigError(
+            f"the trainer has trained already (step {trainer.state.global_step}): attach before train(), on the "
+            "pretrained weights"
+        )
+    host: Any = type(trainer)
+    trainer.__class__ = _with_noise(host)
+    cast(NoisyTuneMixin, trainer).noisytune_config = config
+    return trainer
+
+
+@cache
+def _with_noise(host: Any) -> Any:
+    """The class derived from `NoisyTuneMixin` and a trainer's; always the same one for the same trainer."""
+
+    def reduce(self: Any, protocol: int) -> tuple[Any, ...]:
+        """Pickle finds a class by its name, and this one has none that can be imported."""
+        found: Any = object.__reduce_ex__(self, 2)
+        return _unpickled, (host,), *found[2:]
+
+    return type(f"NoisyTune{host.__name__}", (NoisyTuneMixin, host), {"__reduce_ex__": reduce, "__module__": __name__})
+
+
+def _unpickled(host: Any) -> Any:
+    derived = _with_noise(host)
+    return derived.__new__(derived)
+
+
+def _folder(resume_from_checkpoint: str | bool | None, output_dir: str) -> str | None:
+    """The checkpoint that the trainer will resume from."""
+    if isinstance(resume_from_checkpoint, bool):
+        last: str | None = get_last_checkpoint(output_dir) if resume_from_checkpoint else None  # type: ignore[no-untyped-call]
+        return last
+    return resume_from_checkpoint
+
+
+def _refuse_other_noise(checkpoint: str | None, ours: NoisyTuneConfig | None) -> None:
+    if checkpoint is not None and (theirs := noise_of(checkpoint)) != ours:
+        raise ConfigError(
+            f"{checkpoint} was trained on weights with {describe(theirs)}, this trainer starts from {describe(ours)}: "
+            "resume with the same settings, or start anew"
+        )
+
+
+def _refuse_copies(model: nn.Module, optimizer: Any, *holders: object) -> None:
+    """Copies of the clean weights that would find their way into the trained ones."""
+    if optimizer is not None:
+        if optimizer.state:
+            raise UnsupportedTensorError(
+                f"the optimizer ({type(optimizer).__name__}) has taken steps already: "
+                "noise belongs before training, so give the trainer the pretrained model and a new optimizer"
+            )
+        held = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        if other := next(_copies(model, held), None):
+            raise UnsupportedTensorError(
+                f"the optimizer ({type(optimizer).__name__}) holds a copy of {other} instead of the weight itself: "
+                "call noisytune.torch.perturb_ before the optimizer is made"
+            )
+    for holder in holders:
+        for name, value in getattr(holder, "__dict__", {}).items():
+            if isinstance(value, AveragedModel) and receipt(value) is None:
+                raise UnsupportedTensorError(
+                    f"{name} ({type(value).__name__}) holds a copy of the clean weights: "
+                    "call noisytune.torch.perturb_ on the model before the copy is made"
+                )
+
+
+def _copies(model: nn.Module, held: list[Tensor]) -> Iterator[str]:
+    """Names of trainable weights that an optimizer lacks while it holds a foreign tensor of their shape."""
+    ids, own = set(map(id, held)), {id(parameter) for parameter in model.parameters()}
+    foreign = {tensor.shape for tensor in held if id(tensor) not in own}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in ids and parameter.shape in foreign:
+            yield name
+
+
+def _change(manifest: Manifest) -> str:
+    """The noise that was really added, in standard deviations of the weights."""
+    done = [entry for entry in manifest.perturbed if entry.std and entry.realised_std is not None]
+    spread = sum(entry.elements * (entry.std or 0) ** 2 for entry in done)
+    noise = sum(entry.elements * (entry.realised_std or 0) ** 2 for entry in done)
+    return f", {math.sqrt(noise / spread):.2%} of the weights' standard deviation" if spread else ""

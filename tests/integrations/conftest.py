@@ -1,0 +1,125 @@
+"""A tiny pretrained encoder, classifiers made from it, and trainers on a few random sentences."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+
+DISTRIBUTED = Path(__file__).parents[1] / "distributed" / "conftest.py"
+
+
+def load(file):
+    spec = importlib.util.spec_from_file_location("launcher_of_ranks", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """``launched(module_file, ranks, phase)``: `CASES[ranks]` of the module, loaded where NOISYTUNE_TEST_PHASE is the
+    phase, pass on every rank, in processes of their own."""
+    launcher = load(DISTRIBUTED)
+    monkeypatch.setenv("NOISYTUNE_TEST_FOLDER", str(tmp_path))
+
+    def check(module, ranks, phase, cases):
+        monkeypatch.setenv("NOISYTUNE_TEST_PHASE", phase)
+        folder = tmp_path / f"{phase}-{ranks}"
+        folder.mkdir()
+        outcomes, logs = launcher.launch(module, ranks, folder)
+        problems = [f"{name}: {problem}" for name, found in outcomes.items() for problem in found if problem]
+        assert not problems, "\n".join(problems)
+        assert {name: len(found) for name, found in outcomes.items()} == dict.fromkeys(cases, ranks), logs
+
+    return check
+
+
+@pytest.fixture
+def make_model(tiny):
+    """A classifier on the pretrained encoder. Its head is new, and the same each time."""
+
+    def make(folder=tiny.path, **options):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return BertForSequenceClassification.from_pretrained(folder, **options)
+
+    return make
+
+
+@pytest.fixture
+def examples():
+    generator = torch.Generator().manual_seed(7)
+    return [
+        {"input_ids": torch.randint(1000, 30000, (12,), generator=generator), "labels": torch.tensor(i % 2)}
+        for i in range(32)
+    ]
+
+
+@pytest.fixture
+def make_arguments(tmp_path):
+    """Four steps of eight examples, a checkpoint every two."""
+
+    def make(**settings):
+        usual = {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 4,
+            "save_steps": 2,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "logging_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        return TrainingArguments(**usual | settings)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_model, make_arguments, examples):
+    def make(model=None, *, kind=Trainer, **settings):
+        names = ("model_init", "callbacks", "optimizers", "data_collator", "eval_dataset", "noisytune_config")
+        for_trainer = {name: settings.pop(name) for name in names if name in settings}
+        if "model_init" not in for_trainer:
+            for_trainer["model"] = make_model() if model is None else model
+        return kind(args=make_arguments(**settings), train_dataset=examples, **for_trainer)
+
+    return make
+
+
+class AtStart(TrainerCallback):
+    """Keeps the weights and the random state with which each training starts."""
+
+    def __init__(self):
+        self.weights, self.random = [], []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.weights.append(weights_of(model))
+        self.random.append(torch.get_rng_state())
+
+
+def weights_of(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.fixture
+def at_start():
+    return AtStart()
+
+
+@pytest.fixture
+def weights():
+    return weights_of
+
+
+@pytest.fixture
+def same():
+    """Bit for bit."""
+
+    def equal(one, other):
+        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+    return equal

@@ -1,0 +1,134 @@
+"""NoisyTune in Keras 3 on the JAX backend: names that do not depend on the session, and when the noise goes in."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras", reason="Keras is not installed")
+
+from noisytune.arrays import perturb_arrays  # noqa: E402
+from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
+from noisytune.integrations.keras import NoisyTuneCallback, perturb_  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def make(seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(6, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.Sequential([keras.layers.Dense(5, bias_initializer="random_normal")]),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def weights(model):
+    return [keras.ops.convert_to_numpy(variable.value) for variable in model.weights]
+
+
+def fit(model, *callbacks, epochs=1):
+    if not model.compiled:
+        model.compile("adam", "mse")
+    x = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
+    return model.fit(x, x[:, :2], epochs=epochs, verbose=0, callbacks=list(callbacks), shuffle=False)
+
+
+class AtStart(keras.callbacks.Callback):
+    """Weights before the first batch."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = weights(self.model)
+
+
+def test_the_noise_is_the_fields_under_the_names_of_places():
+    model, clean = make(), weights(make())
+    manifest = perturb_(model, noise_lambda=0.3, seed=1)
+    by_name = {entry.name: entry for entry in manifest.entries}
+    assert list(by_name) == ["1.kernel", "1.bias", "2.gamma", "2.beta", "3.1.kernel", "3.1.bias", "4.kernel", "4.bias"]
+    trainable = [0, 1, 2, 3, 6, 7, 8, 9]
+    expected, _ = perturb_arrays(
+        dict(zip(by_name, (clean[i] for i in trainable), strict=True)), noise_lambda=0.3, seed=1
+    )
+    after = weights(model)
+    for place, value in zip(trainable, expected.values(), strict=True):
+        assert np.array_equal(after[place], value)
+    for moving in (4, 5):
+        assert np.array_equal(after[moving], clean[moving])
+    assert {entry.name for entry in manifest.perturbed} == {"1.kernel", "3.1.kernel", "3.1.bias", "4.kernel"}
+
+
+def test_another_build_of_the_model_gets_the_same_noise():
+    """Keras calls the layers of the second one dense_2, dense_3 ..."""
+    one, other = make(), make()
+    assert one.layers[0].name != other.layers[0].name
+    for model in (one, other):
+        perturb_(model, noise_lambda=0.3, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+def test_fit_starts_from_the_noised_weights_and_does_so_once():
+    model, same = make(), make()
+    perturb_(same, noise_lambda=0.3, seed=1)
+    callback, start = NoisyTuneCallback(noise_lambda=0.3, seed=1), AtStart()
+    history = fit(model, callback, start, epochs=8)
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, weights(same), strict=True))
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    trained = weights(model)
+    fit(model, callback, start)
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, trained, strict=True))
+
+
+def test_a_model_that_has_trained_gets_none():
+    model = make()
+    fit(model)
+    trained, callback, start = weights(model), NoisyTuneCallback(), AtStart()
+    fit(model, callback, start)
+    assert callback.manifest is None
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, trained, strict=True))
+
+
+def test_a_restored_backup_gets_none(tmp_path):
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    whole = make()
+    fit(whole, NoisyTuneCallback(seed=1), epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), NoisyTuneCallback(seed=1), backup(), Stop(), epochs=4)
+    for order in (lambda *both: both, lambda *both: both[::-1]):
+        model = make()
+        fit(model, *order(NoisyTuneCallback(seed=1), backup()), epochs=4)
+        assert all(np.array_equal(a, b) for a, b in zip(weights(model), weights(whole), strict=True))
+
+
+def test_globs_match_places_and_keras_paths():
+    for glob in ("*head*", "4.*"):
+        model, clean = make(), weights(make())
+        perturb_(model, seed=1, exclude=glob)
+        assert np.array_equal(weights(model)[8], clean[8])
+        assert not np.array_equal(weights(model)[0], clean[0])
+    with pytest.raises(ConfigError, match="matches none of"):
+        perturb_(make(), exclude="*haed*")
+
+
+def test_what_cannot_take_noise_is_refused_and_left_alone():
+    with pytest.raises(UnsupportedTensorError, match="is not built"):
+        perturb_(keras.Sequential([keras.layers.Dense(3)]))
+    quantised = make()
+    quantised.quantize("int8")
+    with pytest.raises(UnsupportedTensorError, match="is quantised"):
+        perturb_(quantised)
+    broken = make()
+    broken.layers[-1].kernel.assign(np.full((5, 2), np.nan))
+    before = weights(broken)
+    with pytest.raises(NonFiniteError, match=r"4\.kernel"):
+        perturb_(broken)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(weights(broken), before, strict=True))

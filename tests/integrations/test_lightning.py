@@ -1,0 +1,205 @@
+"""NoisyTune in Lightning: when the noise goes in, what a checkpoint says, and a real fine-tuning."""
+
+import logging
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+
+from noisytune.errors import ConfigError, NonFiniteError  # noqa: E402
+from noisytune.integrations.lightning import NoisyTuneCallback  # noqa: E402
+from noisytune.torch import perturb_, receipt  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+class Regression(lightning.LightningModule):
+    """A small network; with ``late`` its layers are built in configure_model."""
+
+    def __init__(self, late=False):
+        super().__init__()
+        self.body = None
+        self.late = late
+        self.start = None
+        if not late:
+            self._build()
+
+    def _build(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.body = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def configure_model(self):
+        if self.body is None:
+            self._build()
+
+    def on_fit_start(self):
+        self.start = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+
+    def training_step(self, batch, _):
+        x, y = batch
+        loss = nn.functional.mse_loss(self.body(x), y)
+        self.log("loss", loss)
+        return loss
+
+    validation_step = training_step
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class Early(Regression):
+    """Without a configure_model of its own."""
+
+    configure_model = lightning.LightningModule.configure_model
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 4, generator=generator)
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True)), batch_size=8)
+
+
+def trainer(folder, *callbacks, epochs=1, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            default_root_dir=folder,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=list(callbacks),
+            **settings,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def state(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def noised(**settings):
+    module = Early()
+    perturb_(module, **settings)
+    return state(module)
+
+
+@pytest.mark.parametrize("make", [Early, Regression, lambda: Regression(late=True)])
+def test_training_starts_from_the_noised_weights(make, tmp_path):
+    module, callback = make(), NoisyTuneCallback(noise_lambda=0.3, seed=2)
+    trainer(tmp_path, callback).fit(module, data())
+    assert same(module.start, noised(noise_lambda=0.3, seed=2))
+    assert len(callback.manifest.perturbed) == 3  # a bias of one element has no spread
+    assert receipt(module)["seed"] == 2
+    assert "configure_model" not in module.__dict__
+
+
+def test_the_random_state_and_the_batches_are_those_of_plain_training(tmp_path):
+    ends = []
+    for callbacks in ([], [NoisyTuneCallback(noise_lambda=0.0)]):
+        torch.manual_seed(5)
+        module = Early()
+        trainer(tmp_path, *callbacks).fit(module, data())
+        ends.append((state(module), torch.get_rng_state()))
+    assert same(ends[0][0], ends[1][0])
+    assert torch.equal(ends[0][1], ends[1][1])
+
+
+def test_validate_and_test_leave_the_module_alone(tmp_path):
+    module, callback = Early(), NoisyTuneCallback()
+    before = state(module)
+    trainer(tmp_path, callback).validate(module, data(), verbose=False)
+    assert same(state(module), before)
+    assert callback.manifest is None
+
+
+def test_a_second_fit_adds_nothing(tmp_path):
+    module = Early()
+    trainer(tmp_path, NoisyTuneCallback()).fit(module, data())
+    trained, again = state(module), NoisyTuneCallback()
+    trainer(tmp_path, again).fit(module, data())
+    assert same(module.start, trained)
+    assert again.manifest is None
+
+
+@pytest.mark.parametrize("make", [Early, lambda: Regression(late=True)])
+def test_a_resumed_run_is_an_uninterrupted_one(make, tmp_path):
+    whole = make()
+    trainer(tmp_path / "a", NoisyTuneCallback(seed=4), epochs=2).fit(whole, data())
+    first = trainer(tmp_path / "b", NoisyTuneCallback(seed=4), epochs=1)
+    first.fit(make(), data())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    second = make()
+    trainer(tmp_path / "c", NoisyTuneCallback(seed=4), epochs=2).fit(second, data(), ckpt_path=tmp_path / "one.ckpt")
+    assert same(state(second), state(whole))
+    with pytest.raises(ConfigError, match=r"seed 4, this run starts from noise of lambda 0\.15, seed 5"):
+        trainer(tmp_path / "d", NoisyTuneCallback(seed=5), epochs=2).fit(
+            make(), data(), ckpt_path=tmp_path / "one.ckpt"
+        )
+
+
+def test_what_cannot_take_noise_is_refused_and_left_alone(tmp_path):
+    module = Early()
+    with torch.no_grad():
+        module.body[2].weight[0, 0] = torch.nan
+    before = state(module)
+    with pytest.raises(NonFiniteError, match=r"body\.2\.weight"):
+        trainer(tmp_path, NoisyTuneCallback()).fit(module, data())
+    assert all(torch.equal(tensor.nan_to_num(7), before[name].nan_to_num(7)) for name, tensor in state(module).items())
+
+
+def test_a_real_encoder_learns(minilm, topics, tmp_path):
+    """all-MiniLM-L6-v2 inside a LightningModule: its names are those of the checkpoint, its new head gets no noise."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm.path)
+    batches = []
+    for i in range(0, 24, 8):
+        texts, labels = topics.train.texts[i : i + 8], topics.train.targets[i : i + 8]
+        batch = tokenizer(
+            [text[0] for text in texts], padding=True, truncation=True, max_length=24, return_tensors="pt"
+        )
+        batches.append(dict(batch) | {"labels": torch.tensor(labels).long()})
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.model = AutoModelForSequenceClassification.from_pretrained(minilm.path, num_labels=len(topics.labels))
+            self.losses = []
+
+        def training_step(self, batch, _):
+            loss = self.model(**batch).loss
+            self.losses.append(loss.item())
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=3e-4)
+
+    module, callback = Classifier(), NoisyTuneCallback(noise_lambda=0.15, seed=1)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    fitted = trainer(tmp_path, callback, epochs=4)
+    fitted.fit(module, loader)
+    assert sum(module.losses[-3:]) < sum(module.losses[:3])
+    assert "head:classifier.weight" not in {entry.name for entry in callback.manifest.perturbed}
+    assert "embeddings.word_embeddings.weight" in {entry.name for entry in callback.manifest.perturbed}
+    fitted.save_checkpoint(tmp_path / "end.ckpt")
+    loaded = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    assert loaded["noisytune"]["noise_lambda"] == 0.15
+    again = Classifier()
+    again.load_state_dict(loaded["state_dict"])
+    assert same(state(again), state(module))

@@ -1,0 +1,383 @@
+"""The Trainer of transformers: when the noise comes, when it does not, and what is left behind on disk."""
+
+import copy
+import json
+import logging
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers.trainer
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    default_data_collator,
+)
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import ConfigError
+from noisytune.integrations.transformers import NoisyTuneMixin, NoisyTuneTrainer, attach
+from noisytune.lab.tokens import tokenise
+from noisytune.manifest import Manifest
+from noisytune.torch import mark, perturb_, receipt
+
+SETTINGS = {"noise_lambda": 0.3, "seed": 5}
+
+
+@pytest.fixture
+def noised(make_model, weights):
+    """What perturb_ makes of the model, without a trainer."""
+    model = make_model()
+    perturb_(model, **SETTINGS)
+    return weights(model)
+
+
+@pytest.fixture
+def start(make_trainer, at_start):
+    """``start(model, ...)``: an attached trainer that has trained; `at_start` holds what it started from."""
+
+    def train(model=None, **settings):
+        trainer = attach(make_trainer(model, callbacks=[at_start], **settings), **SETTINGS)
+        trainer.train()
+        return trainer
+
+    return train
+
+
+# --- when ---
+
+
+def test_training_starts_from_the_perturbed_weights(start, at_start, noised, same, make_model, weights):
+    trainer = start()
+    assert same(at_start.weights[0], noised)
+    assert not same(weights(make_model()), noised)
+    assert {entry.left_alone for entry in trainer.noisytune_manifest.entries if entry.name.startswith("head:")} == {
+        "freshly initialised"
+    }
+
+
+def test_random_state_data_order_and_head_are_those_without_noise(make_trainer, same):
+    """Plain and noisy runs differ in nothing but the noise: also not in what a trainer draws later."""
+    seen = []
+    for noise in (None, 0.3):
+        batches, begin = [], []
+
+        def collate(batch, batches=batches):
+            batches.append(torch.stack([one["input_ids"] for one in batch]))
+            return default_data_collator(batch)
+
+        class Begin(transformers.TrainerCallback):
+            def on_train_begin(self, args, state, control, model=None, begin=begin, **kwargs):
+                begin.append((torch.get_rng_state(), model.classifier.weight.detach().clone()))
+
+        trainer = make_trainer(callbacks=[Begin()], data_collator=collate)
+        if noise:
+            attach(trainer, noise_lambda=noise, seed=5)
+        trainer.train()
+        seen.append((torch.stack(batches), *begin[0], torch.get_rng_state()))
+    assert all(torch.equal(plain, noisy) for plain, noisy in zip(*seen, strict=True))
+
+
+def test_a_second_training_goes_on_from_the_first(start, at_start, weights, same):
+    trainer = start()
+    trained = weights(trainer.model)
+    trainer.train()
+    assert same(at_start.weights[1], trained)
+
+
+def test_lambda_zero_is_a_plain_run(make_trainer, tmp_path, weights, same):
+    plain = make_trainer()
+    plain.train()
+    trainer = attach(make_trainer(), noise_lambda=0)
+    trainer.train()
+    assert same(weights(trainer.model), weights(plain.model))
+    assert not (tmp_path / "run/checkpoint-4/noisytune.json").exists()
+    attach(make_trainer(), noise_lambda=0).train(resume_from_checkpoint=True)
+
+
+def test_scope_all_perturbs_the_new_head(make_trainer, at_start, make_model):
+    trainer = attach(make_trainer(callbacks=[at_start]), scope="all", **SETTINGS)
+    trainer.train()
+    head = make_model().classifier.weight
+    assert not torch.equal(at_start.weights[0]["classifier.weight"], head)
+
+
+def test_evaluating_and_predicting_touch_nothing(make_trainer, make_model, examples, weights, same):
+    for source in ({"model": make_model()}, {"model_init": lambda: make_model()}):
+        trainer = attach(make_trainer(**source), **SETTINGS)
+        trainer.evaluate(examples)
+        trainer.predict(examples)
+        assert same(weights(trainer.model), weights(make_model()))
+        assert receipt(trainer.model) is None
+
+
+def test_each_model_of_model_init_gets_the_noise_once(make_trainer, at_start, noised, same, make_model):
+    """As hyperparameter_search trains: one train() a trial, each with a fresh model."""
+    trainer = attach(make_trainer(model_init=lambda: make_model(), callbacks=[at_start]), **SETTINGS)
+    for _ in range(2):
+        trainer.train()
+    assert all(same(found, noised) for found in at_start.weights)
+    assert len(at_start.weights) == 2
+
+
+def test_hyperparameter_search(make_trainer, at_start, noised, same, make_model, examples):
+    pytest.importorskip("optuna", reason="hyperparameter_search needs a backend")
+    options = {"callbacks": [at_start], "eval_dataset": examples, "save_strategy": "no"}
+    trainer = attach(make_trainer(model_init=lambda trial: make_model(), **options), **SETTINGS)
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3)},
+        n_trials=2,
+        direction="minimize",
+        backend="optuna",
+    )
+    assert len(at_start.weights) == 2
+    assert all(same(found, noised) for found in at_start.weights)
+
+
+def test_a_smaller_batch_after_running_out_of_memory_adds_no_noise(make_trainer, at_start, noised, same):
+    class Hungry(NoisyTuneTrainer):
+        def training_step(self, *args, **settings):
+            if self._train_batch_size == 8:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 TiB")
+            return super().training_step(*args, **settings)
+
+    trainer = make_trainer(
+        kind=Hungry, callbacks=[at_start], auto_find_batch_size=True, noisytune_config=NoisyTuneConfig(**SETTINGS)
+    )
+    trainer.train()
+    assert trainer._train_batch_size < 8
+    assert len(at_start.weights) == 2
+    assert all(same(found, noised) for found in at_start.weights)
+
+
+def test_weights_of_a_checkpoint_that_carries_noise_get_none(make_trainer, make_model, tmp_path, caplog, weights, same):
+    model = make_model()
+    perturb_(model, **SETTINGS)
+    model.save_pretrained(tmp_path / "noised")
+    for settings, level in ((SETTINGS, logging.INFO), ({"seed": 6}, logging.WARNING)):
+        loaded = make_model(tmp_path / "noised")
+        trainer = attach(make_trainer(loaded, max_steps=1, learning_rate=0.0), **settings)
+        with caplog.at_level(logging.INFO):
+            trainer.train()
+        assert same(weights(loaded), weights(model))
+        (line,) = [record for record in caplog.records if record.name.startswith("noisytune")]
+        assert "carry noise of lambda 0.3, seed 5 already: none was added" in line.message
+        assert line.levelno == level
+        assert Manifest.read(tmp_path / "run/checkpoint-1").config == NoisyTuneConfig(**SETTINGS)
+        caplog.clear()
+
+
+# --- resuming ---
+
+
+@pytest.mark.parametrize("which", [True, "checkpoint-2"])
+def test_resumed_is_uninterrupted(make_trainer, tmp_path, weights, same, which):
+    whole = attach(make_trainer(output_dir=str(tmp_path / "whole")), **SETTINGS)
+    whole.train()
+    stopped = attach(make_trainer(max_steps=4), **SETTINGS)
+    stopped.add_callback(StopAt(2))
+    stopped.train()
+    assert stopped.state.global_step == 2
+    resumed = attach(make_trainer(), **SETTINGS)
+    resumed.train(resume_from_checkpoint=which if which is True else str(tmp_path / "run" / which))
+    assert resumed.state.global_step == 4
+    assert same(weights(resumed.model), weights(whole.model))
+    assert not same(weights(resumed.model), weights(stopped.model))
+
+
+class StopAt(transformers.TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_resuming_with_other_noise_is_refused_and_nothing_is_touched(make_trainer, weights, same, make_model):
+    attach(make_trainer(), **SETTINGS).train()
+    for other, words in (
+        (attach(make_trainer(), noise_lambda=0.3, seed=6), "lambda 0.3, seed 5, this trainer .* lambda 0.3, seed 6"),
+        (attach(make_trainer(), noise_lambda=0), "with noise of lambda 0.3, seed 5, this trainer starts from no noise"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            other.train(resume_from_checkpoint=True)
+        assert same(weights(other.model), weights(make_model()))
+
+
+def test_resuming_a_plain_run_with_noise_is_refused(make_trainer):
+    make_trainer().train()
+    with pytest.raises(ConfigError, match="checkpoint-4 was trained on weights with no noise, this trainer starts"):
+        attach(make_trainer(), **SETTINGS).train(resume_from_checkpoint=True)
+
+
+def test_a_missing_checkpoint_is_for_the_trainer_to_refuse(make_trainer):
+    with pytest.raises(ValueError, match="No valid checkpoint found"):
+        attach(make_trainer(), **SETTINGS).train(resume_from_checkpoint=True)
+
+
+# --- what is left behind ---
+
+
+def test_checkpoints_carry_the_receipt(start, tmp_path):
+    trainer = start()
+    for step in (2, 4):
+        folder = tmp_path / f"run/checkpoint-{step}"
+        assert json.loads((folder / "config.json").read_text())["noisytune"]["seed"] == 5
+        manifest = Manifest.read(folder)
+        assert manifest.entries == trainer.noisytune_manifest.entries
+        assert "trained since" in manifest.notices[-1]
+    assert receipt(AutoModelForSequenceClassification.from_pretrained(folder))["noise_lambda"] == 0.3
+
+
+def test_the_best_model_is_loaded_at_the_end_and_carries_the_receipt(start, examples, tmp_path, same, weights):
+    trainer = start(
+        eval_dataset=examples, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True, learning_rate=0.1
+    )
+    best = BertForSequenceClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert same(weights(trainer.model), weights(best))
+    assert receipt(trainer.model)["seed"] == receipt(best)["seed"] == 5
+
+
+def test_the_log_says_it_in_one_line(make_trainer, caplog):
+    with caplog.at_level(logging.INFO, logger="noisytune"):
+        attach(make_trainer(max_steps=1), **SETTINGS).train()
+    (line,) = [record.message for record in caplog.records if record.name.startswith("noisytune")]
+    assert line.startswith("NoisyTune: ")
+    assert "lambda 0.3, uniform, matrix scale, seed 5" in line
+    percent = float(line.split(" perturbed")[1].split("%")[0].split()[-1])
+    assert percent == pytest.approx(100 * 0.3 / 12**0.5, rel=0.05)
+
+
+def test_the_model_card_gets_one_section(start, make_trainer, tmp_path, capfd):
+    trainer = start()
+    trainer.create_model_card()
+    trainer.create_model_card()
+    card = (tmp_path / "run/README.md").read_text()
+    assert card.count("## Fine-tuned with NoisyTune") == 1
+    assert "λ = 0.3, uniform, matrix scale, seed 5" in card
+    plain = make_trainer()
+    plain.create_model_card()
+    assert "NoisyTune" not in (tmp_path / "run/README.md").read_text()
+
+
+def test_what_is_pushed_says_which_noise(start, tmp_path, monkeypatch, capfd):
+    pushed = []
+
+    def upload_folder(folder_path, **kwargs):
+        pushed.append({file.name: file.read_bytes() for file in sorted(tmp_path.glob("run/*.*"))})
+
+    hub = SimpleNamespace(create_repo=lambda *_, **__: SimpleNamespace(repo_id="me/run"), upload_folder=upload_folder)
+    monkeypatch.setattr(transformers.trainer, "hf_api", lambda *_, **__: hub)
+    trainer = start()
+    trainer.push_to_hub()
+    assert b"## Fine-tuned with NoisyTune" in pushed[0]["README.md"]
+    assert json.loads(pushed[0]["noisytune.json"])["config"]["seed"] == 5
+    assert json.loads(pushed[0]["config.json"])["noisytune"]["seed"] == 5
+
+
+# --- attach ---
+
+
+def test_attach_changes_the_class_and_nothing_else(make_trainer):
+    trainer = make_trainer()
+    attributes = dict(vars(trainer))
+    assert attach(trainer, **SETTINGS) is trainer
+    assert {name: value for name, value in vars(trainer).items() if name != "noisytune_config"} == attributes
+    assert isinstance(trainer, NoisyTuneMixin)
+    assert type(trainer).__name__ == "NoisyTuneTrainer"
+    assert type(attach(make_trainer())) is type(trainer)
+
+
+def test_attach_twice_is_attach_once_unless_the_settings_differ(make_trainer, at_start, noised, same):
+    trainer = attach(make_trainer(callbacks=[at_start]), **SETTINGS)
+    assert attach(trainer, NoisyTuneConfig(**SETTINGS)) is trainer
+    with pytest.raises(ConfigError, match=r"adds noise of lambda 0\.3, seed 5 already, and .* seed 6"):
+        attach(trainer, noise_lambda=0.3, seed=6)
+    trainer.train()
+    assert same(at_start.weights[0], noised)
+
+
+def test_attach_after_training_is_refused(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    with pytest.raises(ConfigError, match=r"has trained already \(step 4\): attach before train"):
+        attach(trainer)
+
+
+def test_attach_while_training_is_refused(make_trainer):
+    class Late(transformers.TrainerCallback):
+        def on_train_begin(self, *args, **kwargs):
+            attach(trainer)
+
+    trainer = make_trainer(callbacks=[Late()])
+    with pytest.raises(ConfigError, match=r"has trained already \(step 0\)"):
+        trainer.train()
+
+
+def test_attach_takes_only_trainers(make_model):
+    with pytest.raises(ConfigError, match="takes a transformers Trainer, got BertForSequenceClassification"):
+        attach(make_model())
+
+
+def test_a_copied_trainer_still_adds_the_noise(make_trainer, noised, same, weights):
+    """copy and pickle take an object apart in the same way; most trainers that have trained cannot be pickled."""
+    trainer = attach(make_trainer(learning_rate=0.0, max_steps=1), **SETTINGS)
+    copied = copy.copy(trainer)
+    assert type(copied) is type(trainer)
+    copied.train()
+    assert same(weights(copied.model), noised)
+    taken_apart = trainer.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    assert pickle.loads(pickle.dumps(taken_apart[:2])) == taken_apart[:2]
+
+
+def test_classes_of_ones_own_and_other_trainers(make_trainer, at_start, noised, same, make_model, examples, tmp_path):
+    class Mine(NoisyTuneMixin, Trainer):
+        pass
+
+    make_trainer(kind=Mine, noisytune_config=NoisyTuneConfig(**SETTINGS), callbacks=[at_start]).train()
+    arguments = Seq2SeqTrainingArguments(tmp_path / "s", max_steps=1, report_to=[], use_cpu=True, save_strategy="no")
+    other = Seq2SeqTrainer(make_model(), arguments, train_dataset=examples, callbacks=[at_start])
+    attach(other, **SETTINGS).train()
+    assert type(other).__name__ == "NoisyTuneSeq2SeqTrainer"
+    assert len(at_start.weights) == 2
+    assert all(same(found, noised) for found in at_start.weights)
+
+
+def test_a_copy_that_is_marked_counts_as_noised(make_trainer, make_model, weights, same):
+    """Weights that another process broadcasts, or load_state_dict brings."""
+    copy = make_model()
+    mark(copy, NoisyTuneConfig(**SETTINGS))
+    attach(make_trainer(copy, max_steps=1, learning_rate=0.0), **SETTINGS).train()
+    assert same(weights(copy), weights(make_model()))
+
+
+# --- a real model and real texts ---
+
+
+def test_minilm_learns_topics_and_the_checkpoint_reloads(minilm, topics, make_arguments, tmp_path, one_thread):
+    from transformers import AutoTokenizer
+
+    tokens = tokenise(minilm.path, topics, 24)
+    labels = len(set(tokens.train.labels))
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(minilm.path, num_labels=labels)
+    trainer = Trainer(
+        model,
+        make_arguments(max_steps=20, save_steps=20, learning_rate=5e-4, logging_strategy="steps", logging_steps=5),
+        train_dataset=tokens.train,
+        data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(minilm.path)),
+    )
+    attach(trainer, noise_lambda=0.15, seed=1).train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+    reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/checkpoint-20")
+    assert receipt(reloaded)["seed"] == 1
+    batch = trainer.data_collator([tokens.train[i] for i in range(4)])
+    trainer.model.eval()
+    with torch.no_grad():
+        assert torch.equal(reloaded(**batch).logits, trainer.model(**batch).logits)
