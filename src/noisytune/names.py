@@ -55,7 +55,7 @@ def is_adapter(name: str) -> bool:
 
 
 def canonical(name: str, base_prefix: str | None) -> str:
-    """The canonical name of a parameter.
+    """The canonical name of a parameter. Layer norms of BERT's first files (``gamma``, ``beta``) have today's names.
 
     Args:
         name: as ``named_parameters`` gives it, wrappers included, relative to the pretrained model.
@@ -66,8 +66,11 @@ def canonical(name: str, base_prefix: str | None) -> str:
     'embeddings.word_embeddings.weight'
     >>> canonical("classifier.weight", "bert")
     'head:classifier.weight'
+    >>> canonical("bert.encoder.LayerNorm.gamma", "bert")
+    'encoder.LayerNorm.weight'
     """
     bare = without_wrappers(name)
+    bare = bare.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     if base_prefix is None:
         return bare
     prefix = base_prefix + "."

@@ -108,7 +108,7 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
     held = [Place(i, tensor) for i, file in enumerate(source.files) for tensor in file.tensors]
     bare = [names.without_wrappers(place.tensor.name) for place in held]
     prefix = next((p for p in family.prefixes if any(name.startswith(p + ".") for name in bare)), None)
-    targets = [_target(source, place, _canonical(place.tensor.name, prefix)) for place in held]
+    targets = [_target(source, place, names.canonical(place.tensor.name, prefix)) for place in held]
     usual = [target for target in targets if not names.is_adapter(target.tensor.name)]
     names.check_globs((n for t in usual for n in (t.name, t.tensor.name)), config.include, config.exclude)
     return targets
@@ -118,11 +118,6 @@ def _target(source: Source, place: Place, name: str) -> Target:
     tensor = place.tensor
     path = source.folder / source.files[place.file].name
     return Target(name, [place], f"{path}: {tensor.name} ({tensor.dtype.name}, shape {tensor.shape})")
-
-
-def _canonical(name: str, prefix: str | None) -> str:
-    modern = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return names.canonical(modern, prefix)
 
 
 def join_copies(
