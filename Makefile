@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow lint types docs bench clean
+.PHONY: setup demo test test-slow test-deepspeed test-oldest lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,29 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -n auto -m slow
 
+# Hosts and releases that do not go with the others have an environment of their own.
+test-deepspeed: $(VENV)-deepspeed/.set-up
+	$(VENV)-deepspeed/bin/pytest tests/integrations/test_transformers_distributed.py -k deepspeed
+
+$(VENV)-deepspeed/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt pip torch
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--editable '.[demo,deepspeed]' hypothesis pytest
+	@touch $@
+
+OLDEST := transformers==5.12.0
+test-oldest: $(VENV)-oldest/.set-up
+	$(VENV)-oldest/bin/pytest -n auto -m 'not slow' tests/integrations tests/lab/test_training.py
+
+$(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(@D)
+	grep -v '^transformers==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt pip torch
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --build-constraint constraints.txt \
+		--editable '.[demo,peft]' hypothesis pytest pytest-xdist '$(OLDEST)'
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +65,4 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,11 +2,14 @@
 
 Two launches for each number of ranks: one trains and leaves a checkpoint on the way, the other resumes from it in new
 processes and must end where the first one did. accelerate knows FSDP on accelerators only, so that the ranks pretend to
-have one; what really ran is asserted.
+have one; what really ran is asserted. DeepSpeed runs on the CPU if told so.
 """
 
 import contextlib
+import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -48,7 +51,16 @@ def examples():
 
 
 def whole(parameter):
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(parameter):
+            return parameter.detach().clone()
     return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().clone()
+
+
+def is_sharded(parameter):
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
 
 
 def weights_of(model):
@@ -67,7 +79,7 @@ class Start(TrainerCallback):
     weights, sharded = None, None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.sharded = [isinstance(parameter, DTensor) for parameter in model.parameters()]
+        self.sharded = [is_sharded(parameter) for parameter in model.parameters()]
         self.weights = weights_of(model)
 
 
@@ -92,6 +104,7 @@ def prepared(kind):
     launcher = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
     variables = {name: str(value) for name, value in launcher.items()} | {"ACCELERATE_TORCH_DEVICE": "cpu"}
     variables = {} if kind == "single" else variables
+    variables |= {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"} if "zero" in kind else {}
     with mock.patch.dict(os.environ, variables), as_on_an_accelerator() if "fsdp" in kind else contextlib.nullcontext():
         yield
 
@@ -103,6 +116,9 @@ def make_trainer(kind, callbacks=()):
         config |= {"cpu_ram_efficient_loading": True} if kind == "fsdp_efficient" else {}
         config |= {"state_dict_type": "SHARDED_STATE_DICT"} if kind == "fsdp_bf16" else {}
         options = {"fsdp": True, "fsdp_config": config, "bf16": kind == "fsdp_bf16"}
+    if "zero" in kind:
+        config = {"stage": int(kind[-1]), "stage3_param_persistence_threshold": 0}
+        options = {"deepspeed": {"zero_optimization": config, "train_micro_batch_size_per_gpu": "auto"}}
     arguments = TrainingArguments(
         output_dir=str(Path(os.environ[FOLDER], f"{kind}-{dist.get_world_size()}")),
         max_steps=4,
@@ -121,20 +137,20 @@ def make_trainer(kind, callbacks=()):
             for parameter in model.parameters():
                 parameter.fill_(torch.nan)
     trainer = attach(Trainer(model, arguments, train_dataset=examples(), callbacks=list(callbacks)), **SETTINGS)
-    assert trainer.accelerator.distributed_type.value == {"single": "NO", "ddp": "MULTI_CPU"}.get(kind, "FSDP")
+    ran = {"single": "NO", "ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert trainer.accelerator.distributed_type.value == ran.get(kind, "FSDP")
     return trainer
 
 
 def trains(kind):
     def case():
-        start = Start()
+        expected, start = make_model(torch.bfloat16 if kind == "fsdp_bf16" else torch.float32), Start()
+        perturb_(expected, **SETTINGS)
         with prepared(kind):
             trainer = make_trainer(kind, [start])
             trainer.train()
-        expected = make_model(torch.bfloat16 if kind == "fsdp_bf16" else torch.float32)
-        perturb_(expected, **SETTINGS)
         must_equal(start.weights, {name: value.float() for name, value in weights_of(expected).items()})
-        assert set(start.sharded) == {"fsdp" in kind}
+        assert set(start.sharded) == {"fsdp" in kind or kind == "zero3"}
         final = weights_of(trainer.model)
         trainer._add_noise(trainer.model)  # as a second train() does: not again
         must_equal(weights_of(trainer.model), final)
@@ -163,8 +179,11 @@ def resumes(kind):
 
 
 KINDS = {1: ["single"], 2: ["ddp", "fsdp", "fsdp_bf16", "fsdp_efficient"], 3: ["fsdp"]}
+DEEPSPEED = ["zero2", "zero3"]
+"""On two ranks, each in processes of its own: DeepSpeed leaves traces in them."""
 PHASES = {"trains": trains, "resumes": resumes}
-CASES = {ranks: [PHASES[os.environ.get(PHASE, "trains")](kind) for kind in kinds] for ranks, kinds in KINDS.items()}
+_phase, _, _kind = os.environ.get(PHASE, "trains").partition("-")
+CASES = {ranks: [PHASES[_phase](kind) for kind in ([_kind] if _kind else kinds)] for ranks, kinds in KINDS.items()}
 
 
 @pytest.fixture
@@ -180,3 +199,23 @@ def pretrained(tmp_path):
 def test_on_ranks(launched, pretrained, ranks):
     for phase in PHASES:
         launched(__file__, ranks, phase, [f"{kind}_{phase}" for kind in KINDS[ranks]])
+
+
+@pytest.fixture(scope="module")
+def deepspeed(tmp_path_factory):
+    """DeepSpeed's communication for the CPU, compiled beforehand: that takes a minute."""
+    if not importlib.util.find_spec("deepspeed"):
+        pytest.skip("DeepSpeed is not installed: make test-deepspeed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("compiled")))
+        build = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
+        done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        yield
+
+
+@pytest.mark.parametrize("kind", DEEPSPEED)
+def test_on_ranks_with_deepspeed(deepspeed, launched, pretrained, kind):
+    for phase in PHASES:
+        launched(__file__, 2, f"{phase}-{kind}", [f"{kind}_{phase}"])
