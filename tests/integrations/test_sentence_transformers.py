@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from transformers import AutoModel
 
 from noisytune.integrations.transformers import attach

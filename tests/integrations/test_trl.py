@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from noisytune.integrations.transformers import attach, load_adapter
