@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 RUNS = {
     "perturb-float32": ["perturb.py", "--dtype", "float32"],
     "perturb-bfloat16": ["perturb.py", "--dtype", "bfloat16"],
+    "attach": ["attach.py"],
     "recadam": ["recadam.py"],
     "grid-overhead": ["grid_overhead.py"],
 }

@@ -15,7 +15,7 @@ import noisytune
 from noisytune.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 MODULES = [m.name for m in pkgutil.walk_packages(noisytune.__path__, "noisytune.")]
 
 
@@ -28,10 +28,14 @@ def fenced(language):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("default")
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, tiny, llama):
     torch = pytest.importorskip("torch", reason="the snippets perturb torch modules")
     monkeypatch.chdir(tmp_path)
-    namespace = {"model": torch.nn.Linear(8, 4)}
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    example = {"input_ids": torch.arange(2000, 2008), "labels": torch.tensor(1)}
+    folder = llama if page.stem == "trl" else tiny.path
+    namespace = {"model": torch.nn.Linear(8, 4), "MODEL": str(folder), "train_dataset": [example] * 8}
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         exec(compile(block, page.name, "exec"), namespace)  # noqa: S102
 
