@@ -44,7 +44,7 @@ test-oldest: $(VENV)-oldest/.set-up
 
 $(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(@D)
-	grep -v '^transformers==' constraints.txt > $(@D)/constraints.txt
+	grep -Ev '^(transformers|tokenizers|huggingface.hub)==' constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt pip torch
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --build-constraint constraints.txt \
 		--editable '.[demo,peft]' hypothesis pytest pytest-xdist '$(OLDEST)'
