@@ -21,6 +21,7 @@ from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 
 if TYPE_CHECKING:
     from noisytune.lab.study import Study
+    from noisytune.lab.study_file import Changes
     from noisytune.lab.trial import Arm
     from noisytune.records import StudyRecord, TrialRecord
 
@@ -174,54 +175,80 @@ def compare(
             store = Store(out or _default_folder(study))
             with StudyDisplay(store.folder, _console()) as display:
                 until = partial(_decided, [arm.name for arm in arms]) if until_decided else None
-                record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
-        _render(store.folder, record)
+                run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
+        _render(store.folder, study.name)
+
+
+Out = Annotated[
+    Path | None, option(_RUN, "Run folder. Studies in one folder share their trials.", "DIR", show_default=False)
+]
+Workers = Annotated[int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)]
+ReportTo = Annotated[Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")]
+DryRun = Annotated[bool, option(_RUN, "Show trials, tokens, FLOPs and time; run none.", "", "--dry-run")]
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/compare.md.")],
-    out: Annotated[Path | None, option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
-    workers: Annotated[
-        int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
-    ] = None,
-    report_to: Annotated[
-        Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
-    ] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
     debug: Debug = False,
 ) -> None:
-    """Run the study that a file describes: any model, tasks, arms and seeds. Goes on after an interruption."""
+    """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption."""
     with _one_line_errors(debug):
-        from noisytune._display import StudyDisplay
-        from noisytune.errors import require
-        from noisytune.lab.engines import LocalEngine
-        from noisytune.lab.store import Store
-        from noisytune.lab.study import run_study
-        from noisytune.lab.study_file import read_study
+        from noisytune.lab.study_file import Changes
 
-        for library in (*_LAB, "yaml"):
-            require(library, extra="lab", needed_for="noisytune run")
-        with LocalEngine(workers) as engine:
-            engine.start(at_most=1)  # imports while the data is loaded
-            planned = read_study(study)
-            store = Store(out or Path("runs") / planned.name)
-            with StudyDisplay(store.folder, _console()) as display:
-                record = run_study(planned, store, engine, display.on_event, None, report_to and report_to.value)
-        _render(store.folder, record)
+        _run_file(study, Changes(), out, dry_run, workers, report_to)
 
 
 @app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of noisytune compare.")], debug: Debug = False
+def reproduce(
+    study: Annotated[str, typer.Argument(metavar="table2|figure2|...|figure6", help="A table or figure of the paper.")],
+    models: Annotated[str, option(_WHAT, "Instead of the paper's. all-MiniLM-L6-v2 is embedded.", "M[,M...]")] = "",
+    tasks: Annotated[str, option(_WHAT, "Instead of the paper's.", "T[,T...]")] = "",
+    train_size: Annotated[int | None, option(_WHAT, "Training examples a task. Default: all.", "N", min=1)] = None,
+    seeds: Annotated[int | None, option(_WHAT, "Number of pairs. The paper has 5.", "N", min=1)] = None,
+    epochs: Annotated[int | None, option(_WHAT, "Passes over the training examples.", "N", min=1)] = None,
+    data_dir: Annotated[Path | None, option(_WHAT, "Downloaded GLUE files. Default: the Hub.", "DIR")] = None,
+    show: Annotated[bool, option(_WHAT, "Print the study's file, to copy and edit.", "", "--show")] = False,
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
+    debug: Debug = False,
 ) -> None:
-    """Render a run folder's report again. Needs no torch."""
+    """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption."""
+    with _one_line_errors(debug):
+        from noisytune.lab.study_file import Changes, paper_study
+
+        file = paper_study(study)
+        if show:
+            typer.echo(file.read_text(encoding="utf-8"), nl=False)
+            return
+        changes = Changes(
+            models=tuple(_values(models)),
+            tasks=tuple(_values(tasks)),
+            train_size=train_size,
+            data_dir=data_dir,
+            seeds=seeds,
+            epochs=epochs,
+        )
+        _run_file(file, changes, out or Path("runs/paper"), dry_run, workers, report_to)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], debug: Debug = False) -> None:
+    """Render a run folder's reports again. Needs no torch."""
     with _one_line_errors(debug):
         from noisytune.lab.store import Store
 
-        study = Store(run).read_study() if run.is_dir() else None
-        if study is None:
-            raise RunFolderError(f"{run} holds no study.json: give the folder that noisytune compare wrote")
-        _render(run, study)
+        names = list(dict.fromkeys(study.name for study in Store(run).studies().values()))
+        if not names:
+            raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
+        for name in names:
+            _render(run, name)
 
 
 @app.command()
@@ -240,13 +267,55 @@ def methods(
             print_method(_console(), method_class(name))
 
 
-def _render(folder: Path, study: StudyRecord) -> None:
-    from noisytune._display import print_summary
-    from noisytune.lab.store import Store
-    from noisytune.report import write_report
+def _run_file(
+    file: Path, changes: Changes, out: Path | None, dry_run: bool, workers: int | None, report_to: Tracker | None
+) -> None:
+    """Run the studies of a file, one for each model, in one run folder."""
+    from noisytune._display import StudyDisplay
+    from noisytune.errors import require
+    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.store import Store, file_name
+    from noisytune.lab.study import run_study
+    from noisytune.lab.study_file import read_studies
 
-    records = Store(folder).records(entry["key"] for entry in study.trials)
-    print_summary(_console(), study, records, write_report(folder, study, records))
+    for library in (*_LAB, "yaml"):
+        require(library, extra="lab", needed_for="a study")
+    with LocalEngine(workers) as engine:
+        engine.start(at_most=1)  # imports while the data is loaded
+        studies = read_studies(file, changes)
+        name = studies[0].name
+        folder = out or Path("runs") / file_name(name)
+        if dry_run:
+            from noisytune._budget_display import print_budgets
+            from noisytune.lab.budget import budget
+
+            found = [budget(study, Store(folder), engine, engine.workers) for study in studies]
+            print_budgets(_console(), name, folder, found)
+            return
+        for study in studies:
+            store = Store(folder, study.file_name)
+            with StudyDisplay(folder, _console()) as display:
+                run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
+    _render(folder, name)
+
+
+def _render(folder: Path, name: str) -> None:
+    """The reports of all studies of one name in a folder, one for each model and one on all, and what they say."""
+    from noisytune._display import print_summary
+    from noisytune.lab.store import STUDY, Store, file_name
+    from noisytune.report import write_overview, write_report
+
+    store = Store(folder)
+    found = {file: study for file, study in store.studies().items() if study.name == name}
+    results = []
+    for file, study in found.items():
+        page = "report" if file == STUDY else file_name(name) if len(found) == 1 else file
+        records = store.records(entry["key"] for entry in study.trials)
+        print_summary(_console(), study, records, write_report(folder, study, records, page))
+        results.append((study, records, page))
+    if len(results) > 1:
+        overview = write_overview(folder, results, file_name(name))
+        _console().print(f"\nReport on all models: {overview}", markup=False, soft_wrap=True)
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

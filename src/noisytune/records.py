@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from noisytune.errors import RunFolderError
@@ -51,7 +51,8 @@ class _Record:
             found = raw["format"]
             if found != FORMAT:
                 raise RunFolderError(f"{where}: written in format {found}, this version of noisytune reads {FORMAT}")
-            return cls(**{f.name: raw[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+            known = fields(cls)  # type: ignore[arg-type]
+            return cls(**{f.name: raw[f.name] for f in known if f.name in raw or f.default_factory is MISSING})
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             name = type(e).__name__
             raise RunFolderError(
@@ -70,7 +71,8 @@ class StudyRecord(_Record):
     tasks: list[dict[str, Any]]
     """Each: ``name``, ``kind`` ("classification" or "regression"), ``metric`` (the primary one, higher is better),
     ``metric_label`` (for people), ``labels`` (class names in id order, empty for regression), ``train_size``,
-    ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``."""
+    ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``, ``part_of`` (the
+    whole task, where the study has several shares of its training examples; else empty)."""
     arms: list[str]
     """Names in order. The first is the baseline."""
     seeds: list[int]
@@ -108,6 +110,10 @@ class TrialRecord(_Record):
     """What each method of the arm did to the model, by its name; for NoisyTune a summary of the manifest."""
     environment: dict[str, Any]
     """Library versions, machine, threads, code commit, start time (UTC)."""
+    norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    """How far training moved each kind of parameter (query, feed-forward ...): ``elements``, and sums over them of
+    ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty
+    if diverged, and in records of earlier versions."""
     format: int = FORMAT
 
     @property

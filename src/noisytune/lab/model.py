@@ -21,6 +21,8 @@ _TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+DEFAULT = "all-MiniLM-L6-v2"
+"""The model that comes as a Python package."""
 _RECEIPT = {"lambda": "noise_lambda", "seed": "seed"}
 
 
@@ -36,26 +38,31 @@ class Model:
 
     @classmethod
     def find(cls, directory_or_hub_id: str | None = None) -> Self:
-        """Find a model and fingerprint it. None takes the default one.
+        """Find a model and fingerprint it. None takes the default one, as its name does.
 
         Raises:
             DataError: there is no such model, the directory is not one, or its weights carry noise already.
             MissingExtraError: the default model's package is not installed.
         """
-        path = default_model() if directory_or_hub_id is None else resolve_model(directory_or_hub_id)
-        if directory_or_hub_id is None:
-            name = "all-MiniLM-L6-v2"
+        if directory_or_hub_id is None or is_default(directory_or_hub_id):
+            path, name = default_model(), DEFAULT
         else:
+            path = resolve_model(directory_or_hub_id)
             name = path.resolve().name if Path(directory_or_hub_id).is_dir() else directory_or_hub_id
         return cls(name, path, model_digest(path))
 
 
 def usual_learning_rate(directory_or_hub_id: str | None) -> float:
-    """What to try first: 2e-5, inside the paper's search range; 2e-4 for the default model (None).
+    """What to try first: 2e-5, inside the paper's search range; 2e-4 for the default model.
 
     The default model's 6 layers of width 384 need more: at 5e-5 it hardly learns in 3 epochs of 265 examples.
     """
-    return 2e-4 if directory_or_hub_id is None else 2e-5
+    return 2e-4 if directory_or_hub_id is None or is_default(directory_or_hub_id) else 2e-5
+
+
+def is_default(directory_or_hub_id: str) -> bool:
+    """Whether this is the default model's name, and no directory of that name is here."""
+    return directory_or_hub_id == DEFAULT and not Path(DEFAULT).is_dir()
 
 
 def default_model() -> Path:

@@ -42,6 +42,12 @@ class TokenSplit:
         """Tokens of each example."""
         return [int(n) for n in np.diff(self.starts)]
 
+    def first(self, size: int) -> TokenSplit:
+        """The first examples."""
+        starts = self.starts[: size + 1]
+        types = None if self.types is None else self.types[: starts[-1]]
+        return TokenSplit(self.ids[: starts[-1]], types, starts, self.targets[:size], self.labels[:size])
+
     def __len__(self) -> int:
         return len(self.labels)
 

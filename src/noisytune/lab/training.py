@@ -28,6 +28,7 @@ from transformers import (
 from noisytune.errors import DataError, NonFiniteError
 from noisytune.lab import metrics
 from noisytune.lab.environment import describe
+from noisytune.lab.norms import copies, l1_norms, weights_of
 from noisytune.lab.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.trainer import StackTrainer
@@ -81,7 +82,9 @@ def run_trial(
     train = replace(tokens.train, labels=units.standardised(tokens.train.targets)) if units else tokens.train
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     stack = Stack(methods_of(trial.settings["arm"]["methods"]), Run(model, trial.seed, kind == "regression", batches))
+    weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
+    before = copies(weights)
     clock.lap("prepare")
     losses = _train(stack, train, collate, settings, trial, report, tracker)
     stack.end_()
@@ -102,6 +105,7 @@ def run_trial(
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
         applied=applied,
         environment=environment,
+        norms={} if status == "diverged" else l1_norms(before, weights),
     )
 
 

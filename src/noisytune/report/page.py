@@ -54,20 +54,23 @@ def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     return template.render(view(gather(study, records), drawn=False))
 
 
-def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord]) -> Path:
-    """Write ``report.html`` and ``report.md`` into a folder, each whole or not at all.
+def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord], name: str = "report") -> Path:
+    """Write ``NAME.html`` and ``NAME.md`` into a folder, each whole or not at all.
 
     Returns:
-        The path of ``report.html``.
+        The path of the HTML file.
 
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    page, known = Path(folder) / "report.html", list(records)
-    texts = {page: render_html(study, known), page.with_suffix(".md"): render_markdown(study, known)}
+    known = list(records)
+    return _write(Path(folder), name, render_html(study, known), render_markdown(study, known))
+
+
+def _write(folder: Path, name: str, html: str, markdown: str) -> Path:
     try:
-        for path, text in texts.items():
-            publish(path, text.encode())
+        publish(folder / f"{name}.md", markdown.encode())
+        publish(folder / f"{name}.html", html.encode())
     except OSError as e:
         raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
-    return page
+    return folder / f"{name}.html"

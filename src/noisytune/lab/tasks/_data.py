@@ -52,6 +52,9 @@ class TaskData:
     dev: Split
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+    part_of: str = ""
+    """The name of the whole task, where this is one with a share of its training examples (or all of them) in a study
+    of several shares."""
 
     def __post_init__(self) -> None:
         values = self.train.targets
