@@ -51,8 +51,8 @@ def _basis(known: Sequence[Budget]) -> str:
     return (
         "Tokens: of training, all epochs, from the mean of a sample. FLOPs: 6 N a token trained on, 2 N a dev token "
         f"(Kaplan et al. 2020, section 2.1), N the parameters without embeddings ({sizes}). Here: "
-        f"{known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at {UTILISATION:.0%} of the "
-        f"float32 peak of {peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
+        f"{known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at {UTILISATION:.0%} of "
+        f"the float32 peak of {peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
         "noisytune methods says what each adds."
     )
 

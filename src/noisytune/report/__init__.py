@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from noisytune.errors import require
 
 if TYPE_CHECKING:
-    from noisytune.report.page import render_html, render_markdown, write_report
+    from noisytune.report.page import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
     from noisytune.report.wording import notes, verdict_sentence
 
@@ -18,8 +18,10 @@ __all__ = [
     "notes",
     "render_html",
     "render_markdown",
+    "render_overview",
     "summary_rows",
     "verdict_sentence",
+    "write_overview",
     "write_report",
 ]
 
@@ -29,8 +31,10 @@ _ROOMS = {
     "notes": "wording",
     "render_html": "page",
     "render_markdown": "page",
+    "render_overview": "page",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
+    "write_overview": "page",
     "write_report": "page",
 }
 

@@ -45,6 +45,17 @@ def number(value: float, signed: bool = False) -> str:
     return (text if signed else text.lstrip("+")).replace("-", MINUS)
 
 
+def fine(value: float, signed: bool = False) -> str:
+    """A percentage that may be very small, three digits, with a true minus sign.
+
+    >>> fine(0.0041234, signed=True)
+    '+0.00412'
+    """
+    if not math.isfinite(value):
+        return number(value, signed)
+    return (f"{value:+.3g}" if signed else f"{value:.3g}").replace("-", MINUS)
+
+
 def span(low: float, high: float) -> str:
     """An interval for a sentence.
 
