@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noisytune.report import svg
 from noisytune.report.evidence import Evidence
@@ -15,6 +15,9 @@ from noisytune.report.figures import arm_colour
 from noisytune.report.norms import Movement
 from noisytune.report.summary import SummaryRow
 from noisytune.report.wording import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SCALES = {"global": "global", "matrix": "matrix-wise"}
 _DISTRIBUTIONS = {"gaussian": "Gaussian", "uniform": "uniform"}
@@ -61,7 +64,7 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
             axes.plot([row.arm_mean], [y], "o", markersize=9, color=colour, zorder=3)
             words = f"{number(row.difference, True)}  [{number(row.fixed_low)}, {number(row.fixed_high)}]"
             for x, text, side, ink in ((0, svg.shortened(name, 26), "left", svg.INK), (1, words, "right", svg.MUTED)):
-                axes.annotate(text, (x, y - 0.2), xycoords=("axes fraction", "data"), va="bottom", ha=side, color=ink)
+                _beside(axes, text, x, y, side, ink)
         axes.set_ylim(len(types) - 0.5, -0.7)
         axes.set_xlim(left - 0.06 * room, right + 0.06 * room)
         axes.set_yticks([])
@@ -69,6 +72,13 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
         axes.set_xlabel(f"{svg.shortened(metric)}, points; line: no noise, {number(start)}")
         said = f"no noise: {number(start)}; " + "; ".join(f"{name}: {number(row.arm_mean)}" for name, row in types)
         return svg.inline(figure, key=key, title="Scores by type of noise", description=said)
+
+
+def _beside(axes: Axes, text: str, x: float, y: float, side: str, ink: str) -> None:
+    """Words above a line of the figure, at its left or right end, before what is drawn there."""
+    box = {"facecolor": svg.PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
+    place = ("axes fraction", "data")
+    axes.annotate(text, (x, y - 0.2), xycoords=place, va="bottom", ha=side, color=ink, bbox=box, zorder=5)
 
 
 def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:
@@ -111,6 +121,8 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
     """How far each kind of parameter moved in each arm, percent, on a logarithmic axis."""
     kinds, there = list(dict.fromkeys(m.kind for m in moved)), [a for a in arms if any(m.arm == a for m in moved)]
     values = {(m.kind, m.arm): m.moved for m in moved}
+    from matplotlib.ticker import LogLocator
+
     shown = [value for value in values.values() if value > 0]
     with svg.drawing(95 + 46 * len(kinds) + 16 * len(there)) as (figure, axes):
         for y, kind in enumerate(kinds):
@@ -118,9 +130,10 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
                 marker = "o" if arm != there[0] else "D"
                 colour = arm_colour(arms, arm)
                 axes.plot([values[kind, arm]], [y], marker, color=colour, markersize=7, alpha=0.85, zorder=3)
-            words = " → ".join(f"{values[kind, arm]:.3g}" for arm in there[:4]) + " …" * (len(there) > 4)
+            each = [f"{values[kind, arm]:.3g}" for arm in there[:4]]
+            words = (" → " if len(there) == 2 else " · ").join(each) + " …" * (len(there) > 4)
             for x, text, side, ink in ((0, kind, "left", svg.INK), (1, words + " %", "right", svg.MUTED)):
-                axes.annotate(text, (x, y - 0.2), xycoords=("axes fraction", "data"), va="bottom", ha=side, color=ink)
+                _beside(axes, text, x, y, side, ink)
             axes.axhline(y, color=svg.RULE, linewidth=0.6, zorder=0)
         for arm in there:
             marker = "o" if arm != there[0] else "D"
@@ -128,6 +141,8 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
         if shown:
             axes.set_xscale("log")
             axes.set_xlim(min(shown) / 1.6, max(shown) * 1.6)
+            decades = math.log10(max(shown) / min(shown))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 5)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.minorticks_off()
         axes.set_ylim(len(kinds) - 0.5, -0.7)

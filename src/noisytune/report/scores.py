@@ -70,9 +70,18 @@ def score_table(models: Sequence[Evidence]) -> ScoreTable:
     averages = [("Avg.", list(tasks))] if len(tasks) > 1 and whole else []
     if averages and HARD in tasks and len(tasks) > 2:
         averages.append(("Avg. without WNLI", [name for name in tasks if name != HARD]))
-    columns = (*tasks.items(), *((name, f"mean of {len(over)}") for name, over in averages))
+    columns = (
+        *zip(_short(list(tasks)), tasks.values(), strict=True),
+        *((name, f"mean of {len(over)}") for name, over in averages),
+    )
     rows = [row for evidence in models for row in _rows(evidence, list(tasks), [over for _, over in averages])]
     return ScoreTable(columns, tuple(rows))
+
+
+def _short(tasks: list[str]) -> list[str]:
+    """Names for narrow columns: a benchmark that all tasks are of goes without saying."""
+    benchmarks = {name.rpartition("/")[0] for name in tasks}
+    return [name.rpartition("/")[2] for name in tasks] if len(tasks) > 1 and len(benchmarks) == 1 else tasks
 
 
 def _rows(evidence: Evidence, tasks: list[str], averages: list[list[str]]) -> list[Row]:
