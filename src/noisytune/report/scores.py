@@ -33,6 +33,8 @@ class Row:
     """A line of the table; one of the three kinds of cells, one a column."""
 
     name: str
+    baseline: bool = False
+    """Whether a model's arms begin here."""
     scores: tuple[Score, ...] = ()
     gains: tuple[SummaryRow | None, ...] = ()
     """The comparisons with the baseline; None where there is none."""
@@ -96,7 +98,7 @@ def _rows(evidence: Evidence, tasks: list[str], averages: list[list[str]]) -> li
         marked = tuple(
             replace(score, best=one and score.mean == best) for score, best, one in zip(scores, top, alone, strict=True)
         )
-        rows.append(Row(study.model["name"] if baseline else f"+ {arm}", scores=marked))
+        rows.append(Row(study.model["name"] if baseline else f"+ {arm}", baseline, marked))
         if not baseline:
             rows.append(Row("difference", gains=_gains(evidence, arm, tasks, averages)))
     return rows + _paper_rows(evidence, tasks, averages)
