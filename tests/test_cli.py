@@ -167,7 +167,7 @@ def test_missing_extra_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_report_of_something_else_is_refused(tmp_path):
-    assert "holds no study.json" in fails(1, "report", tmp_path)
+    assert "holds no study" in fails(1, "report", tmp_path)
     (tmp_path / "study.json").write_text("{}")
     assert "not a record that noisytune wrote" in fails(1, "report", tmp_path)
 
@@ -184,3 +184,63 @@ def test_help_fits_eighty_columns():
         done = noisytune(*arguments)
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+SMALL = ["--tasks", "topics", "--train-size", "60", "--seeds", "1", "--epochs", "1"]
+
+
+def keys(folder):
+    return {path.stem: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
+
+
+def test_studies_of_the_paper_share_a_folder_and_its_trials(tiny, tmp_path):
+    run = tmp_path / "runs" / "paper"
+    plan = noisytune("reproduce", "figure6", "--models", tiny.path, *SMALL, "--dry-run", "--out", run)
+    assert plan.returncode == 0, plan.stderr
+    assert "7 trials to run, 0 are done" in plan.stdout
+    assert max(map(len, plan.stdout.splitlines())) <= 80
+    assert not run.exists()
+    done = noisytune("reproduce", "figure6", "--models", tiny.path, *SMALL, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "How much noise" in (run / "figure6.html").read_text()
+    before = keys(run)
+    assert len(before) == 7
+    done = noisytune("reproduce", "figure2", "--models", tiny.path, *SMALL, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 5 trials are done already" in done.stdout  # plain, and lambda 0.15
+    assert keys(run).items() >= before.items()
+    assert len(keys(run)) == 10
+    assert "Which noise" in (run / "figure2.html").read_text()
+    pages = {page: page.read_bytes() for page in run.glob("*.html")}
+    for page in pages:
+        page.unlink()
+    again = noisytune("report", run)
+    assert again.returncode == 0, again.stderr
+    assert {page: page.read_bytes() for page in run.glob("*.html")} == pages
+
+
+def test_a_study_of_two_models_has_a_page_each_and_one_on_both(tiny, tmp_path):
+    other = shutil.copytree(tiny.path, tmp_path / "other-bert")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.2}))
+    shown = CliRunner().invoke(app, ["reproduce", "figure5", "--show"]).stdout
+    file = tmp_path / "my-study.yaml"
+    file.write_text(shown.replace("models: [google-bert/bert-base-uncased]", f"models: [{tiny.path}, other-bert]"))
+    file.write_text(file.read_text().replace("name: figure5", "name: mine").replace("seeds: 5", "seeds: 1"))
+    file.write_text(file.read_text().replace("[glue/mrpc]", "[{task: topics, train_size: 40, dev_size: 30}]"))
+    run = tmp_path / "run"
+    done = noisytune("run", file, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert len(keys(run)) == 4
+    names = {f"mine-{tiny.path.name}", "mine-other-bert"}
+    assert {page.stem for page in run.glob("*.html")} == {page.stem for page in run.glob("*.md")} == names | {"mine"}
+    assert {page.stem for page in run.glob("*.json")} == names
+    overview = (run / "mine.html").read_text()
+    assert all(f'href="{name}.html"' in overview for name in names)
+    assert f"Report on all models: {run / 'mine.html'}" in done.stdout
+    assert "How far training moved the weights" in overview
+
+
+def test_a_study_that_does_not_exist_is_one_line(tmp_path):
+    assert "did you mean 'table2'" in fails(2, "reproduce", "table3", "--out", tmp_path)
+    assert "no such directory" in fails(1, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)
