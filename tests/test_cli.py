@@ -193,19 +193,25 @@ def keys(folder):
     return {path.stem: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
 
 
-def test_studies_of_the_paper_share_a_folder_and_its_trials(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory, save_tiny):
+    """The tiny model with room for the studies' 128 tokens."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-long", max_position_embeddings=128)
+
+
+def test_studies_of_the_paper_share_a_folder_and_its_trials(longer, tmp_path):
     run = tmp_path / "runs" / "paper"
-    plan = noisytune("reproduce", "figure6", "--models", tiny.path, *SMALL, "--dry-run", "--out", run)
+    plan = noisytune("reproduce", "figure6", "--models", longer, *SMALL, "--dry-run", "--out", run)
     assert plan.returncode == 0, plan.stderr
     assert "7 trials to run, 0 are done" in plan.stdout
     assert max(map(len, plan.stdout.splitlines())) <= 80
     assert not run.exists()
-    done = noisytune("reproduce", "figure6", "--models", tiny.path, *SMALL, "--out", run)
+    done = noisytune("reproduce", "figure6", "--models", longer, *SMALL, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "How much noise" in (run / "figure6.html").read_text()
     before = keys(run)
     assert len(before) == 7
-    done = noisytune("reproduce", "figure2", "--models", tiny.path, *SMALL, "--out", run)
+    done = noisytune("reproduce", "figure2", "--models", longer, *SMALL, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "2 of 5 trials are done already" in done.stdout  # plain, and lambda 0.15
     assert keys(run).items() >= before.items()
@@ -219,20 +225,20 @@ def test_studies_of_the_paper_share_a_folder_and_its_trials(tiny, tmp_path):
     assert {page: page.read_bytes() for page in run.glob("*.html")} == pages
 
 
-def test_a_study_of_two_models_has_a_page_each_and_one_on_both(tiny, tmp_path):
-    other = shutil.copytree(tiny.path, tmp_path / "other-bert")
+def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path):
+    other = shutil.copytree(longer, tmp_path / "other-bert")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.2}))
     shown = CliRunner().invoke(app, ["reproduce", "figure5", "--show"]).stdout
     file = tmp_path / "my-study.yaml"
-    file.write_text(shown.replace("models: [google-bert/bert-base-uncased]", f"models: [{tiny.path}, other-bert]"))
+    file.write_text(shown.replace("models: [google-bert/bert-base-uncased]", f"models: [{longer}, other-bert]"))
     file.write_text(file.read_text().replace("name: figure5", "name: mine").replace("seeds: 5", "seeds: 1"))
     file.write_text(file.read_text().replace("[glue/mrpc]", "[{task: topics, train_size: 40, dev_size: 30}]"))
     run = tmp_path / "run"
     done = noisytune("run", file, "--out", run)
     assert done.returncode == 0, done.stderr
     assert len(keys(run)) == 4
-    names = {f"mine-{tiny.path.name}", "mine-other-bert"}
+    names = {f"mine-{longer.name}", "mine-other-bert"}
     assert {page.stem for page in run.glob("*.html")} == {page.stem for page in run.glob("*.md")} == names | {"mine"}
     assert {page.stem for page in run.glob("*.json")} == names
     overview = (run / "mine.html").read_text()
