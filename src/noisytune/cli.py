@@ -133,7 +133,7 @@ def compare(
         from noisytune.errors import require
         from noisytune.lab.engines import LocalEngine
         from noisytune.lab.model import Model, usual_learning_rate
-        from noisytune.lab.store import Store
+        from noisytune.lab.store import STUDY, Store
         from noisytune.lab.study import Study, run_study
         from noisytune.lab.tasks import TaskOptions, load_task
         from noisytune.lab.trial import TrainingSettings
@@ -175,8 +175,8 @@ def compare(
             store = Store(out or _default_folder(study))
             with StudyDisplay(store.folder, _console()) as display:
                 until = partial(_decided, [arm.name for arm in arms]) if until_decided else None
-                run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
-        _render(store.folder, study.name)
+                record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
+        _render(store.folder, {STUDY: record})
 
 
 Out = Annotated[
@@ -244,11 +244,11 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
     with _one_line_errors(debug):
         from noisytune.lab.store import Store
 
-        names = list(dict.fromkeys(study.name for study in Store(run).studies().values()))
-        if not names:
+        studies = Store(run).studies()
+        if not studies:
             raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
-        for name in names:
-            _render(run, name)
+        for name in dict.fromkeys(study.name for study in studies.values()):
+            _render(run, {file: study for file, study in studies.items() if study.name == name})
 
 
 @app.command()
@@ -296,25 +296,23 @@ def _run_file(
             store = Store(folder, study.file_name)
             with StudyDisplay(folder, _console()) as display:
                 run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
-    _render(folder, name)
+    _render(folder, Store(folder).studies(name))
 
 
-def _render(folder: Path, name: str) -> None:
-    """The reports of all studies of one name in a folder, one for each model and one on all, and what they say."""
+def _render(folder: Path, studies: dict[str, StudyRecord]) -> None:
+    """The reports of one study, for each of its models and on all, and what they say. By file name."""
     from noisytune._display import print_summary
     from noisytune.lab.store import STUDY, Store, file_name
     from noisytune.report import write_overview, write_report
 
-    store = Store(folder)
-    found = {file: study for file, study in store.studies().items() if study.name == name}
     results = []
-    for file, study in found.items():
-        page = "report" if file == STUDY else file_name(name) if len(found) == 1 else file
-        records = store.records(entry["key"] for entry in study.trials)
+    for file, study in studies.items():
+        page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
+        records = Store(folder).records(entry["key"] for entry in study.trials)
         print_summary(_console(), study, records, write_report(folder, study, records, page))
         results.append((study, records, page))
     if len(results) > 1:
-        overview = write_overview(folder, results, file_name(name))
+        overview = write_overview(folder, results, file_name(results[0][0].name))
         _console().print(f"\nReport on all models: {overview}", markup=False, soft_wrap=True)
 
 

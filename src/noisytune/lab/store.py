@@ -45,14 +45,18 @@ class Store:
         self.cache_folder = self.folder / "cache"
         self.logs_folder = self.folder / "logs"
 
-    def studies(self) -> dict[str, StudyRecord]:
-        """Every study of the folder by its file name.
+    def studies(self, name: str | None = None) -> dict[str, StudyRecord]:
+        """The studies of the folder by their files' names.
+
+        Args:
+            name: one study's, for each of its models. None: all studies.
 
         Raises:
             RunFolderError: a file cannot be read, or is not a study that noisytune wrote.
         """
-        files = sorted(self.folder.glob("*.json"))
-        return {file.stem: StudyRecord.from_json(_read(file), str(file)) for file in files}
+        files = sorted(self.folder.glob("*.json" if name is None else f"{file_name(name)}-*.json"))
+        found = {file.stem: StudyRecord.from_json(_read(file), str(file)) for file in files}
+        return {file: study for file, study in found.items() if name in (None, study.name)}
 
     def read_study(self) -> StudyRecord | None:
         """The study, or None where none was begun.
