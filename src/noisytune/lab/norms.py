@@ -44,6 +44,7 @@ def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
         kind = sums.setdefault(kind_of(name), dict.fromkeys(("elements", *_SUMS), 0.0))
         kind["elements"] += start.numel()
         for what, tensor in zip(_SUMS, (start, end, end - start), strict=True):
-            # Rows in single precision, their sums in double: exact to eight digits, and four times as fast as all double.
-            kind[what] += float(torch.linalg.vector_norm(torch.atleast_1d(tensor), 1, dim=-1).double().sum())
+            # Rows in single precision, their sums in double: eight digits, in a quarter of the time of all in double.
+            rows = torch.linalg.vector_norm(tensor, 1, dim=-1 if tensor.dim() else None)
+            kind[what] += float(rows.double().sum())
     return sums if all(math.isfinite(value) for kind in sums.values() for value in kind.values()) else {}
