@@ -72,8 +72,9 @@ SHARES = (
     "the arm's difference from the baseline. " + paper.SHARES
 )
 NORMS = (
-    "L1 norm of the change from the first to the last step of training, in percent of the L1 norm at the first, noise "
-    "included. Numbers: {} runs' means in the order of the legend. " + paper.NORMS
+    "Numbers, in the order of the legend: L1 norm of the change from the first to the last step of training, in "
+    "percent of the L1 norm at the first, noise included; means of {} runs. Dots: how much farther than in the "
+    "baseline, with the fixed-n 95 % interval. " + paper.NORMS
 )
 
 

@@ -64,7 +64,7 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
             axes.plot([row.arm_mean], [y], "o", markersize=9, color=colour, zorder=3)
             words = f"{number(row.difference, True)}  [{number(row.fixed_low)}, {number(row.fixed_high)}]"
             for x, text, side, ink in ((0, svg.shortened(name, 26), "left", svg.INK), (1, words, "right", svg.MUTED)):
-                _beside(axes, text, x, y, side, ink)
+                _beside(axes, text, x, y - 0.2, side, ink)
         axes.set_ylim(len(types) - 0.5, -0.7)
         axes.set_xlim(left - 0.06 * room, right + 0.06 * room)
         axes.set_yticks([])
@@ -77,8 +77,8 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
 def _beside(axes: Axes, text: str, x: float, y: float, side: str, ink: str) -> None:
     """Words above a line of the figure, at its left or right end, before what is drawn there."""
     box = {"facecolor": svg.PAPER, "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
-    place = ("axes fraction", "data")
-    axes.annotate(text, (x, y - 0.2), xycoords=place, va="bottom", ha=side, color=ink, bbox=box, zorder=5)
+    words = axes.annotate(text, (x, y), xytext=(0, 1), xycoords=("axes fraction", "data"), textcoords="offset points")
+    words.set(va="bottom", ha=side, color=ink, bbox=box, zorder=5)
 
 
 def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:
@@ -118,37 +118,33 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
 
 
 def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) -> str:
-    """How far each kind of parameter moved in each arm, percent, on a logarithmic axis."""
+    """How much farther than in the baseline each kind of parameter moved in each arm; in words how far it moved."""
     kinds, there = list(dict.fromkeys(m.kind for m in moved)), [a for a in arms if any(m.arm == a for m in moved)]
-    values = {(m.kind, m.arm): m.moved for m in moved}
-    from matplotlib.ticker import LogLocator
-
-    shown = [value for value in values.values() if value > 0]
-    with svg.drawing(95 + 46 * len(kinds) + 16 * len(there)) as (figure, axes):
+    found = {(m.kind, m.arm): m for m in moved}
+    largest = max([1e-3, *(abs(m.against) for m in moved)])
+    ends = [abs(end) for m in moved for end in (m.interval.low, m.interval.high) if math.isfinite(end)]
+    reach = 1.1 * min(max([largest, *ends]), 4 * largest)
+    row = 32 + 8 * len(there)
+    with svg.drawing(60 + row * len(kinds) + 17 * len(there)) as (figure, axes):
+        axes.axvline(0.0, color=svg.BASELINE, linewidth=1.4, zorder=1, label=there[0])
         for y, kind in enumerate(kinds):
-            for arm in there:
-                marker = "o" if arm != there[0] else "D"
+            for place, arm in enumerate(there[1:]):
+                m, level = found[kind, arm], y + (7 + 8 * place) / row
                 colour = arm_colour(arms, arm)
-                axes.plot([values[kind, arm]], [y], marker, color=colour, markersize=7, alpha=0.85, zorder=3)
-            each = [f"{values[kind, arm]:.3g}" for arm in there[:4]]
-            words = (" → " if len(there) == 2 else " · ").join(each) + " …" * (len(there) > 4)
+                if math.isfinite(m.interval.low):
+                    whisker = max(m.interval.low, -reach), min(m.interval.high, reach)
+                    axes.plot(whisker, [level, level], color=colour, linewidth=1.4, zorder=2)
+                label = svg.shortened(arm, 34) if y == 0 else None
+                axes.plot([m.against], [level], "o", color=colour, markersize=5, zorder=3, label=label)
+            each = [f"{found[kind, arm].moved:.3g}" for arm in there[:3]]
+            words = (" → " if len(there) == 2 else " · ").join(each) + " …" * (len(there) > 3)
             for x, text, side, ink in ((0, kind, "left", svg.INK), (1, words + " %", "right", svg.MUTED)):
                 _beside(axes, text, x, y, side, ink)
-            axes.axhline(y, color=svg.RULE, linewidth=0.6, zorder=0)
-        for arm in there:
-            marker = "o" if arm != there[0] else "D"
-            axes.plot([], [], marker, color=arm_colour(arms, arm), label=svg.shortened(arm, 34))
-        if shown:
-            axes.set_xscale("log")
-            axes.set_xlim(min(shown) / 1.6, max(shown) * 1.6)
-            decades = math.log10(max(shown) / min(shown))
-            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 5)))
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.minorticks_off()
-        axes.set_ylim(len(kinds) - 0.5, -0.7)
+        axes.set_ylim(len(kinds) - 18 / row, -18 / row)
+        axes.set_xlim(-reach, reach)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("relative change of the weights, percent (L1)")
+        axes.set_xlabel(f"moved farther than {svg.shortened(there[0], 20)}, percent of its movement")
         figure.legend(loc="outside upper left", ncols=1, handlelength=1.2)
         said = "; ".join(f"{m.kind}, {m.arm}: {m.moved:.3g} %" for m in moved)
         return svg.inline(figure, key=key, title="Relative change of each kind of parameter", description=said)
