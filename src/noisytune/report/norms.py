@@ -28,7 +28,7 @@ class Movement:
     grown: float
     """(|W1| - |W0|) / |W0| x 100: how much longer the weights are."""
     against: float
-    """How much farther than the baseline, in percent of its ``moved``; negative where it moved less."""
+    """How much farther than the baseline, in percent of its mean ``moved``; negative: it moved less."""
     interval: Interval
     """Fixed-n 95 % interval of ``against``, paired by task and seed."""
 
@@ -52,10 +52,11 @@ def movements(evidence: Evidence) -> list[Movement]:
         if kind == "head" or any(kind not in record.norms for run in runs for record in run.values()):
             continue
         moved = {arm: np.array([_share(run[arm], kind, "moved") for run in runs]) for arm in arms}
-        if not moved[arms[0]].all():
+        usual = float(moved[arms[0]].mean())
+        if usual == 0.0:
             continue
         for arm in arms:
-            against = 100.0 * (moved[arm] / moved[arms[0]] - 1.0)
+            against = 100.0 * (moved[arm] - moved[arms[0]]) / usual
             grown = [_share(run[arm], kind, "after") - 100.0 for run in runs]
             found.append(
                 Movement(
