@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from noisytune.errors import RunFolderError
@@ -51,8 +51,7 @@ class _Record:
             found = raw["format"]
             if found != FORMAT:
                 raise RunFolderError(f"{where}: written in format {found}, this version of noisytune reads {FORMAT}")
-            known = fields(cls)  # type: ignore[arg-type]
-            return cls(**{f.name: raw[f.name] for f in known if f.name in raw or f.default_factory is MISSING})
+            return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})  # type: ignore[arg-type]
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             name = type(e).__name__
             raise RunFolderError(
