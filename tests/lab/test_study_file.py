@@ -129,6 +129,12 @@ def test_what_is_asked_for_takes_the_place_of_what_is_written(tiny: Model, tmp_p
     assert (topics.name, len(topics.train), len(topics.dev), study.seeds, epochs) == ("topics", 40, 50, (0, 1), 7)
 
 
+def test_a_share_that_is_too_small_is_one_line(tmp_path: Path) -> None:
+    file = write(tmp_path, "{arms: [noisytune], train_shares: [0.1]}")
+    with pytest.raises(DataError, match=r"topics, a share of 0.1: training size 2 is too small: give at least 5"):
+        read_studies(file, Changes(train_size=20))
+
+
 def changed(name: str, model: Model) -> Study:
     """A study of the paper on what is at hand."""
     changes = Changes(models=(str(model.path),), tasks=("topics",), train_size=60, seeds=1, epochs=1)

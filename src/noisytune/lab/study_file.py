@@ -11,7 +11,7 @@ from typing import Any
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.model import Model, usual_learning_rate
 from noisytune.lab.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, load_task
+from noisytune.lab.tasks import TaskData, TaskOptions, limit, load_task
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
 
 _KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "seeds", "margin", "training")
@@ -146,11 +146,17 @@ def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable
             yield whole
             continue
         for share in shares:
-            # The larger part contains the smaller one: see noisytune.lab.tasks.
-            size = max(1, round(share * len(whole.train)))
-            part = whole if share == 1 else load_task(name, replace(options, train_size=size))
-            label = whole.name if share == 1 else f"{whole.name} {100 * share:g} %"
-            yield replace(part, name=label, part_of=whole.name)
+            yield _part(whole, share, options.split_seed)
+
+
+def _part(whole: TaskData, share: float, seed: int) -> TaskData:
+    """A task with a share of the training examples, which contains every smaller share."""
+    if share == 1:
+        return replace(whole, part_of=whole.name)
+    option = f"{whole.name}, a share of {share:g}: training size"
+    size = round(share * len(whole.train))
+    train, _ = limit(whole.train, size, kind=whole.kind, labels=whole.labels, option=option, seed=seed)
+    return replace(whole, name=f"{whole.name} {100 * share:g} %", train=train, part_of=whole.name)
 
 
 def _task(path: Path, task: Any) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from noisytune.lab.tasks.files import load_file
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 
-__all__ = ["TASKS", "Kind", "Split", "TaskData", "TaskOptions", "load_task"]
+__all__ = ["TASKS", "Kind", "Split", "TaskData", "TaskOptions", "limit", "load_task"]
 
 TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {"topics": load_topics, "replies": load_replies}
 """Embedded tasks by name."""
