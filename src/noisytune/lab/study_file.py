@@ -11,7 +11,7 @@ from typing import Any
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.model import Model, usual_learning_rate
 from noisytune.lab.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, load_task
+from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, load_tasks
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
 
 _KEYS = ("name", "model", "tasks", "arms", "seeds", "margin", "training")
@@ -28,6 +28,7 @@ def read_study(path: Path) -> Study:
         tasks:                                # default: [topics]
           - topics
           - {task: reviews.csv, label_column: stars, train_size: 1000}
+          - {task: glue, data_dir: download}             # its nine tasks
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
         seeds: 5                              # 0 to 4; or a list
         margin: 1.0                           # points
@@ -62,7 +63,9 @@ def read_study(path: Path) -> Study:
     return Study(
         name=str(content.get("name", path.stem)),
         model=Model.find(None if model is None else _beside(where, str(model))),
-        tasks=tuple(_task(path, task) for task in _list(path, "tasks", content.get("tasks", ["topics"]))),
+        tasks=tuple(
+            task for written in _list(path, "tasks", content.get("tasks", ["topics"])) for task in _tasks(path, written)
+        ),
         arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
         seeds=_seeds(path, content.get("seeds", 5)),
         training=TrainingSettings(**training),
@@ -70,7 +73,7 @@ def read_study(path: Path) -> Study:
     )
 
 
-def _task(path: Path, task: Any) -> TaskData:
+def _tasks(path: Path, task: Any) -> tuple[TaskData, ...]:
     settings = {"task": task} if isinstance(task, str) else _mapping(path, "tasks", task)
     _check_keys(f"{path}: tasks", settings, ("task", *_TASK_KEYS))
     if "task" not in settings:
@@ -78,9 +81,10 @@ def _task(path: Path, task: Any) -> TaskData:
     options: dict[str, Any] = {key: value for key, value in settings.items() if key != "task"}
     if isinstance(options.get("text_columns"), list):
         options["text_columns"] = tuple(map(str, options["text_columns"]))
-    if "dev_file" in options:
-        options["dev_file"] = Path(_beside(path.parent, str(options["dev_file"])))
-    return load_task(_beside(path.parent, str(settings["task"])), TaskOptions(**options))
+    for key in {"dev_file", "data_dir"} & set(options):
+        options[key] = Path(_beside(path.parent, str(options[key])))
+    name = str(settings["task"])
+    return load_tasks(name if name in (GLUE, *TASKS) else _beside(path.parent, name), TaskOptions(**options))
 
 
 def _beside(folder: Path, name: str) -> str:

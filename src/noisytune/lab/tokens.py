@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from noisytune.lab.store import write_file
 from noisytune.lab.tasks import Split, TaskData
 from noisytune.records import digest
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -36,6 +36,18 @@ class TokenSplit:
     """Class ids or values, shape (examples,)."""
     labels: Sequence[int] | Sequence[float]
     """The targets as the loss wants them: whole numbers for classes."""
+
+    def take(self, indices: Sequence[int]) -> TokenSplit:
+        """The examples at ``indices``, in that order."""
+        pieces = [np.arange(self.starts[i], self.starts[i + 1]) for i in indices]
+        where = np.concatenate(pieces)
+        return TokenSplit(
+            ids=self.ids[where],
+            types=None if self.types is None else self.types[where],
+            starts=np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]),
+            targets=self.targets[list(indices)],
+            labels=[self.labels[i] for i in indices],
+        )
 
     @property
     def lengths(self) -> list[int]:
@@ -61,6 +73,8 @@ class Tokens:
     dev: TokenSplit
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+    also: dict[str, TokenSplit] = field(default_factory=dict)
+    """As in `noisytune.lab.tasks.TaskData.also`."""
 
     def write(self, file: Path) -> None:
         """Keep the tokens in a safetensors file, whole or not at all.
@@ -71,12 +85,18 @@ class Tokens:
         from safetensors.numpy import save
 
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for name, split in (("train", self.train), ("dev", self.dev)):
+        splits = {"train": self.train, "dev": self.dev} | self.also
+        for name, split in splits.items():
             arrays |= {f"{name}.ids": split.ids, f"{name}.starts": split.starts, f"{name}.targets": split.targets}
             if split.types is not None:
                 arrays[f"{name}.types"] = split.types
         whole = isinstance(self.train.labels[0], int)
-        about = {"format": _FORMAT, "notices": json.dumps(self.notices), "classes": str(int(whole))}
+        about = {
+            "format": _FORMAT,
+            "notices": json.dumps(self.notices),
+            "classes": str(int(whole)),
+            "splits": json.dumps(list(splits)),
+        }
         write_file(file, save(arrays, about))
 
     @classmethod
@@ -92,12 +112,12 @@ class Tokens:
             with safe_open(str(file), framework="numpy") as opened:
                 about = opened.metadata()
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            splits = []
-            for name in ("train", "dev"):
+            splits = {}
+            for name in json.loads(about["splits"]):
                 ids, starts, targets = (arrays[f"{name}.{part}"] for part in ("ids", "starts", "targets"))
                 labels = _labels(targets, classes=about["classes"] == "1")
-                splits.append(TokenSplit(ids, arrays.get(f"{name}.types"), starts, targets, labels))
-            return cls(splits[0], splits[1], tuple(json.loads(about["notices"])))
+                splits[name] = TokenSplit(ids, arrays.get(f"{name}.types"), starts, targets, labels)
+            return cls(splits.pop("train"), splits.pop("dev"), tuple(json.loads(about["notices"])), splits)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise RunFolderError(f"{file}: damaged tokens ({error}); delete the file to make them again") from error
 
@@ -126,16 +146,16 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     notices = []
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
-    splits = []
-    for name, split in (("train", task.train), ("dev", task.dev)):
+    splits = {}
+    for name, split in ({"train": task.train, "dev": task.dev} | task.also).items():
         tokens = _tokenise_split(tokenizer, split, f"{task.name}, {name}", max_length, task.kind == "classification")
-        splits.append(tokens)
+        splits[name] = tokens
         full = sum(length >= max_length for length in tokens.lengths)
         if full:
             notices.append(
                 f"{task.name}: {full} of {len(tokens)} {name} texts reach --max-length {max_length} and may be cut"
             )
-    return Tokens(splits[0], splits[1], tuple(notices))
+    return Tokens(splits.pop("train"), splits.pop("dev"), tuple(notices), splits)
 
 
 def load_tokenizer(model_dir: Path) -> Any:

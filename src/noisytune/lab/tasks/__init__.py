@@ -17,7 +17,7 @@ from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 
-__all__ = ["TASKS", "Kind", "Split", "TaskData", "TaskOptions", "load_task", "load_tasks"]
+__all__ = ["GLUE", "TASKS", "Kind", "Split", "TaskData", "TaskOptions", "load_task", "load_tasks"]
 
 GLUE = "glue"
 """Stands for its nine tasks."""
@@ -53,7 +53,8 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
         raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(METRICS)}")
     path = Path(name_or_file)
     known_file = path.suffix.lower() in READERS or path.exists()
-    near = [] if known_file else get_close_matches(name_or_file.lower(), TASKS, n=1)
+    spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
+    near = [] if known_file else get_close_matches(name_or_file.lower(), spellings, n=1)
     if options.data_dir and not name_or_file.startswith(GLUE):
         raise ConfigError(f"--data-dir is for the tasks of glue, not for {name_or_file!r}")
     if name_or_file in TASKS:
@@ -65,7 +66,7 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
             raise ConfigError(f"--language is for the task topics: {name_or_file} is read as it is")
         task = load_file(path, options)
     else:
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"did you mean {spellings[near[0]]!r}? " if near else ""
         raise DataError(
             f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
         )
@@ -95,7 +96,7 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
     >>> [task.name for task in load_tasks("topics,replies", TaskOptions(train_size=20))]
     ['topics', 'replies']
     """
-    if Path(names).exists():
+    if Path(names).is_file():
         return (load_task(names, options),)
     tasks: list[TaskData] = []
     for name in filter(None, map(str.strip, names.split(","))):
