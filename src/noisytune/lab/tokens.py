@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -147,8 +148,9 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
     splits = {}
+    encode = partial(tokenizer, truncation=True, max_length=max_length, return_token_type_ids=_has_types(model_dir))
     for name, split in ({"train": task.train, "dev": task.dev} | task.also).items():
-        tokens = _tokenise_split(tokenizer, split, f"{task.name}, {name}", max_length, task.kind == "classification")
+        tokens = _tokenise_split(tokenizer, encode, split, f"{task.name}, {name}", task.kind == "classification")
         splits[name] = tokens
         full = sum(length >= max_length for length in tokens.lengths)
         if full:
@@ -178,11 +180,11 @@ def load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _tokenise_split(tokenizer: Any, split: Split, where: str, max_length: int, classes: bool) -> TokenSplit:
+def _tokenise_split(tokenizer: Any, encode: Callable[..., Any], split: Split, where: str, classes: bool) -> TokenSplit:
     columns = [list(column) for column in zip(*split.texts, strict=True)]
     if len(columns) > 2:
         raise DataError(f"{where}: {len(columns)} texts in an example, a model takes one or two")
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
+    encoded = encode(*columns, return_attention_mask=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     if 0 in lengths:
         raise DataError(f"{where}: example {lengths.index(0) + 1} is empty; remove it")
@@ -206,9 +208,23 @@ def _labels(targets: Floats, classes: bool) -> list[int] | list[float]:
     return [int(t) for t in targets] if classes else [float(t) for t in targets]
 
 
+def _config(model_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _has_types(model_dir: Path) -> bool | None:
+    """Whether the model tells token types apart; None where its configuration is silent: then the tokenizer decides."""
+    config = _config(model_dir)
+    if config.get("model_type") == "xlnet":
+        return True  # its types are relative: they need no table, and so no size
+    size = config.get("type_vocab_size")
+    return size > 1 if isinstance(size, int) else None
+
+
 def _positions(model_dir: Path) -> int | None:
     """How many tokens the model has positions for; None where it does not say."""
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    config = _config(model_dir)
     found = config.get("max_position_embeddings") or config.get("n_positions")
     return found - _reserved(model_dir, found) if isinstance(found, int) and found > 0 else None
 

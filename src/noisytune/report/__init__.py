@@ -10,7 +10,7 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.page import render_html, render_markdown, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, verdict_sentence
+    from noisytune.report.wording import notes, scored_on, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -18,6 +18,7 @@ __all__ = [
     "notes",
     "render_html",
     "render_markdown",
+    "scored_on",
     "summary_rows",
     "verdict_sentence",
     "write_report",
@@ -29,6 +30,7 @@ _ROOMS = {
     "notes": "wording",
     "render_html": "page",
     "render_markdown": "page",
+    "scored_on": "wording",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
     "write_report": "page",

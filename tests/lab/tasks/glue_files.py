@@ -16,37 +16,19 @@ PAIRS = [
 """The texts of the four rows; the first of each alone where a task has one text."""
 
 HEADERS = {
-    "cola": ["source", "label", "star", "sentence"],
-    "sst2": ["sentence", "label"],
-    "mrpc": ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"],
-    "qqp": ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"],
-    "stsb": [
-        "index",
-        "genre",
-        "filename",
-        "year",
-        "old_index",
-        "source1",
-        "source2",
-        "sentence1",
-        "sentence2",
-        "score",
-    ],
-    "mnli": [
-        "index",
-        "promptID",
-        "pairID",
-        "genre",
-        "sentence1_binary_parse",
-        "sentence2_binary_parse",
-        "sentence1_parse",
-        "sentence2_parse",
-        "sentence1",
-        "sentence2",
-    ],
-    "qnli": ["index", "question", "sentence", "label"],
-    "rte": ["index", "sentence1", "sentence2", "label"],
-    "wnli": ["index", "sentence1", "sentence2", "label"],
+    name: names.split(",")
+    for name, names in {
+        "cola": "source,label,star,sentence",
+        "sst2": "sentence,label",
+        "mrpc": "Quality,#1 ID,#2 ID,#1 String,#2 String",
+        "qqp": "id,qid1,qid2,question1,question2,is_duplicate",
+        "stsb": "index,genre,filename,year,old_index,source1,source2,sentence1,sentence2,score",
+        "mnli": "index,promptID,pairID,genre,sentence1_binary_parse,sentence2_binary_parse,sentence1_parse,"
+        "sentence2_parse,sentence1,sentence2",
+        "qnli": "index,question,sentence,label",
+        "rte": "index,sentence1,sentence2,label",
+        "wnli": "index,sentence1,sentence2,label",
+    }.items()
 }
 """Of the official files. CoLA's is not written; MNLI's goes on with the annotators' labels and the gold one."""
 
