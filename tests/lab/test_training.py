@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -309,6 +310,22 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study,
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match="none of its weights fit"):
         run_trial(a_trial(tiny_study), folder, tiny_tokens)
+
+
+@pytest.mark.parametrize(
+    "auto_map", [{}, {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Own"}]
+)
+def test_code_that_comes_with_a_model_is_not_run(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, auto_map: dict[str, str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(DataError, match="code that comes with a model is never run") as caught:
+        run_trial(a_trial(tiny_study), folder, tiny_tokens)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:

@@ -169,7 +169,7 @@ def load_tokenizer(model_dir: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
+        tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{model_dir}: its tokenizer cannot be loaded: {reason}") from error
@@ -240,7 +240,7 @@ def _reserved(model_dir: Path, positions: int) -> int:
     any_kind: Any = AutoModel
     try:
         with torch.device("meta"):
-            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir)))
+            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False))
     except (ValueError, KeyError, ImportError, OSError):
         # A model of an unknown kind: loading it will say so.
         return 0

@@ -214,8 +214,11 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     task, name = trial.settings["task"], trial.settings["model"]["name"]
     regression = task["kind"] == "regression"
     labels = dict(enumerate(["value"] if regression else task["labels"]))
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
+    load = partial(
+        AutoModelForSequenceClassification.from_pretrained,
         str(model_dir),
+        # Said, not left open: otherwise transformers asks on the terminal, which a worker has not.
+        trust_remote_code=False,
         id2label=labels,
         label2id={label: i for i, label in labels.items()},
         problem_type="regression" if regression else "single_label_classification",
@@ -225,6 +228,14 @@ def _load(trial: Trial, model_dir: Path) -> Any:
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+    try:
+        model, loading = load()
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"model {name!r}: transformers has no classifier for it, and code that comes with a model is never run: "
+            f"{reason}"
+        ) from error
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
     if body and set(body) <= set(loading["missing_keys"]):
         raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")

@@ -169,17 +169,13 @@ def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     for part, rows, expected in zip(("train", "dev", "mismatched dev"), parts, official, strict=False):
         split, told = _as_split(rows, task)
         if len(split) != expected:
-            told.append(
-                f"{len(split):,} " + (f"of {expected:,} rows" if len(split) < expected else MORE.format(expected))
-            )
+            relation = f"of {expected:,} rows" if len(split) < expected else f"rows, officially {expected:,}"
+            told.append(f"{len(split):,} {relation}")
         notices += [f"glue/{name} {part}: {text}" for text in told]
         splits.append(split)
     train, dev, *other = splits
     also = {"mismatched": other[0]} if other else {}
     return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, dev, tuple(notices), also)
-
-
-MORE = "rows, officially {:,}"
 
 
 def folders(data_dir: Path) -> dict[str, bool]:
@@ -237,7 +233,7 @@ def _read(path: Path, task: Official) -> _Rows:
         places.append(first.index(name) if named else place % len(first))
     body = rows[task.header :]
     *texts, labels = ([cells[place] if place < len(cells) else None for _, cells in body] for place in places)
-    return _Rows(path, [number for number, _ in body], list(zip(*texts, strict=True)), list(labels))
+    return _Rows(path, [line for line, _ in body], list(zip(*texts, strict=True)), list(labels))
 
 
 def _from_hub(name: str) -> Iterator[_Rows]:
@@ -258,7 +254,7 @@ def _from_hub(name: str) -> Iterator[_Rows]:
             raise DataError(f"task 'glue/{name}': the Hub gave no {pattern} of {HUB_ID}; try again, or give --data-dir")
         parts = [_read_parquet(file, task) for file in files]
         texts = [row for part in parts for row in part.texts]
-        yield _Rows(files[0], list(range(len(texts))), texts, [label for part in parts for label in part.labels])
+        yield _Rows(files[0], list(range(1, len(texts) + 1)), texts, [label for part in parts for label in part.labels])
 
 
 def _read_parquet(path: Path, task: Official) -> _Rows:
@@ -294,8 +290,7 @@ def _as_split(rows: _Rows, task: Official) -> tuple[Split, list[str]]:
         if is_missing(label) or len(whole) < len(row):
             short.append(line)
             continue
-        value = number(label)
-        target = ids.get(name_of(label)) if task.labels else value
+        target = ids.get(name_of(label)) if task.labels else number(label)
         if target is None or not (task.labels or 0 <= target <= HIGHEST):
             allowed = " or ".join(task.labels) if task.labels else f"a number, 0 to {HIGHEST:g}"
             raise DataError(f"{rows.path}: line {line}: the label {label!r} is unknown; it must be {allowed}")
