@@ -10,6 +10,7 @@ RUNS = {
     "perturb-bfloat16": ["perturb.py", "--dtype", "bfloat16"],
     "recadam": ["recadam.py"],
     "grid-overhead": ["grid_overhead.py"],
+    "glue": ["glue.py"],
 }
 
 

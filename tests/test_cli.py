@@ -12,17 +12,20 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from noisytune.cli import app
+from noisytune.lab.tasks.glue import OFFICIAL
+from tests.lab.tasks.glue_files import write_glue
 
 QUICK = ["--epochs", "1", "--train-size", "40", "--dev-size", "30", "--max-length", "32", "--learning-rate", "1e-3"]
 
 
-def noisytune(*arguments, **environment):
+def noisytune(*arguments, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, "-m", "noisytune", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"COLUMNS": "80"} | environment,
         check=False,
+        cwd=cwd,
     )
 
 
@@ -64,6 +67,29 @@ def test_a_study_is_run_shown_reported_and_extended(tiny, tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+def test_glue_is_one_study_of_the_tasks_that_are_there(tiny, tmp_path):
+    data = write_glue(tmp_path / "data")
+    for name in ("cola", "sst2", "mrpc", "qqp", "qnli", "wnli"):
+        shutil.rmtree(data / OFFICIAL[name].folder)
+    options = ["--select", "best", "--protocol", "clean", "--epochs", 2, "--max-length", 32, "--workers", 1]
+    done = noisytune(
+        "compare", "--model", tiny.path, "--task", "glue", "--data-dir", data, "--seeds", 1, *options, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "glue/cola, glue/sst2, glue/mrpc, glue/qqp, glue/qnli, glue/wnli: no folder in" in told
+    assert "glue/mnli train: 8 of 392,702 rows" in told
+    assert "(select best, protocol clean)" in told
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("glue-")
+    trials = list(records(run).values())
+    assert sorted({trial["settings"]["task"]["name"] for trial in trials}) == ["glue/mnli", "glue/rte", "glue/stsb"]
+    assert all(len(trial["epoch_scores"]) == 2 for trial in trials)
+    page = (run / "report.html").read_text()
+    assert "all 3 tasks" in page
+    assert "select best, protocol clean" in page
+
+
 def test_report_is_rendered_again_without_torch(tiny, tmp_path):
     run = tmp_path / "run"
     assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
@@ -98,6 +124,11 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
         (["--task", "missing.csv"], 1, "missing.csv"),
         (["--task", "topics", "--language", "klingon"], 1, "klingon"),
         (["--model", "./no-such-folder"], 1, "no-such-folder"),
+        (["--task", "glue/rt"], 1, "did you mean 'glue/rte'?"),
+        (["--task", "glue", "--data-dir", "nowhere"], 1, "nowhere: there is no such folder"),
+        (["--task", "topics", "--data-dir", "."], 2, "--data-dir is for the tasks of glue"),
+        (["--select", "worst"], 2, "select must be 'last' or 'best'"),
+        (["--protocol", "dirty"], 2, "protocol must be 'paper' or 'clean'"),
         (["--train-size", "2"], 1, "--train-size 2 is too small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -76,8 +76,16 @@ def compare(
         str | None, option(_WHAT, "Pretrained weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
     ] = None,
     task: Annotated[
-        str, option(_WHAT, "What to fine-tune on. A FILE is CSV, TSV, JSONL or Parquet.", "topics|replies|FILE")
+        str,
+        option(
+            _WHAT,
+            "What to fine-tune on; several with commas; glue: its nine. A FILE is CSV, TSV, JSONL or Parquet.",
+            "topics|replies|glue[/NAME]|FILE",
+        ),
     ] = "topics",
+    data_dir: Annotated[
+        Path | None, option(_WHAT, "GLUE's official download, with CoLA, SST-2 ... Default: from the Hub.", "DIR")
+    ] = None,
     seeds: Annotated[int, option(_WHAT, "Number of pairs: seeds 0, 1, 2 ...", "N", min=1)] = 5,
     until_decided: Annotated[
         bool, option(_WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
@@ -111,6 +119,10 @@ def compare(
     max_length: Annotated[int, option(_TRAINING, "Tokens; longer texts are cut.", "N", min=4)] = 128,
     warmup: Annotated[float, option(_TRAINING, "Share of the steps in which the rate rises.", "SHARE")] = 0.1,
     weight_decay: Annotated[float, option(_TRAINING, "Of AdamW.", "W")] = 0.01,
+    select: Annotated[str, option(_TRAINING, "Which epoch is scored.", "last|best")] = "last",
+    protocol: Annotated[
+        str, option(_TRAINING, "Choose the best epoch on dev (paper) or on a tenth of train (clean).", "paper|clean")
+    ] = "paper",
     text_columns: Annotated[str, option(_FILE, "The column of the text, or the two of a pair.", "A[,B]")] = "",
     label_column: Annotated[str | None, option(_FILE, "The column of the label.", "NAME")] = None,
     dev_file: Annotated[Path | None, option(_FILE, "The dev set. Default: a fifth of the file.", "FILE")] = None,
@@ -135,7 +147,7 @@ def compare(
         from noisytune.lab.model import Model, usual_learning_rate
         from noisytune.lab.store import STUDY, Store
         from noisytune.lab.study import Study, run_study
-        from noisytune.lab.tasks import TaskOptions, load_task
+        from noisytune.lab.tasks import TaskOptions, load_tasks
         from noisytune.lab.trial import TrainingSettings
 
         for library in _LAB:
@@ -147,6 +159,8 @@ def compare(
             max_length=max_length,
             warmup=warmup,
             weight_decay=weight_decay,
+            select=select,  # type: ignore[arg-type]
+            protocol=protocol,  # type: ignore[arg-type]
         )
         options = TaskOptions(
             train_size=train_size,
@@ -154,6 +168,7 @@ def compare(
             text_columns=tuple(column.strip() for column in text_columns.split(",") if column.strip()),
             label_column=label_column,
             dev_file=dev_file,
+            data_dir=data_dir,
             language=language,
             metric=metric,
         )
@@ -162,11 +177,11 @@ def compare(
         arms = _arms(noises, arm or [])
         with LocalEngine(workers) as engine:
             engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
-            data = load_task(task, options)
+            data = load_tasks(task, options)
             study = Study(
-                name=data.name,
+                name=data[0].name if len(data) == 1 else task,
                 model=Model.find(model),
-                tasks=(data,),
+                tasks=data,
                 arms=arms,
                 seeds=tuple(range(max_seeds if until_decided else seeds)),
                 training=training,
@@ -360,9 +375,9 @@ def _default_folder(study: Study) -> Path:
     """The same model, data and training give the same folder, so that running again goes on."""
     from noisytune.records import digest
 
-    task = study.tasks[0]
-    shared = digest([study.model.digest, task.digest, study.training.to_dict()])
-    return Path("runs") / f"{task.name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
+    shared = digest([study.model.digest, *(task.digest for task in study.tasks), study.training.to_dict()])
+    name = study.name.replace("/", "-").replace(",", "+")
+    return Path("runs") / f"{name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
 
 
 def _console() -> Console:

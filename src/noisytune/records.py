@@ -44,7 +44,7 @@ class _Record:
             where: the file's path, for the error message.
 
         Raises:
-            RunFolderError: not JSON, another format version, or a missing field.
+            RunFolderError: not JSON, another format version, or a missing field that has no default.
         """
         try:
             raw = json.loads(text)
@@ -96,7 +96,8 @@ class TrialRecord(_Record):
     status: Status
     """"collapsed": every dev prediction is the same. "diverged": the loss or a prediction is not finite."""
     scores: dict[str, float]
-    """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none."""
+    """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none.
+    ``NAME/KEY``: the same on a further dev set, for example ``mismatched/accuracy``."""
     loss_curve: list[float]
     """Training loss of each optimizer step, up to the first not finite one. Regression: of standardised values."""
     predictions: list[float]
@@ -104,7 +105,7 @@ class TrialRecord(_Record):
     references: list[float]
     """Gold class ids or values."""
     timing: dict[str, float]
-    """Seconds: ``load``, ``prepare``, ``train``, ``evaluate``, ``total``."""
+    """Seconds: ``load``, ``prepare``, ``train`` (with the evaluation after each epoch), ``evaluate``, ``total``."""
     applied: dict[str, dict[str, Any]]
     """What each method of the arm did to the model, by its name; for NoisyTune a summary of the manifest."""
     environment: dict[str, Any]
@@ -113,6 +114,9 @@ class TrialRecord(_Record):
     """How far training moved each kind of parameter (query, feed-forward ...): ``elements``, and sums over them of
     ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty
     if diverged, and in records of earlier versions."""
+    epoch_scores: list[float | None] = field(default_factory=list)
+    """With ``select="best"``: the primary score after each epoch, on the examples that choose the epoch; None where it
+    is undefined. Else empty."""
     format: int = FORMAT
 
     @property

@@ -11,6 +11,7 @@ from noisytune.lab.model import Model
 from noisytune.lab.study import Study
 from noisytune.lab.study_file import Changes, paper_studies, paper_study, read_studies
 from noisytune.lab.trial import PLAIN, Arm
+from tests.lab.tasks.glue_files import write_glue
 
 NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")
 WHOLE = """
@@ -59,6 +60,23 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert study.seeds == (0, 1, 2, 3, 4)
     assert study.model.name == "all-MiniLM-L6-v2"
     assert study.training.learning_rate == 2e-4
+
+
+def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
+    """Also where the data's folder is called as the task is."""
+    write_glue(tmp_path / "glue")
+    text = """
+        arms: [noisytune]
+        model: {model}
+        tasks:
+          - {{task: glue, data_dir: glue, train_size: 6}}
+          - topics
+        training: {{select: best, protocol: clean}}
+    """
+    (study,) = read_studies(write(tmp_path, text.format(model=tiny.path)))
+    assert len(study.tasks) == 10
+    assert {len(task.train) for task in study.tasks[:9]} == {6}
+    assert (study.training.select, study.training.protocol) == ("best", "clean")
 
 
 @pytest.mark.parametrize(

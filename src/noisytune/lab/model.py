@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from noisytune.errors import DataError, require
+from noisytune.lab.hub import fetch
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _TOKENIZER = (
@@ -137,19 +137,9 @@ def _checked(path: Path, name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    require("huggingface_hub", extra="lab", needed_for=f"downloading {hub_id!r}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        path = Path(snapshot_download(hub_id, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*"))
-        if not weight_files(path):
-            wanted = [*_SETTINGS, "pytorch_model*.bin"]
-            path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns="*/*"))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        raise DataError(
-            f"model {hub_id!r}: no such directory here, and the Hub did not give it{offline}: {reason}"
-        ) from error
+    what, instead = f"model {hub_id!r} is no directory here", "a directory"
+    path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")
+    if not weight_files(path):
+        wanted = [*_SETTINGS, "pytorch_model*.bin"]
+        path = fetch(what, hub_id, instead, allow_patterns=wanted, ignore_patterns="*/*")
     return _checked(path, hub_id)

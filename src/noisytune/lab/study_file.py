@@ -11,7 +11,7 @@ from typing import Any
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.model import Model, usual_learning_rate
 from noisytune.lab.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, limit, load_task
+from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, limit, load_tasks
 from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
 
 _KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "seeds", "margin", "training")
@@ -72,6 +72,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
           - topics
           - {task: reviews.csv, label_column: stars, train_size: 1000}
         train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
+          - {task: glue, data_dir: download}             # its nine tasks
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
         seeds: 5                              # 0 to 4; or a list
         margin: 1.0                           # points
@@ -141,12 +142,12 @@ def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable
     shares = [_share(path, share) for share in _list(path, "train_shares", content.get("train_shares", [1]))]
     for name, own in wanted:
         options = TaskOptions(**own | instead)
-        whole = load_task(name, options)
-        if "train_shares" not in content:
-            yield whole
-            continue
-        for share in shares:
-            yield _part(whole, share, options.split_seed)
+        for whole in load_tasks(name, options):
+            if "train_shares" not in content:
+                yield whole
+                continue
+            for share in shares:
+                yield _part(whole, share, options.split_seed)
 
 
 def _part(whole: TaskData, share: float, seed: int) -> TaskData:
@@ -171,7 +172,8 @@ def _task(path: Path, task: Any) -> tuple[str, dict[str, Any]]:
     for key in ("dev_file", "data_dir"):
         if key in options:
             options[key] = Path(_beside(path.parent, str(options[key])))
-    return _beside(path.parent, str(settings["task"])), options
+    name = str(settings["task"])
+    return name if name in (GLUE, *TASKS) else _beside(path.parent, name), options
 
 
 def _share(path: Path, share: Any) -> float:

@@ -10,7 +10,7 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.page import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, verdict_sentence
+    from noisytune.report.wording import notes, scored_on, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -19,6 +19,7 @@ __all__ = [
     "render_html",
     "render_markdown",
     "render_overview",
+    "scored_on",
     "summary_rows",
     "verdict_sentence",
     "write_overview",
@@ -32,6 +33,7 @@ _ROOMS = {
     "render_html": "page",
     "render_markdown": "page",
     "render_overview": "page",
+    "scored_on": "wording",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
     "write_overview": "page",

@@ -22,12 +22,14 @@ from noisytune.report.summary import (
 )
 from noisytune.report.wording import (
     count,
+    failures,
     fine,
     headline,
     number,
     page_notes,
     points,
     probability,
+    scored_on,
     sentence,
     smallest_p,
     span,
@@ -107,6 +109,12 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
         score, seconds, status = "", "", "not done"
         if record:
             score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
+            further = f"/{evidence.metrics[record.task]}"
+            score += "".join(
+                f" ({name.removesuffix(further)} {number(100 * value)})"
+                for name, value in record.scores.items()
+                if name.endswith(further)
+            )
             seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
             status = record.status
         lines.append({**row, "score": score, "status": status, "seconds": seconds})
@@ -147,8 +155,10 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "smallest_p": smallest_p(told.n) if told else "",
         "number": number,
         "fine": fine,
+        "failures": failures,
         "points": points,
         "probability": probability,
+        "scored_on": scored_on(study),
         "span": span,
     }
 

@@ -83,6 +83,25 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
+def failures(row: SummaryRow) -> str:
+    """`` (1 collapsed, 2 diverged)``, for the number of pairs; nothing where every run ended well."""
+    return f" ({', '.join(f'{n} {status}' for status, n in row.failed.items())})" if row.failed else ""
+
+
+def scored_on(study: StudyRecord) -> str:
+    """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    select, protocol = (
+        study.training.get(key, default) for key, default in (("select", "last"), ("protocol", "paper"))
+    )
+    if select == "last":
+        which = "the last epoch's"
+    elif protocol == "clean":
+        which = "those of the epoch that is best on a tenth of the training examples, which was not trained on"
+    else:
+        which = "those of the epoch that is best on dev itself, which flatters every arm"
+    return f"The scores on dev are {which} (select {select}, protocol {protocol})."
+
+
 def points(value: float) -> str:
     """``±1 point``, ``±0.5 points``: a margin."""
     return f"±{value:g} {'point' if value == 1 else 'points'}"
