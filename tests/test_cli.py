@@ -275,6 +275,7 @@ def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path)
     overview = (run / "mine.html").read_text()
     assert all(f'href="{name}.html"' in overview for name in names)
     assert f"Report on all models: {run / 'mine.html'}" in done.stdout
+    assert {longer.name, "other-bert"} <= set(done.stdout.splitlines())
     assert "How far training moved the weights" in overview
 
 

@@ -323,6 +323,8 @@ def _render(folder: Path, studies: dict[str, StudyRecord]) -> None:
     results = []
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
+        if len(studies) > 1:
+            _console().print(f"\n{study.model['name']}", style="bold", markup=False)
         records = Store(folder).records(entry["key"] for entry in study.trials)
         print_summary(_console(), study, records, write_report(folder, study, records, page))
         results.append((study, records, page))
