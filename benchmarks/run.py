@@ -11,6 +11,7 @@ RUNS = {
     "attach": ["attach.py"],
     "recadam": ["recadam.py"],
     "grid-overhead": ["grid_overhead.py"],
+    "glue": ["glue.py"],
 }
 
 

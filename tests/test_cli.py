@@ -12,17 +12,20 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from noisytune.cli import app
+from noisytune.lab.tasks.glue import OFFICIAL
+from tests.lab.tasks.glue_files import write_glue
 
 QUICK = ["--epochs", "1", "--train-size", "40", "--dev-size", "30", "--max-length", "32", "--learning-rate", "1e-3"]
 
 
-def noisytune(*arguments, **environment):
+def noisytune(*arguments, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, "-m", "noisytune", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"COLUMNS": "80"} | environment,
         check=False,
+        cwd=cwd,
     )
 
 
@@ -64,6 +67,29 @@ def test_a_study_is_run_shown_reported_and_extended(tiny, tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+def test_glue_is_one_study_of_the_tasks_that_are_there(tiny, tmp_path):
+    data = write_glue(tmp_path / "data")
+    for name in ("cola", "sst2", "mrpc", "qqp", "qnli", "wnli"):
+        shutil.rmtree(data / OFFICIAL[name].folder)
+    options = ["--select", "best", "--protocol", "clean", "--epochs", 2, "--max-length", 32, "--workers", 1]
+    done = noisytune(
+        "compare", "--model", tiny.path, "--task", "glue", "--data-dir", data, "--seeds", 1, *options, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "glue/cola, glue/sst2, glue/mrpc, glue/qqp, glue/qnli, glue/wnli: no folder in" in told
+    assert "glue/mnli train: 8 of 392,702 rows" in told
+    assert "(select best, protocol clean)" in told
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("glue-")
+    trials = list(records(run).values())
+    assert sorted({trial["settings"]["task"]["name"] for trial in trials}) == ["glue/mnli", "glue/rte", "glue/stsb"]
+    assert all(len(trial["epoch_scores"]) == 2 for trial in trials)
+    page = (run / "report.html").read_text()
+    assert "all 3 tasks" in page
+    assert "select best, protocol clean" in page
+
+
 def test_report_is_rendered_again_without_torch(tiny, tmp_path):
     run = tmp_path / "run"
     assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
@@ -98,6 +124,11 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
         (["--task", "missing.csv"], 1, "missing.csv"),
         (["--task", "topics", "--language", "klingon"], 1, "klingon"),
         (["--model", "./no-such-folder"], 1, "no-such-folder"),
+        (["--task", "glue/rt"], 1, "did you mean 'glue/rte'?"),
+        (["--task", "glue", "--data-dir", "nowhere"], 1, "nowhere: there is no such folder"),
+        (["--task", "topics", "--data-dir", "."], 2, "--data-dir is for the tasks of glue"),
+        (["--select", "worst"], 2, "select must be 'last' or 'best'"),
+        (["--protocol", "dirty"], 2, "protocol must be 'paper' or 'clean'"),
         (["--train-size", "2"], 1, "--train-size 2 is too small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -167,7 +198,7 @@ def test_missing_extra_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_report_of_something_else_is_refused(tmp_path):
-    assert "holds no study.json" in fails(1, "report", tmp_path)
+    assert "holds no study" in fails(1, "report", tmp_path)
     (tmp_path / "study.json").write_text("{}")
     assert "not a record that noisytune wrote" in fails(1, "report", tmp_path)
 
@@ -184,3 +215,70 @@ def test_help_fits_eighty_columns():
         done = noisytune(*arguments)
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+SMALL = ["--tasks", "topics", "--train-size", "60", "--seeds", "1", "--epochs", "1"]
+
+
+def keys(folder):
+    return {path.stem: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory, save_tiny):
+    """The tiny model with room for the studies' 128 tokens."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-long", max_position_embeddings=128)
+
+
+def test_studies_of_the_paper_share_a_folder_and_its_trials(longer, tmp_path):
+    run = tmp_path / "runs" / "paper"
+    plan = noisytune("reproduce", "figure6", "--models", longer, *SMALL, "--dry-run", "--out", run)
+    assert plan.returncode == 0, plan.stderr
+    assert "7 trials to run, 0 are done" in plan.stdout
+    assert max(map(len, plan.stdout.splitlines())) <= 80
+    assert not run.exists()
+    done = noisytune("reproduce", "figure6", "--models", longer, *SMALL, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "How much noise" in (run / "figure6.html").read_text()
+    before = keys(run)
+    assert len(before) == 7
+    done = noisytune("reproduce", "figure2", "--models", longer, *SMALL, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 5 trials are done already" in done.stdout  # plain, and lambda 0.15
+    assert keys(run).items() >= before.items()
+    assert len(keys(run)) == 10
+    assert "Which noise" in (run / "figure2.html").read_text()
+    pages = {page: page.read_bytes() for page in run.glob("*.html")}
+    for page in pages:
+        page.unlink()
+    again = noisytune("report", run)
+    assert again.returncode == 0, again.stderr
+    assert {page: page.read_bytes() for page in run.glob("*.html")} == pages
+
+
+def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path):
+    other = shutil.copytree(longer, tmp_path / "other-bert")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.2}))
+    shown = CliRunner().invoke(app, ["reproduce", "figure5", "--show"]).stdout
+    file = tmp_path / "my-study.yaml"
+    file.write_text(shown.replace("models: [google-bert/bert-base-uncased]", f"models: [{longer}, other-bert]"))
+    file.write_text(file.read_text().replace("name: figure5", "name: mine").replace("seeds: 5", "seeds: 1"))
+    file.write_text(file.read_text().replace("[glue/mrpc]", "[{task: topics, train_size: 40, dev_size: 30}]"))
+    run = tmp_path / "run"
+    done = noisytune("run", file, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert len(keys(run)) == 4
+    names = {f"mine-{longer.name}", "mine-other-bert"}
+    assert {page.stem for page in run.glob("*.html")} == {page.stem for page in run.glob("*.md")} == names | {"mine"}
+    assert {page.stem for page in run.glob("*.json")} == names
+    overview = (run / "mine.html").read_text()
+    assert all(f'href="{name}.html"' in overview for name in names)
+    assert f"Report on all models: {run / 'mine.html'}" in done.stdout
+    assert {longer.name, "other-bert"} <= set(done.stdout.splitlines())
+    assert "How far training moved the weights" in overview
+
+
+def test_a_study_that_does_not_exist_is_one_line(tmp_path):
+    assert "did you mean 'table2'" in fails(2, "reproduce", "table3", "--out", tmp_path)
+    assert "no such directory" in fails(1, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)

@@ -140,11 +140,12 @@ def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> lis
 
 def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
     """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
-    from noisytune.report import notes, summary_rows, verdict_sentence
+    from noisytune.report import notes, scored_on, summary_rows, verdict_sentence
 
     several = len(study.tasks) > 1
     headings = ["task", "arm", "pairs", study.arms[0], "this arm", "difference", "95 % anytime", "W/T/L"]
-    rows = [_cells(row) for row in summary_rows(study, records)]
+    known = summary_rows(study, records)
+    rows = [_cells(row) for row in known]
     out.print()
     if out.width >= WIDE:
         out.print(_table(headings[not several :], [row[not several :] for row in rows]))
@@ -153,13 +154,19 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
             for heading, cell in zip(headings[not several :], row[not several :], strict=True):
                 out.print(f"{heading}: {cell}", markup=False)
             out.print()
+    if any(row.failed for row in known):
+        out.print(f"{FAILED} a run of these collapsed or diverged; it counts")
     out.print()
     out.print(verdict_sentence(study, records), markup=False)
+    out.print(scored_on(study), markup=False)
     for note in notes(study, records):
         out.print(f"Note: {note}", markup=False)
     out.print()
     out.print(f"Report: {page}", markup=False, soft_wrap=True)
 
+
+FAILED = "*"
+"""Beside a number of pairs."""
 
 WIDE = 80
 """Columns from which on the comparisons are shown as a table."""
@@ -171,7 +178,7 @@ def _cells(row: SummaryRow) -> list[str]:
     return [
         row.task,
         row.arm,
-        str(row.n),
+        f"{row.n}{FAILED if row.failed else ''}",
         f"{row.baseline_mean:.2f}",
         f"{row.arm_mean:.2f}",
         f"{row.difference:+.2f}",

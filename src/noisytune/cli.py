@@ -21,6 +21,7 @@ from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 
 if TYPE_CHECKING:
     from noisytune.lab.study import Study
+    from noisytune.lab.study_file import Changes
     from noisytune.lab.trial import Arm
     from noisytune.records import StudyRecord, TrialRecord
 
@@ -75,8 +76,16 @@ def compare(
         str | None, option(_WHAT, "Pretrained weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
     ] = None,
     task: Annotated[
-        str, option(_WHAT, "What to fine-tune on. A FILE is CSV, TSV, JSONL or Parquet.", "topics|replies|FILE")
+        str,
+        option(
+            _WHAT,
+            "What to fine-tune on; several with commas; glue: its nine. A FILE is CSV, TSV, JSONL or Parquet.",
+            "topics|replies|glue[/NAME]|FILE",
+        ),
     ] = "topics",
+    data_dir: Annotated[
+        Path | None, option(_WHAT, "GLUE's official download, with CoLA, SST-2 ... Default: from the Hub.", "DIR")
+    ] = None,
     seeds: Annotated[int, option(_WHAT, "Number of pairs: seeds 0, 1, 2 ...", "N", min=1)] = 5,
     until_decided: Annotated[
         bool, option(_WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
@@ -110,6 +119,10 @@ def compare(
     max_length: Annotated[int, option(_TRAINING, "Tokens; longer texts are cut.", "N", min=4)] = 128,
     warmup: Annotated[float, option(_TRAINING, "Share of the steps in which the rate rises.", "SHARE")] = 0.1,
     weight_decay: Annotated[float, option(_TRAINING, "Of AdamW.", "W")] = 0.01,
+    select: Annotated[str, option(_TRAINING, "Which epoch is scored.", "last|best")] = "last",
+    protocol: Annotated[
+        str, option(_TRAINING, "Choose the best epoch on dev (paper) or on a tenth of train (clean).", "paper|clean")
+    ] = "paper",
     text_columns: Annotated[str, option(_FILE, "The column of the text, or the two of a pair.", "A[,B]")] = "",
     label_column: Annotated[str | None, option(_FILE, "The column of the label.", "NAME")] = None,
     dev_file: Annotated[Path | None, option(_FILE, "The dev set. Default: a fifth of the file.", "FILE")] = None,
@@ -132,9 +145,9 @@ def compare(
         from noisytune.errors import require
         from noisytune.lab.engines import LocalEngine
         from noisytune.lab.model import Model, usual_learning_rate
-        from noisytune.lab.store import Store
+        from noisytune.lab.store import STUDY, Store
         from noisytune.lab.study import Study, run_study
-        from noisytune.lab.tasks import TaskOptions, load_task
+        from noisytune.lab.tasks import TaskOptions, load_tasks
         from noisytune.lab.trial import TrainingSettings
 
         for library in _LAB:
@@ -146,6 +159,8 @@ def compare(
             max_length=max_length,
             warmup=warmup,
             weight_decay=weight_decay,
+            select=select,  # type: ignore[arg-type]
+            protocol=protocol,  # type: ignore[arg-type]
         )
         options = TaskOptions(
             train_size=train_size,
@@ -153,6 +168,7 @@ def compare(
             text_columns=tuple(column.strip() for column in text_columns.split(",") if column.strip()),
             label_column=label_column,
             dev_file=dev_file,
+            data_dir=data_dir,
             language=language,
             metric=metric,
         )
@@ -161,11 +177,11 @@ def compare(
         arms = _arms(noises, arm or [])
         with LocalEngine(workers) as engine:
             engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
-            data = load_task(task, options)
+            data = load_tasks(task, options)
             study = Study(
-                name=data.name,
+                name=data[0].name if len(data) == 1 else task,
                 model=Model.find(model),
-                tasks=(data,),
+                tasks=data,
                 arms=arms,
                 seeds=tuple(range(max_seeds if until_decided else seeds)),
                 training=training,
@@ -175,53 +191,79 @@ def compare(
             with StudyDisplay(store.folder, _console()) as display:
                 until = partial(_decided, [arm.name for arm in arms]) if until_decided else None
                 record = run_study(study, store, engine, display.on_event, until, report_to and report_to.value)
-        _render(store.folder, record)
+        _render(store.folder, {STUDY: record})
+
+
+Out = Annotated[
+    Path | None, option(_RUN, "Run folder. Studies in one folder share their trials.", "DIR", show_default=False)
+]
+Workers = Annotated[int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)]
+ReportTo = Annotated[Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")]
+DryRun = Annotated[bool, option(_RUN, "Show trials, tokens, FLOPs and time; run none.", "", "--dry-run")]
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/compare.md.")],
-    out: Annotated[Path | None, option(_RUN, "Run folder. Default: one of its own in runs/.", "DIR")] = None,
-    workers: Annotated[
-        int | None, option(_RUN, "Processes. Default: one for each core, or for each GPU.", "N", min=1)
-    ] = None,
-    report_to: Annotated[
-        Tracker | None, option(_RUN, "Log each trial there as well.", "tensorboard|mlflow|wandb|trackio")
-    ] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
     debug: Debug = False,
 ) -> None:
-    """Run the study that a file describes: any model, tasks, arms and seeds. Goes on after an interruption."""
+    """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption."""
     with _one_line_errors(debug):
-        from noisytune._display import StudyDisplay
-        from noisytune.errors import require
-        from noisytune.lab.engines import LocalEngine
-        from noisytune.lab.store import Store
-        from noisytune.lab.study import run_study
-        from noisytune.lab.study_file import read_study
+        from noisytune.lab.study_file import Changes
 
-        for library in (*_LAB, "yaml"):
-            require(library, extra="lab", needed_for="noisytune run")
-        with LocalEngine(workers) as engine:
-            engine.start(at_most=1)  # imports while the data is loaded
-            planned = read_study(study)
-            store = Store(out or Path("runs") / planned.name)
-            with StudyDisplay(store.folder, _console()) as display:
-                record = run_study(planned, store, engine, display.on_event, None, report_to and report_to.value)
-        _render(store.folder, record)
+        _run_file(study, Changes(), out, dry_run, workers, report_to)
 
 
 @app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of noisytune compare.")], debug: Debug = False
+def reproduce(
+    study: Annotated[str, typer.Argument(metavar="table2|figure2|...|figure6", help="A table or figure of the paper.")],
+    models: Annotated[str, option(_WHAT, "Instead of the paper's. all-MiniLM-L6-v2 is embedded.", "M[,M...]")] = "",
+    tasks: Annotated[str, option(_WHAT, "Instead of the paper's.", "T[,T...]")] = "",
+    train_size: Annotated[int | None, option(_WHAT, "Training examples a task. Default: all.", "N", min=1)] = None,
+    seeds: Annotated[int | None, option(_WHAT, "Number of pairs. The paper has 5.", "N", min=1)] = None,
+    epochs: Annotated[int | None, option(_WHAT, "Passes over the training examples.", "N", min=1)] = None,
+    data_dir: Annotated[Path | None, option(_WHAT, "Downloaded GLUE files. Default: the Hub.", "DIR")] = None,
+    show: Annotated[bool, option(_WHAT, "Print the study's file, to copy and edit.", "", "--show")] = False,
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
+    debug: Debug = False,
 ) -> None:
-    """Render a run folder's report again. Needs no torch."""
+    """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption."""
+    with _one_line_errors(debug):
+        from noisytune.lab.study_file import Changes, paper_study
+
+        file = paper_study(study)
+        if show:
+            typer.echo(file.read_text(encoding="utf-8"), nl=False)
+            return
+        changes = Changes(
+            models=tuple(_values(models)),
+            tasks=tuple(_values(tasks)),
+            train_size=train_size,
+            data_dir=data_dir,
+            seeds=seeds,
+            epochs=epochs,
+        )
+        _run_file(file, changes, out or Path("runs/paper"), dry_run, workers, report_to)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], debug: Debug = False) -> None:
+    """Render a run folder's reports again. Needs no torch."""
     with _one_line_errors(debug):
         from noisytune.lab.store import Store
 
-        study = Store(run).read_study() if run.is_dir() else None
-        if study is None:
-            raise RunFolderError(f"{run} holds no study.json: give the folder that noisytune compare wrote")
-        _render(run, study)
+        studies = Store(run).studies()
+        if not studies:
+            raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
+        for name in dict.fromkeys(study.name for study in studies.values()):
+            _render(run, {file: study for file, study in studies.items() if study.name == name})
 
 
 @app.command()
@@ -240,13 +282,55 @@ def methods(
             print_method(_console(), method_class(name))
 
 
-def _render(folder: Path, study: StudyRecord) -> None:
-    from noisytune._display import print_summary
-    from noisytune.lab.store import Store
-    from noisytune.report import write_report
+def _run_file(
+    file: Path, changes: Changes, out: Path | None, dry_run: bool, workers: int | None, report_to: Tracker | None
+) -> None:
+    """Run the studies of a file, one for each model, in one run folder."""
+    from noisytune._display import StudyDisplay
+    from noisytune.errors import require
+    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.store import Store, file_name
+    from noisytune.lab.study import run_study
+    from noisytune.lab.study_file import read_studies
 
-    records = Store(folder).records(entry["key"] for entry in study.trials)
-    print_summary(_console(), study, records, write_report(folder, study, records))
+    for library in (*_LAB, "yaml"):
+        require(library, extra="lab", needed_for="a study")
+    with LocalEngine(workers) as engine:
+        engine.start(at_most=1)  # imports while the data is loaded
+        studies = read_studies(file, changes)
+        name = studies[0].name
+        folder = out or Path("runs") / file_name(name)
+        if dry_run:
+            from noisytune._budget_display import print_budgets
+            from noisytune.lab.budget import budget
+
+            found = [budget(study, Store(folder), engine, engine.workers) for study in studies]
+            print_budgets(_console(), name, folder, found)
+            return
+        for study in studies:
+            store = Store(folder, study.file_name)
+            with StudyDisplay(folder, _console()) as display:
+                run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
+    _render(folder, Store(folder).studies(name))
+
+
+def _render(folder: Path, studies: dict[str, StudyRecord]) -> None:
+    """The reports of one study, for each of its models and on all, and what they say. By file name."""
+    from noisytune._display import print_summary
+    from noisytune.lab.store import STUDY, Store, file_name
+    from noisytune.report import write_overview, write_report
+
+    results = []
+    for file, study in studies.items():
+        page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
+        if len(studies) > 1:
+            _console().print(f"\n{study.model['name']}", style="bold", markup=False)
+        records = Store(folder).records(entry["key"] for entry in study.trials)
+        print_summary(_console(), study, records, write_report(folder, study, records, page))
+        results.append((study, records, page))
+    if len(results) > 1:
+        overview = write_overview(folder, results, file_name(results[0][0].name))
+        _console().print(f"\nReport on all models: {overview}", markup=False, soft_wrap=True)
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:
@@ -293,9 +377,9 @@ def _default_folder(study: Study) -> Path:
     """The same model, data and training give the same folder, so that running again goes on."""
     from noisytune.records import digest
 
-    task = study.tasks[0]
-    shared = digest([study.model.digest, task.digest, study.training.to_dict()])
-    return Path("runs") / f"{task.name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
+    shared = digest([study.model.digest, *(task.digest for task in study.tasks), study.training.to_dict()])
+    name = study.name.replace("/", "-").replace(",", "+")
+    return Path("runs") / f"{name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
 
 
 def _console() -> Console:

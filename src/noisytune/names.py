@@ -31,6 +31,21 @@ HEAD = "head:"
 """Namespace of the parameters outside the base model."""
 
 
+KINDS: tuple[tuple[str, str], ...] = (
+    ("head", r"^head:"),
+    ("layer norm", r"norm|ln_\d|ln_f|\bln\b"),
+    ("embeddings", r"embed|\bwte\b|\bwpe\b|^shared\.|mask_emb|cls_token"),
+    ("query, key, value together", r"c_attn|qkv|query_key_value"),
+    ("query", r"quer|q_proj|q_lin|\bq\b|_q\b"),
+    ("key", r"key|k_proj|k_lin|\bk\b|_k\b"),
+    ("value", r"value|v_proj|v_lin|\bv\b|_v\b"),
+    ("attention output", r"(attention|attn|rel_attn|self).*(output|out|o_proj|c_proj|dense)|\bo\b|o_proj"),
+    ("feed-forward", r"intermediate|output\.dense|mlp|ffn|ff\b|fc\d|fc_|lin\d|dense_|\bwi|\bwo\b|_proj|block_sparse"),
+    ("pooler", r"pooler"),
+)
+"""Kind and pattern of canonical names, the first that fits; the rest is "other"."""
+
+
 def without_wrappers(name: str) -> str:
     """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
 
@@ -98,3 +113,12 @@ def check_globs(names: Iterable[str], include: tuple[str, ...], exclude: tuple[s
             if not match(names, (glob,)):
                 some = ", ".join(names[:3])
                 raise ConfigError(f"{option}: {glob!r} matches none of the {len(names)} tensor names ({some} ...)")
+
+
+def kind_of(name: str) -> str:
+    """The kind of parameter that a canonical name stands for.
+
+    >>> kind_of("encoder.layer.0.attention.self.query.weight"), kind_of("h.3.mlp.c_fc.weight"), kind_of("head:x")
+    ('query', 'feed-forward', 'head')
+    """
+    return next((kind for kind, pattern in KINDS if re.search(pattern, name, re.IGNORECASE)), "other")

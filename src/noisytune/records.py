@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from noisytune.errors import RunFolderError
@@ -44,14 +44,14 @@ class _Record:
             where: the file's path, for the error message.
 
         Raises:
-            RunFolderError: not JSON, another format version, or a missing field.
+            RunFolderError: not JSON, another format version, or a missing field that has no default.
         """
         try:
             raw = json.loads(text)
             found = raw["format"]
             if found != FORMAT:
                 raise RunFolderError(f"{where}: written in format {found}, this version of noisytune reads {FORMAT}")
-            return cls(**{f.name: raw[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+            return cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})  # type: ignore[arg-type]
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             name = type(e).__name__
             raise RunFolderError(
@@ -70,7 +70,8 @@ class StudyRecord(_Record):
     tasks: list[dict[str, Any]]
     """Each: ``name``, ``kind`` ("classification" or "regression"), ``metric`` (the primary one, higher is better),
     ``metric_label`` (for people), ``labels`` (class names in id order, empty for regression), ``train_size``,
-    ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``."""
+    ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``, ``part_of`` (the
+    whole task, where the study has several shares of its training examples; else empty)."""
     arms: list[str]
     """Names in order. The first is the baseline."""
     seeds: list[int]
@@ -95,7 +96,8 @@ class TrialRecord(_Record):
     status: Status
     """"collapsed": every dev prediction is the same. "diverged": the loss or a prediction is not finite."""
     scores: dict[str, float]
-    """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none."""
+    """On dev, as fractions or correlations (0.71, not 71). An undefined one is absent; a diverged trial has none.
+    ``NAME/KEY``: the same on a further dev set, for example ``mismatched/accuracy``."""
     loss_curve: list[float]
     """Training loss of each optimizer step, up to the first not finite one. Regression: of standardised values."""
     predictions: list[float]
@@ -103,11 +105,18 @@ class TrialRecord(_Record):
     references: list[float]
     """Gold class ids or values."""
     timing: dict[str, float]
-    """Seconds: ``load``, ``prepare``, ``train``, ``evaluate``, ``total``."""
+    """Seconds: ``load``, ``prepare``, ``train`` (with the evaluation after each epoch), ``evaluate``, ``total``."""
     applied: dict[str, dict[str, Any]]
     """What each method of the arm did to the model, by its name; for NoisyTune a summary of the manifest."""
     environment: dict[str, Any]
     """Library versions, machine, threads, code commit, start time (UTC)."""
+    norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    """How far training moved each kind of parameter (query, feed-forward ...): ``elements``, and sums over them of
+    ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty
+    if diverged, and in records of earlier versions."""
+    epoch_scores: list[float | None] = field(default_factory=list)
+    """With ``select="best"``: the primary score after each epoch, on the examples that choose the epoch; None where it
+    is undefined. Else empty."""
     format: int = FORMAT
 
     @property

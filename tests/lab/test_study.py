@@ -239,6 +239,14 @@ def test_what_cannot_be_compared_is_refused_by_name(tiny_study: Study, tmp_path:
     assert sorted((file.name, file.read_bytes()) for file in tmp_path.rglob("*.json")) == kept
 
 
+def test_epochs_chosen_by_another_score_are_another_study(tiny_study: Study, tmp_path: Path) -> None:
+    best = replace(tiny_study, training=replace(tiny_study.training, select="best"))
+    other = replace(best, tasks=(replace(best.tasks[0], metric="macro_f1"),))
+    run(best, tmp_path)
+    with pytest.raises(RunFolderError, match="epochs of topics are chosen by accuracy, not by macro_f1"):
+        run(other, tmp_path)
+
+
 def test_until_stops_between_seeds(with_arms: Callable[..., Study], tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -311,6 +312,22 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study,
         run_trial(a_trial(tiny_study), folder, tiny_tokens)
 
 
+@pytest.mark.parametrize(
+    "auto_map", [{}, {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Own"}]
+)
+def test_code_that_comes_with_a_model_is_not_run(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, auto_map: dict[str, str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(DataError, match="code that comes with a model is never run") as caught:
+        run_trial(a_trial(tiny_study), folder, tiny_tokens)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(tiny_study.model.path)
     noisytune.torch.perturb_(model, noise_lambda=0.1)
@@ -407,6 +424,94 @@ def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
         Tracker("wandb", tmp_path)
     with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
         Tracker("paper", tmp_path)
+
+
+def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> list[float]:
+    """Each epoch's dev score by stopping there: the reference for `select="best"`, slow and plain."""
+    steps = math.ceil(len(tokens.train) / study.training.batch_size)
+    scores = []
+    for epoch in range(1, changes["epochs"] + 1):
+
+        class Stop(training._Steps):  # the schedule is that of the whole run
+            def on_step_end(self, args: Any, state: Any, control: Any, _last: int = epoch * steps, **more: Any) -> None:
+                control.should_training_stop = state.global_step >= _last
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_Steps", Stop)
+            record = run_trial(a_trial(study, arm, **changes), study.model.path, tokens)
+        scores.append(record.scores["accuracy"])
+    return scores
+
+
+@pytest.mark.parametrize("arm", ["plain", "noisytune+mixout", "hype+neftune"])
+def test_the_best_epoch_is_the_best_of_what_stopping_after_each_gives(
+    tiny_study: Study, tiny_tokens: Tokens, arm: str
+) -> None:
+    chosen, changes = Arm.parse(arm), {"epochs": 4, "learning_rate": 5e-3}
+    last = run_trial(a_trial(tiny_study, chosen, **changes), tiny_study.model.path, tiny_tokens)
+    best = run_trial(a_trial(tiny_study, chosen, select="best", **changes), tiny_study.model.path, tiny_tokens)
+    assert best.loss_curve == last.loss_curve, "looking changes nothing"
+    assert best.epoch_scores == scores_by_epoch(tiny_study, tiny_tokens, chosen, **changes)
+    assert best.epoch_scores[-1] == last.scores["accuracy"]
+    assert best.scores["accuracy"] == max(score for score in best.epoch_scores if score is not None)
+    assert np.mean(np.array(best.predictions) == np.array(best.references)) == best.scores["accuracy"]
+    assert last.epoch_scores == []
+    assert TrialRecord.from_json(best.to_json(), "here") == best
+
+
+def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
+    tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    predict = training._predict
+
+    def watch(model: Any, data: Any, *args: Any, **more: Any) -> Any:
+        asked.append(data)
+        return predict(model, data, *args, **more)
+
+    monkeypatch.setattr(training, "_predict", watch)
+    clean = a_trial(tiny_study, select="best", protocol="clean", epochs=3)
+    record = run_trial(clean, tiny_study.model.path, tiny_tokens)
+    kept, held = training._hold_out(tiny_tokens.train)
+    assert len(record.loss_curve) == 3 * math.ceil(len(kept) / 8)
+    assert [data.targets.tolist() for data in asked if data is not tiny_tokens.dev] == [held.targets.tolist()] * 3
+    assert 1 <= sum(data is tiny_tokens.dev for data in asked) <= 3, "dev is looked at for a better epoch only"
+    assert len(record.epoch_scores) == 3
+    assert len(record.predictions) == len(tiny_tokens.dev)
+
+
+def test_a_tenth_is_held_out_evenly(tiny_tokens: Tokens) -> None:
+    kept, held = training._hold_out(tiny_tokens.train)
+    assert (len(kept), len(held)) == (36, 4)
+    whole, parts = tiny_tokens.train, [kept[i] for i in range(36)] + [held[i] for i in range(4)]
+    assert sorted(map(str, parts)) == sorted(str(whole[i]) for i in range(40))
+    for label in set(whole.labels):
+        assert abs(held.labels.count(label) - whole.labels.count(label) / 10) < 1
+    with pytest.raises(DataError, match="protocol clean"):
+        training._hold_out(whole.take([0]))
+
+
+def test_with_the_last_epoch_the_protocols_come_to_the_same(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    paper, clean = (
+        run_trial(a_trial(tiny_study, protocol=protocol), tiny_study.model.path, tiny_tokens)
+        for protocol in ("paper", "clean")
+    )
+    assert outcome(paper) == outcome(clean)
+
+
+def test_a_diverged_trial_has_no_best_epoch(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0, select="best", epochs=3)
+    record = run_trial(trial, tiny_study.model.path, tiny_tokens)
+    assert (record.status, record.scores, record.predictions) == ("diverged", {}, [])
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    both = replace(tiny_tokens, also={"mismatched": tiny_tokens.dev, "train": tiny_tokens.train})
+    for select in ("last", "best"):
+        record = run_trial(a_trial(tiny_study, select=select), tiny_study.model.path, both)
+        assert record.scores["mismatched/accuracy"] == record.scores["accuracy"]
+        assert "train/macro_f1" in record.scores
 
 
 @pytest.mark.parametrize("name", list(METHODS))

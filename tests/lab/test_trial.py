@@ -31,7 +31,8 @@ from noisytune.methods import make
         ("warmup", -0.1),
         ("max_grad_norm", float("inf")),
         ("schedule", "cosine"),
-        ("select", "best"),
+        ("select", "first"),
+        ("protocol", "dirty"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: object) -> None:
@@ -95,8 +96,10 @@ def test_every_setting_decides_the_key(tiny_study: Study) -> None:
         "weight_decay": 0.01,
         "max_grad_norm": 2.0,
         "max_steps": 3,
+        "select": "best",
+        "protocol": "clean",
     }
-    assert set(changed) == {field.name for field in fields(TrainingSettings)} - {"schedule", "select"}
+    assert set(changed) == {field.name for field in fields(TrainingSettings)} - {"schedule"}
     for name, value in changed.items():
         others.append(Trial.resolve(model, task, PLAIN, 0, replace(training, **{name: value})))
     keys = [trial.key, *(other.key for other in others)]
@@ -112,6 +115,9 @@ def test_equal_settings_give_equal_keys(tiny_study: Study) -> None:
     )
 
 
-def test_the_primary_metric_does_not_decide_the_key(tiny_study: Study) -> None:
+def test_the_primary_metric_decides_the_key_only_where_it_chooses_the_epoch(tiny_study: Study) -> None:
     other = replace(tiny_study, tasks=(replace(tiny_study.tasks[0], metric="macro_f1"),))
     assert [t.key for t in other.plan] == [t.key for t in tiny_study.plan]
+    best = replace(tiny_study.training, select="best")
+    one, two = (replace(study, training=best) for study in (tiny_study, other))
+    assert not {t.key for t in one.plan} & {t.key for t in two.plan}

@@ -5,14 +5,18 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from noisytune.lab.study_file import paper_studies
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report import render_html, verdict_sentence
+from noisytune.report import render_html, render_overview, verdict_sentence
+from noisytune.report.paper import TASKS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
@@ -34,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # Runs inside the frame; its findings go into the outer page's title, which --dump-dom prints.
 MEASURE = """<script>
+const told = document.getElementById('verdict') || document.querySelector('.models');
 const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
 const scrolls = e => e.closest('.scroll') !== null;
 const figures = [...document.querySelectorAll('figure svg')].map(svg => {
@@ -44,7 +49,7 @@ const figures = [...document.querySelectorAll('figure svg')].map(svg => {
 const shapes = [...document.querySelectorAll('svg path, svg use')].map(e => getComputedStyle(e));
 parent.document.title = JSON.stringify({
   width: innerWidth, page: document.documentElement.scrollWidth, title: document.title,
-  verdict: document.getElementById('verdict').innerText, at: box(document.getElementById('verdict')), figures,
+  verdict: told.innerText, at: box(told), figures,
   outside: [...document.querySelectorAll('main *')].filter(e => !scrolls(e) && !e.closest('svg')
     && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80)),
   colours: [...new Set(shapes.flatMap(s => [s.stroke, s.fill]))],
@@ -113,6 +118,10 @@ def test_verdict_and_figures_are_in_sight(
     left, top, right, bottom = seen["at"]
     assert 0 <= left < right <= width
     assert 0 <= top < bottom < 1200
+    _figures_are_legible(seen, page)
+
+
+def _figures_are_legible(seen: dict[str, Any], page: str) -> None:
     assert len(seen["figures"]) == page.count("<svg ")
     for figure in seen["figures"]:
         left, top, right, bottom = figure["box"]
@@ -124,12 +133,88 @@ def test_verdict_and_figures_are_in_sight(
             assert top - 1 <= y0 <= y1 <= bottom + 1
 
 
+PAPER = {
+    "plain and noise": [("noisytune(0.15)", {})],
+    "types": [
+        ("noisytune(0.15)", {}),
+        ("noisytune(0.15, distribution=gaussian)", {"distribution": "gaussian"}),
+        ("noisytune(0.15, scale=global)", {"scale": "global"}),
+        ("noisytune(0.15, distribution=gaussian, scale=global)", {"distribution": "gaussian", "scale": "global"}),
+    ],
+}
+KINDS = ("embeddings", "layer norm", "query", "key", "value", "attention output", "feed-forward", "pooler", "head")
+MODELS = ("google-bert/bert-base-uncased", "xlnet/xlnet-base-cased", HOSTILE)
+
+
+def _of_the_paper(
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], arms: list[tuple[str, dict[str, str]]], model: str
+) -> tuple[StudyRecord, list[TrialRecord]]:
+    """All nine tasks, or few where there are many arms; one in three shares; norms from 1e-3 to 1e5 percent."""
+    some = TASKS if len(arms) == 1 else ("mrpc",)
+    tasks = [*(f"glue/{task}" for task in some), "glue/mrpc 10 %", "glue/mrpc 50 %"]
+    gains = {arm: [0.5 + i, 1.0, -0.2, 0.4, 0.3] for i, (arm, _) in enumerate(arms)}
+    study, records = build(gains=gains, tasks=tasks, baseline="plain", model=model, name="table2")
+    for task in study.tasks:
+        if "mrpc" in task["name"]:
+            task |= {"part_of": "glue/mrpc", "train_size": {"%": 366}.get(task["name"][-1], 3668)}
+    settings = dict(arms)
+    for record in records:
+        for method in record.settings["arm"]["methods"]:
+            method |= {"scale": "matrix"} | settings[record.arm]
+    norms = {k: {"elements": 9.0, "before": 1e5, "after": 1.1e5, "moved": 10.0**i / 1e3} for i, k in enumerate(KINDS)}
+    return study, [replace(record, norms=norms) for record in records]
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("arms", PAPER.values(), ids=PAPER)
+def test_pages_of_the_papers_studies_fit(
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]],
+    arms: list[tuple[str, dict[str, str]]],
+    width: int,
+    tmp_path: Path,
+) -> None:
+    each = [(*_of_the_paper(build, arms, model), f"page-{i}") for i, model in enumerate(MODELS)]
+    for page in (render_overview(each), render_html(*each[0][:2])):
+        seen = _measure(page, tmp_path, width)
+        assert seen["page"] <= width
+        assert seen["outside"] == []
+        assert seen["title"] != "owned"
+        _figures_are_legible(seen, page)
+
+
 def test_console_stays_empty_under_the_pages_own_policy(
     case: tuple[StudyRecord, list[TrialRecord], str], tmp_path: Path
 ) -> None:
     dom, log = _open(case[2], tmp_path)
     assert 'id="verdict"' in dom
     assert "CONSOLE" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", paper_studies())
+def test_each_study_of_the_paper_end_to_end(name: str, tmp_path: Path) -> None:
+    """The embedded model on an embedded task: run by name, reported, opened."""
+    options = [
+        "--models",
+        "all-MiniLM-L6-v2",
+        "--tasks",
+        "topics",
+        "--train-size",
+        "60",
+        "--seeds",
+        "2",
+        "--epochs",
+        "1",
+    ]
+    command = [sys.executable, "-m", "noisytune", "reproduce", name, *options, "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    page = (tmp_path / "run" / f"{name}.html").read_text(encoding="utf-8")
+    assert "How far training moved the weights" in page
+    for width in (400, 1200):
+        seen = _measure(page, tmp_path, width)
+        assert seen["page"] <= width
+        assert seen["outside"] == []
+        _figures_are_legible(seen, page)
 
 
 def test_console_messages_would_be_seen(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -146,8 +147,21 @@ def test_page_says_what_is_missing_and_what_went_wrong(build: Build) -> None:
     study, records = build(missing=[("λ = 0.15", 4)], status={("λ = 0.15", 1): "collapsed"})
     words = " ".join(read(report.render_html(study, records)).words)
     assert "9 of 10 trials, still running or stopped" in words
-    assert "collapsed" in words
+    assert "4 (1 collapsed)" in words
+    assert "4 (1 collapsed)" in report.render_markdown(study, records)
+    assert "select last, protocol paper" in words
+    assert "select last, protocol paper" in report.render_markdown(study, records)
     assert "not done" in words
+
+
+def test_a_further_dev_set_is_shown_beside_the_score(build: Build) -> None:
+    study, records = build()
+    more = [replace(record, scores=record.scores | {"mismatched/accuracy": 0.1234}) for record in records]
+    assert "(mismatched 12.34)" in " ".join(read(report.render_html(study, more)).words)
+    assert "(mismatched 12.34)" in report.render_markdown(study, more)
+    assert [row.difference for row in task_rows(gather(study, more))] == [
+        row.difference for row in task_rows(gather(study, records))
+    ]
 
 
 def test_forest_marks_an_interval_that_runs_on(build: Build) -> None:

@@ -146,6 +146,24 @@ def test_collapsed_and_diverged_runs_stay_in_and_are_told(build: Build) -> None:
     assert gather(*built).comparisons[0].pairs[3].before == 0.0
     assert "1 run collapsed (1 of λ = 0.15)" in _notes(built)
     assert "1 run diverged (1 of baseline)" in _notes(built)
+    assert row.failed == {"collapsed": 1, "diverged": 1}
+    assert wording.failures(row) == " (1 collapsed, 1 diverged)"
+    (fine,) = summary_rows(*build())
+    assert (fine.failed, wording.failures(fine)) == ({}, "")
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({}, "the last epoch's (select last, protocol paper)"),
+        ({"select": "last", "protocol": "clean"}, "the last epoch's (select last, protocol clean)"),
+        ({"select": "best"}, "best on dev itself, which flatters every arm (select best, protocol paper)"),
+        ({"select": "best", "protocol": "clean"}, "a tenth of the training examples"),
+    ],
+)
+def test_which_epoch_is_scored_is_said(build: Build, training: dict[str, str], said: str) -> None:
+    study, _ = build()
+    assert said in wording.scored_on(replace(study, training=study.training | training))
 
 
 def test_an_undefined_correlation_counts_as_zero(build: Build) -> None:

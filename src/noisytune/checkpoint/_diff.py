@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,29 +17,6 @@ from noisytune.checkpoint._stream import Piece
 from noisytune.checkpoint._targets import NOISY, Place, family_of, find_targets
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import DataError
-
-KINDS: tuple[tuple[str, str], ...] = (
-    ("head", r"^head:"),
-    ("layer norm", r"norm|ln_\d|ln_f|\bln\b"),
-    ("embeddings", r"embed|\bwte\b|\bwpe\b|^shared\.|mask_emb|cls_token"),
-    ("query, key, value together", r"c_attn|qkv|query_key_value"),
-    ("query", r"quer|q_proj|q_lin|\bq\b|_q\b"),
-    ("key", r"key|k_proj|k_lin|\bk\b|_k\b"),
-    ("value", r"value|v_proj|v_lin|\bv\b|_v\b"),
-    ("attention output", r"(attention|attn|rel_attn|self).*(output|out|o_proj|c_proj|dense)|\bo\b|o_proj"),
-    ("feed-forward", r"intermediate|output\.dense|mlp|ffn|ff\b|fc\d|fc_|lin\d|dense_|\bwi|\bwo\b|_proj|block_sparse"),
-    ("pooler", r"pooler"),
-)
-"""Kind and pattern of canonical names, the first that fits; the rest is "other"."""
-
-
-def kind_of(name: str) -> str:
-    """The kind of parameter that a canonical name stands for.
-
-    >>> kind_of("encoder.layer.0.attention.self.query.weight"), kind_of("h.3.mlp.c_fc.weight"), kind_of("head:x")
-    ('query', 'feed-forward', 'head')
-    """
-    return next((kind for kind, pattern in KINDS if re.search(pattern, name, re.IGNORECASE)), "other")
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,7 @@ class Difference:
         """The kinds of parameters, the most changed first."""
         groups: dict[str, list[Change]] = {}
         for change in self.tensors:
-            groups.setdefault(kind_of(change.name), []).append(change)
+            groups.setdefault(names.kind_of(change.name), []).append(change)
         return sorted((_sum(kind, group) for kind, group in groups.items()), key=lambda c: -c.relative)
 
     def total(self) -> Change:

@@ -70,6 +70,11 @@ def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:
         old, new = earlier.training.get(setting), study.training.get(setting)
         if old != new:
             return f"its {setting} is {old}, not {new}"
+    metrics = {task["name"]: task["metric"] for task in earlier.tasks}
+    if study.training.get("select") == "best":
+        for task in study.tasks:
+            if metrics.get(task["name"], task["metric"]) != task["metric"]:
+                return f"its epochs of {task['name']} are chosen by {metrics[task['name']]}, not by {task['metric']}"
     digests = {task["name"]: task["digest"] for task in earlier.tasks}
     for task in study.tasks:
         if task["name"] not in digests:

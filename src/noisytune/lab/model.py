@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from noisytune.errors import DataError, require
+from noisytune.lab.hub import fetch
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _TOKENIZER = (
@@ -21,6 +21,8 @@ _TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+DEFAULT = "all-MiniLM-L6-v2"
+"""The model that comes as a Python package."""
 _RECEIPT = {"lambda": "noise_lambda", "seed": "seed"}
 
 
@@ -36,26 +38,31 @@ class Model:
 
     @classmethod
     def find(cls, directory_or_hub_id: str | None = None) -> Self:
-        """Find a model and fingerprint it. None takes the default one.
+        """Find a model and fingerprint it. None takes the default one, as its name does.
 
         Raises:
             DataError: there is no such model, the directory is not one, or its weights carry noise already.
             MissingExtraError: the default model's package is not installed.
         """
-        path = default_model() if directory_or_hub_id is None else resolve_model(directory_or_hub_id)
-        if directory_or_hub_id is None:
-            name = "all-MiniLM-L6-v2"
+        if directory_or_hub_id is None or is_default(directory_or_hub_id):
+            path, name = default_model(), DEFAULT
         else:
+            path = resolve_model(directory_or_hub_id)
             name = path.resolve().name if Path(directory_or_hub_id).is_dir() else directory_or_hub_id
         return cls(name, path, model_digest(path))
 
 
 def usual_learning_rate(directory_or_hub_id: str | None) -> float:
-    """What to try first: 2e-5, inside the paper's search range; 2e-4 for the default model (None).
+    """What to try first: 2e-5, inside the paper's search range; 2e-4 for the default model.
 
     The default model's 6 layers of width 384 need more: at 5e-5 it hardly learns in 3 epochs of 265 examples.
     """
-    return 2e-4 if directory_or_hub_id is None else 2e-5
+    return 2e-4 if directory_or_hub_id is None or is_default(directory_or_hub_id) else 2e-5
+
+
+def is_default(directory_or_hub_id: str) -> bool:
+    """Whether this is the default model's name, and no directory of that name is here."""
+    return directory_or_hub_id == DEFAULT and not Path(DEFAULT).is_dir()
 
 
 def default_model() -> Path:
@@ -130,19 +137,9 @@ def _checked(path: Path, name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    require("huggingface_hub", extra="lab", needed_for=f"downloading {hub_id!r}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        path = Path(snapshot_download(hub_id, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*"))
-        if not weight_files(path):
-            wanted = [*_SETTINGS, "pytorch_model*.bin"]
-            path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns="*/*"))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        raise DataError(
-            f"model {hub_id!r}: no such directory here, and the Hub did not give it{offline}: {reason}"
-        ) from error
+    what, instead = f"model {hub_id!r} is no directory here", "a directory"
+    path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")
+    if not weight_files(path):
+        wanted = [*_SETTINGS, "pytorch_model*.bin"]
+        path = fetch(what, hub_id, instead, allow_patterns=wanted, ignore_patterns="*/*")
     return _checked(path, hub_id)

@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/study.json           what was asked for
+    RUN/study.json           what was asked for; where several studies share the folder, NAME-MODEL.json each
     RUN/trials/<key>.json    one finished trial each
     RUN/cache/               tokens; may be deleted
     RUN/logs/                what --report-to tensorboard wrote
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,21 +22,41 @@ from noisytune.errors import RunFolderError
 from noisytune.publish import TEMPORARY, publish
 from noisytune.records import StudyRecord, TrialRecord
 
+STUDY = "study"
+"""The file name of the only study of a folder."""
+
 
 class Store:
-    """A run folder.
+    """A run folder, and one study in it. Studies in one folder share their trials: a trial's key says what it is.
+
+    Args:
+        folder: made when something is written.
+        study: the study's file name, without its ending.
 
     >>> import tempfile
     >>> Store(tempfile.mkdtemp()).records()
     []
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, study: str = STUDY) -> None:
         self.folder = Path(folder)
-        self.study_file = self.folder / "study.json"
+        self.study_file = self.folder / f"{study}.json"
         self.trials_folder = self.folder / "trials"
         self.cache_folder = self.folder / "cache"
         self.logs_folder = self.folder / "logs"
+
+    def studies(self, name: str | None = None) -> dict[str, StudyRecord]:
+        """The studies of the folder by their files' names.
+
+        Args:
+            name: one study's, for each of its models. None: all studies.
+
+        Raises:
+            RunFolderError: a file cannot be read, or is not a study that noisytune wrote.
+        """
+        files = sorted(self.folder.glob("*.json" if name is None else f"{file_name(name)}-*.json"))
+        found = {file.stem: StudyRecord.from_json(_read(file), str(file)) for file in files}
+        return {file: study for file, study in found.items() if name in (None, study.name)}
 
     def read_study(self) -> StudyRecord | None:
         """The study, or None where none was begun.
@@ -123,6 +144,15 @@ class Store:
         if record.key != key:
             raise RunFolderError(f"{file}: holds the record of trial {record.key}; delete it to redo the trial")
         return record
+
+
+def file_name(*parts: str) -> str:
+    """A name for a file made of names that may hold anything.
+
+    >>> file_name("Table 2", "google/bert")
+    'Table_2-google_bert'
+    """
+    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "_" for part in parts)
 
 
 def write_file(file: Path, content: bytes) -> None:

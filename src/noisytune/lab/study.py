@@ -16,7 +16,7 @@ from noisytune.lab.extension import extend, under_known_names
 from noisytune.lab.jobs import ArmsCheckJob, TokensJob, TrialJob
 from noisytune.lab.metrics import METRICS
 from noisytune.lab.model import Model
-from noisytune.lab.store import Store
+from noisytune.lab.store import Store, file_name
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.tokens import cache_name
 from noisytune.lab.trackers import Tracker
@@ -74,6 +74,11 @@ class Study:
             for arm in self.arms
         )
 
+    @property
+    def file_name(self) -> str:
+        """What to call it where several studies share a folder: its name and its model's."""
+        return file_name(self.name, self.model.name.rsplit("/")[-1])
+
     @cached_property
     def record(self) -> StudyRecord:
         """The study as it is written down."""
@@ -91,6 +96,7 @@ class Study:
                     "dev_size": len(task.dev),
                     "majority": task.majority,
                     "digest": task.digest,
+                    "part_of": task.part_of,
                 }
                 for task in self.tasks
             ],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from noisytune.lab.store import write_file
 from noisytune.lab.tasks import Split, TaskData
 from noisytune.records import digest
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -37,10 +38,28 @@ class TokenSplit:
     labels: Sequence[int] | Sequence[float]
     """The targets as the loss wants them: whole numbers for classes."""
 
+    def take(self, indices: Sequence[int]) -> TokenSplit:
+        """The examples at ``indices``, in that order."""
+        pieces = [np.arange(self.starts[i], self.starts[i + 1]) for i in indices]
+        where = np.concatenate(pieces)
+        return TokenSplit(
+            ids=self.ids[where],
+            types=None if self.types is None else self.types[where],
+            starts=np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]),
+            targets=self.targets[list(indices)],
+            labels=[self.labels[i] for i in indices],
+        )
+
     @property
     def lengths(self) -> list[int]:
         """Tokens of each example."""
         return [int(n) for n in np.diff(self.starts)]
+
+    def first(self, size: int) -> TokenSplit:
+        """The first examples."""
+        starts = self.starts[: size + 1]
+        types = None if self.types is None else self.types[: starts[-1]]
+        return TokenSplit(self.ids[: starts[-1]], types, starts, self.targets[:size], self.labels[:size])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +80,8 @@ class Tokens:
     dev: TokenSplit
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+    also: dict[str, TokenSplit] = field(default_factory=dict)
+    """As in `noisytune.lab.tasks.TaskData.also`."""
 
     def write(self, file: Path) -> None:
         """Keep the tokens in a safetensors file, whole or not at all.
@@ -71,12 +92,18 @@ class Tokens:
         from safetensors.numpy import save
 
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for name, split in (("train", self.train), ("dev", self.dev)):
+        splits = {"train": self.train, "dev": self.dev} | self.also
+        for name, split in splits.items():
             arrays |= {f"{name}.ids": split.ids, f"{name}.starts": split.starts, f"{name}.targets": split.targets}
             if split.types is not None:
                 arrays[f"{name}.types"] = split.types
         whole = isinstance(self.train.labels[0], int)
-        about = {"format": _FORMAT, "notices": json.dumps(self.notices), "classes": str(int(whole))}
+        about = {
+            "format": _FORMAT,
+            "notices": json.dumps(self.notices),
+            "classes": str(int(whole)),
+            "splits": json.dumps(list(splits)),
+        }
         write_file(file, save(arrays, about))
 
     @classmethod
@@ -92,12 +119,12 @@ class Tokens:
             with safe_open(str(file), framework="numpy") as opened:
                 about = opened.metadata()
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            splits = []
-            for name in ("train", "dev"):
+            splits = {}
+            for name in json.loads(about["splits"]):
                 ids, starts, targets = (arrays[f"{name}.{part}"] for part in ("ids", "starts", "targets"))
                 labels = _labels(targets, classes=about["classes"] == "1")
-                splits.append(TokenSplit(ids, arrays.get(f"{name}.types"), starts, targets, labels))
-            return cls(splits[0], splits[1], tuple(json.loads(about["notices"])))
+                splits[name] = TokenSplit(ids, arrays.get(f"{name}.types"), starts, targets, labels)
+            return cls(splits.pop("train"), splits.pop("dev"), tuple(json.loads(about["notices"])), splits)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise RunFolderError(f"{file}: damaged tokens ({error}); delete the file to make them again") from error
 
@@ -126,16 +153,17 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     notices = []
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
-    splits = []
-    for name, split in (("train", task.train), ("dev", task.dev)):
-        tokens = _tokenise_split(tokenizer, split, f"{task.name}, {name}", max_length, task.kind == "classification")
-        splits.append(tokens)
+    splits = {}
+    encode = partial(tokenizer, truncation=True, max_length=max_length, return_token_type_ids=_has_types(model_dir))
+    for name, split in ({"train": task.train, "dev": task.dev} | task.also).items():
+        tokens = _tokenise_split(tokenizer, encode, split, f"{task.name}, {name}", task.kind == "classification")
+        splits[name] = tokens
         full = sum(length >= max_length for length in tokens.lengths)
         if full:
             notices.append(
                 f"{task.name}: {full} of {len(tokens)} {name} texts reach --max-length {max_length} and may be cut"
             )
-    return Tokens(splits[0], splits[1], tuple(notices))
+    return Tokens(splits.pop("train"), splits.pop("dev"), tuple(notices), splits)
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -147,7 +175,7 @@ def load_tokenizer(model_dir: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
+        tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{model_dir}: its tokenizer cannot be loaded: {reason}") from error
@@ -158,11 +186,11 @@ def load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _tokenise_split(tokenizer: Any, split: Split, where: str, max_length: int, classes: bool) -> TokenSplit:
+def _tokenise_split(tokenizer: Any, encode: Callable[..., Any], split: Split, where: str, classes: bool) -> TokenSplit:
     columns = [list(column) for column in zip(*split.texts, strict=True)]
     if len(columns) > 2:
         raise DataError(f"{where}: {len(columns)} texts in an example, a model takes one or two")
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
+    encoded = encode(*columns, return_attention_mask=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     if 0 in lengths:
         raise DataError(f"{where}: example {lengths.index(0) + 1} is empty; remove it")
@@ -186,9 +214,23 @@ def _labels(targets: Floats, classes: bool) -> list[int] | list[float]:
     return [int(t) for t in targets] if classes else [float(t) for t in targets]
 
 
+def _config(model_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _has_types(model_dir: Path) -> bool | None:
+    """Whether the model tells token types apart; None where its configuration is silent: then the tokenizer decides."""
+    config = _config(model_dir)
+    if config.get("model_type") == "xlnet":
+        return True  # its types are relative: they need no table, and so no size
+    size = config.get("type_vocab_size")
+    return size > 1 if isinstance(size, int) else None
+
+
 def _positions(model_dir: Path) -> int | None:
     """How many tokens the model has positions for; None where it does not say."""
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    config = _config(model_dir)
     found = config.get("max_position_embeddings") or config.get("n_positions")
     return found - _reserved(model_dir, found) if isinstance(found, int) and found > 0 else None
 
@@ -204,7 +246,7 @@ def _reserved(model_dir: Path, positions: int) -> int:
     any_kind: Any = AutoModel
     try:
         with torch.device("meta"):
-            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir)))
+            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False))
     except (ValueError, KeyError, ImportError, OSError):
         # A model of an unknown kind: loading it will say so.
         return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +28,7 @@ from transformers import (
 from noisytune.errors import DataError, NonFiniteError
 from noisytune.lab import metrics
 from noisytune.lab.environment import describe
+from noisytune.lab.norms import copies, l1_norms, weights_of
 from noisytune.lab.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.trainer import StackTrainer
@@ -35,6 +36,9 @@ from noisytune.lab.trial import TrainingSettings, Trial, methods_of
 from noisytune.lab.units import Units
 from noisytune.methods import Run, Stack
 from noisytune.records import Status, TrialRecord
+
+HELD_OUT = 10
+"""One training example in so many chooses the epoch under the protocol ``clean``."""
 
 Report = Callable[[int, int, float | None], None]
 """Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
@@ -77,31 +81,49 @@ def run_trial(
     clock.lap("load")
     collate = DataCollatorWithPadding(load_tokenizer(model_dir))
     kind = trial.settings["task"]["kind"]
-    units = Units.of(tokens.train.targets) if kind == "regression" else None
-    train = replace(tokens.train, labels=units.standardised(tokens.train.targets)) if units else tokens.train
+    data, chosen_by = tokens.train, tokens.dev
+    if settings.select == "best" and settings.protocol == "clean":
+        data, chosen_by = _hold_out(data)
+    units = Units.of(data.targets) if kind == "regression" else None
+    train = replace(data, labels=units.standardised(data.targets)) if units else data
+    predict = partial(_predict, model, collate=collate, batch_size=EVALUATION_BATCHES * settings.batch_size)
+    splits = {"dev": tokens.dev} | tokens.also
+    best = None
+    if settings.select == "best":
+        best = _BestEpoch(chosen_by, partial(_score, kind, units, trial.settings["task"]["metric"]), predict, splits)
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     stack = Stack(methods_of(trial.settings["arm"]["methods"]), Run(model, trial.seed, kind == "regression", batches))
+    weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
+    before = copies(weights)
     clock.lap("prepare")
-    losses = _train(stack, train, collate, settings, trial, report, tracker)
+    losses = _train(stack, train, collate, settings, trial, report, tracker, best)
     stack.end_()
     clock.lap("train")
     finite = all(map(math.isfinite, losses))
-    outputs = _predict(model, tokens.dev, collate, EVALUATION_BATCHES * settings.batch_size) if finite else None
+    outputs: dict[str, Floats] = {}
+    if finite:
+        outputs = best.outputs if best else {name: predict(split) for name, split in splits.items()}
     clock.lap("evaluate")
-    references = tokens.dev.targets.tolist()
-    status, predictions = _judge(kind, outputs, units)
+    status, predictions = _judge(kind, outputs.pop("dev", None), units)
+    scores = metrics.score(kind, tokens.dev.targets.tolist(), predictions) if predictions else {}
+    for name, further in outputs.items():
+        _, guesses = _judge(kind, further, units)
+        more = metrics.score(kind, splits[name].targets.tolist(), guesses) if guesses else {}
+        scores |= {f"{name}/{key}": value for key, value in more.items()}
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
         status=status,
-        scores={} if status == "diverged" else metrics.score(kind, references, predictions),
+        scores={} if status == "diverged" else scores,
         loss_curve=losses if finite else losses[:-1],
         predictions=predictions,
-        references=references,
+        references=tokens.dev.targets.tolist(),
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
         applied=applied,
         environment=environment,
+        norms={} if status == "diverged" else l1_norms(before, weights),
+        epoch_scores=best.scores if best else [],
     )
 
 
@@ -152,12 +174,55 @@ class _Steps(TrainerCallback):
             control.should_training_stop = True
 
 
+@dataclass
+class _BestEpoch(TrainerCallback):
+    """Scores the model after each epoch, and keeps what the best one predicts."""
+
+    chosen_by: TokenSplit
+    score: Callable[[TokenSplit, Floats], float | None]
+    predict: Callable[[TokenSplit], Floats]
+    splits: dict[str, TokenSplit]
+    """What the kept predictions are of."""
+    scores: list[float | None] = field(default_factory=list)
+    """One an epoch."""
+    outputs: dict[str, Floats] = field(default_factory=dict)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        seen = self.predict(self.chosen_by)
+        value = self.score(self.chosen_by, seen)
+        highest = max((score for score in self.scores if score is not None), default=-math.inf)
+        self.scores.append(value)
+        if not self.outputs or (value is not None and value > highest):
+            self.outputs = {
+                name: seen if split is self.chosen_by else self.predict(split) for name, split in self.splits.items()
+            }
+
+
+def _hold_out(data: TokenSplit) -> tuple[TokenSplit, TokenSplit]:
+    """The training examples without a tenth of them, and that tenth, drawn evenly over classes or values.
+
+    The same for all trials of a study: what varies between seeds is not the data.
+
+    Raises:
+        DataError: fewer than two examples.
+    """
+    if len(data) < 2:
+        raise DataError(f"protocol clean: a tenth of {len(data)} training examples cannot be split off; give more")
+    shuffled = np.random.default_rng(0).permutation(len(data))
+    by_target = shuffled[np.argsort(data.targets[shuffled], kind="stable")]
+    held = set(by_target[::HELD_OUT].tolist())
+    return data.take([i for i in range(len(data)) if i not in held]), data.take(sorted(held))
+
+
 def _load(trial: Trial, model_dir: Path) -> Any:
     task, name = trial.settings["task"], trial.settings["model"]["name"]
     regression = task["kind"] == "regression"
     labels = dict(enumerate(["value"] if regression else task["labels"]))
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
+    load = partial(
+        AutoModelForSequenceClassification.from_pretrained,
         str(model_dir),
+        # Said, not left open: otherwise transformers asks on the terminal, which a worker has not.
+        trust_remote_code=False,
         id2label=labels,
         label2id={label: i for i, label in labels.items()},
         problem_type="regression" if regression else "single_label_classification",
@@ -167,6 +232,14 @@ def _load(trial: Trial, model_dir: Path) -> Any:
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+    try:
+        model, loading = load()
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"model {name!r}: transformers has no classifier for it, and code that comes with a model is never run: "
+            f"{reason}"
+        ) from error
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
     if body and set(body) <= set(loading["missing_keys"]):
         raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")
@@ -194,6 +267,7 @@ def _train(
     trial: Trial,
     report: Report | None,
     tracker: Tracker | None,
+    best: _BestEpoch | None,
 ) -> list[float]:
     """Train in place and return every step's loss, the last one not finite if training stopped for that."""
     arguments = TrainingArguments(
@@ -220,7 +294,7 @@ def _train(
         run_name=trial.label,
     )
     steps = _Steps(report, [])
-    callbacks = [steps, *(tracker.callbacks(trial.label) if tracker else [])]
+    callbacks = [steps, *([best] if best else []), *(tracker.callbacks(trial.label) if tracker else [])]
     trainer = StackTrainer(
         stack,
         stack.run.model,
@@ -255,6 +329,12 @@ def _predict(model: Any, data: TokenSplit, collate: DataCollatorWithPadding, bat
     restored = np.empty_like(stacked)
     restored[order] = stacked
     return restored
+
+
+def _score(kind: Any, units: Units | None, metric: str, data: TokenSplit, outputs: Floats) -> float | None:
+    """One metric of a model's outputs; None where it is undefined."""
+    _, predictions = _judge(kind, outputs, units)
+    return metrics.score(kind, data.targets.tolist(), predictions).get(metric) if predictions else None
 
 
 def _judge(kind: str, outputs: Floats | None, units: Units | None = None) -> tuple[Status, list[float]]:

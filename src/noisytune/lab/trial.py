@@ -45,8 +45,12 @@ class TrainingSettings:
     max_steps: int | None = None
     """Stop after so many steps, whatever ``epochs`` says."""
     schedule: Literal["linear"] = "linear"
-    select: Literal["last"] = "last"
-    """Which state of the model is evaluated: the last one."""
+    select: Literal["last", "best"] = "last"
+    """Which epoch's model predicts: the last one, or the one with the best primary score (the first of equal ones)."""
+    protocol: Literal["paper", "clean"] = "paper"
+    """Where ``select="best"`` looks, while dev is reported. ``paper``: on dev itself, which flatters. ``clean``: on a
+    tenth of the training examples, which is not trained on. With ``select="last"`` nothing is chosen: both train on
+    everything and come to the same."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_steps"):
@@ -62,7 +66,8 @@ class TrainingSettings:
         _require(self._number("weight_decay") >= 0, "weight_decay", self.weight_decay, "a finite number >= 0")
         _require(0 <= self._number("warmup") < 1, "warmup", self.warmup, "a share of the steps, 0 <= warmup < 1")
         _require(self.schedule == "linear", "schedule", self.schedule, "'linear'")
-        _require(self.select == "last", "select", self.select, "'last'")
+        _require(self.select in ("last", "best"), "select", self.select, "'last' or 'best'")
+        _require(self.protocol in ("paper", "clean"), "protocol", self.protocol, "'paper' or 'clean'")
 
     def _number(self, name: str) -> float:
         """The value as a float, put back as one: 1 and 1.0 must give the same key. NaN where it is not a number."""
@@ -132,7 +137,11 @@ class Trial:
 
     @classmethod
     def resolve(cls, model: Model, task: TaskData, arm: Arm, seed: int, training: TrainingSettings) -> Self:
-        """Write down everything that decides the outcome. The primary metric does not: every metric is computed."""
+        """Write down everything that decides the outcome.
+
+        Every metric is computed, so the primary one is part of it only where it selects the epoch.
+        """
+        selects = {"metric": task.metric} if training.select == "best" else {}
         return cls(
             {
                 "model": {"name": model.name, "digest": model.digest},
@@ -143,6 +152,7 @@ class Trial:
                     "labels": list(task.labels),
                     "train_size": len(task.train),
                     "dev_size": len(task.dev),
+                    **selects,
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from noisytune.errors import require
 
 if TYPE_CHECKING:
-    from noisytune.report.page import render_html, render_markdown, write_report
+    from noisytune.report.page import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, verdict_sentence
+    from noisytune.report.wording import notes, scored_on, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -18,8 +18,11 @@ __all__ = [
     "notes",
     "render_html",
     "render_markdown",
+    "render_overview",
+    "scored_on",
     "summary_rows",
     "verdict_sentence",
+    "write_overview",
     "write_report",
 ]
 
@@ -29,8 +32,11 @@ _ROOMS = {
     "notes": "wording",
     "render_html": "page",
     "render_markdown": "page",
+    "render_overview": "page",
+    "scored_on": "wording",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
+    "write_overview": "page",
     "write_report": "page",
 }
 

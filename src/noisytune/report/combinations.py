@@ -19,11 +19,13 @@ class Combination:
     """One arm without and with NoisyTune on one task, over the seeds of which both are done."""
 
     task: dict[str, Any]
-    """The task's entry in the study."""
+    """The task's entry in the study; of all tasks together their common name and metric."""
     without: str
     """The arm's name, for example ``recadam``, or the baseline's."""
     combined: str
     """The name of the arm with noise, for example ``noisytune(0.15)+recadam``."""
+    seeds: tuple[int, ...]
+    """Of which both are done."""
     before: tuple[float, ...]
     """Scores of the arm without noise, points, in the order of the seeds."""
     after: tuple[float, ...]
@@ -54,18 +56,43 @@ def combinations(evidence: Evidence) -> list[Combination]:
         for without, combined in pairs:
             both = _both(trials, evidence, task["name"], without, combined)
             if both:
-                before, after = zip(*both, strict=True)
+                seeds, before, after = zip(*both, strict=True)
                 summary = summarise(np.round(np.subtract(after, before), 9), at_once)
-                found.append(Combination(task, without, combined, before, after, summary))
+                found.append(Combination(task, without, combined, seeds, before, after, summary))
+    return found
+
+
+def pooled_combinations(evidence: Evidence) -> list[Combination]:
+    """`combinations` of the means over all tasks, over the seeds of which every task is done; empty with one task."""
+    tasks, each = evidence.study.tasks, combinations(evidence)
+    labels = {task["metric_label"] for task in tasks}
+    whole = {"name": f"all {len(tasks)} tasks", "metric_label": labels.pop() if len(labels) == 1 else "mean score"}
+    found = []
+    for without, combined in dict.fromkeys((c.without, c.combined) for c in each):
+        mine = [c for c in each if (c.without, c.combined) == (without, combined)]
+        seeds = set.intersection(*(set(c.seeds) for c in mine))
+        if len(mine) < len(tasks) or len(tasks) < 2 or not seeds:
+            continue
+        before, after = (
+            tuple(
+                float(np.mean([getattr(c, side)[c.seeds.index(seed)] for c in mine]))
+                for seed in evidence.study.seeds
+                if seed in seeds
+            )
+            for side in ("before", "after")
+        )
+        gains = summarise(np.round(np.subtract(after, before), 9), len(each) // len(tasks))
+        kept = tuple(seed for seed in evidence.study.seeds if seed in seeds)
+        found.append(Combination(whole, without, combined, kept, before, after, gains))
     return found
 
 
 def _both(
     trials: dict[tuple[str, str, int], TrialRecord], evidence: Evidence, task: str, without: str, combined: str
-) -> list[tuple[float, float]]:
+) -> list[tuple[int, float, float]]:
     scores = []
     for seed in evidence.study.seeds:
         one, other = trials.get((task, without, seed)), trials.get((task, combined, seed))
         if one and other:
-            scores.append((evidence.score(one), evidence.score(other)))
+            scores.append((seed, evidence.score(one), evidence.score(other)))
     return scores

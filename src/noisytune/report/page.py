@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,8 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from noisytune.errors import RunFolderError
 from noisytune.publish import publish
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report.evidence import gather
-from noisytune.report.view import view
+from noisytune.report.evidence import Evidence, gather
+from noisytune.report.view import overview, view
+
+Report = tuple[StudyRecord, Iterable[TrialRecord], str]
+"""A study, its finished trials, and the name of its page."""
 
 
 def _markdown(value: object) -> str:
@@ -54,20 +57,46 @@ def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     return template.render(view(gather(study, records), drawn=False))
 
 
-def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord]) -> Path:
-    """Write ``report.html`` and ``report.md`` into a folder, each whole or not at all.
+def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord], name: str = "report") -> Path:
+    """Write ``NAME.html`` and ``NAME.md`` into a folder, each whole or not at all.
 
     Returns:
-        The path of ``report.html``.
+        The path of the HTML file.
 
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    page, known = Path(folder) / "report.html", list(records)
-    texts = {page: render_html(study, known), page.with_suffix(".md"): render_markdown(study, known)}
+    known = list(records)
+    return _write(Path(folder), name, render_html(study, known), render_markdown(study, known))
+
+
+def render_overview(models: Sequence[Report]) -> str:
+    """One page on several studies that differ in the model only; it leads to the page of each.
+
+    Args:
+        models: of each study its plan, its finished trials, and the name of its page's file without the ending.
+    """
+    return _environment(html=True).get_template("overview.html.j2").render(overview(_gathered(models), drawn=True))
+
+
+def render_overview_markdown(models: Sequence[Report]) -> str:
+    """The same as Markdown, without the figures."""
+    return _environment(html=False).get_template("overview.md.j2").render(overview(_gathered(models), drawn=False))
+
+
+def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> Path:
+    """Write ``NAME.html`` and ``NAME.md`` on several studies; see `render_overview` and `write_report`."""
+    return _write(Path(folder), name, render_overview(models), render_overview_markdown(models))
+
+
+def _gathered(models: Sequence[Report]) -> list[tuple[Evidence, str]]:
+    return [(gather(study, records), page) for study, records, page in models]
+
+
+def _write(folder: Path, name: str, html: str, markdown: str) -> Path:
     try:
-        for path, text in texts.items():
-            publish(path, text.encode())
+        publish(folder / f"{name}.md", markdown.encode())
+        publish(folder / f"{name}.html", html.encode())
     except OSError as e:
         raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
-    return page
+    return folder / f"{name}.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,8 @@ class SummaryRow:
     """The same for the fixed-n t test."""
     sd: float
     """Of the differences."""
+    failed: dict[str, int]
+    """How many runs of its pairs collapsed and diverged, baselines included; empty where every run ended well."""
     judged: bool
     """Whether each of the tasks has a pair of which both runs are ok; else the verdict is inconclusive."""
 
@@ -83,6 +86,11 @@ def _judged(members: Iterable[Comparison]) -> bool:
 def _verdict(members: Iterable[Comparison], interval: Interval, margin: float) -> Verdict:
     """Scores of runs that all failed say nothing about the arm, however alike they are."""
     return judge(interval, margin) if _judged(members) else Verdict.INCONCLUSIVE
+
+
+def _failed(members: Iterable[Comparison]) -> dict[str, int]:
+    runs = (run for c in members for pair in c.pairs for run in (pair.baseline, pair.arm))
+    return dict(sorted(Counter(run.status for run in runs if run.status != "ok").items()))
 
 
 def _mean(values: list[float]) -> float:
@@ -117,6 +125,7 @@ def _row(
         detectable=stats.detectable,
         detectable_fixed=stats.detectable_fixed,
         sd=stats.sd,
+        failed=_failed(members),
         judged=_judged(members),
     )
 

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from noisytune.report import figures, items
-from noisytune.report.combinations import combinations
+from noisytune.report import items
+from noisytune.report.cards import all_cards, paper_cards
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.facts import what_was_run
-from noisytune.report.paired import running
+from noisytune.report.norms import movements
+from noisytune.report.scores import score_table
 from noisytune.report.summary import (
     SummaryRow,
     comparisons_at_once,
-    differences,
     pooled_rows,
     primary_rows,
     task_rows,
 )
 from noisytune.report.wording import (
     count,
+    failures,
+    fine,
     headline,
     number,
     page_notes,
     points,
     probability,
+    scored_on,
     sentence,
     smallest_p,
     span,
 )
 
 BOOTSTRAP_SEED = 0
-
-
-@dataclass(frozen=True)
-class Card:
-    """One figure with its title and a caption."""
-
-    title: str
-    caption: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -107,76 +102,6 @@ def _key_numbers(row: SummaryRow) -> list[tuple[str, str, str]]:
     ]
 
 
-def _forest_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
-    caption = (
-        "Large dot: mean. Thick line: anytime-valid 95 % interval, also in brackets. Thin line: fixed-n interval. "
-        "Small dots: the single differences. Grey band: the margin."
-    )
-    if not all(math.isfinite(row.low) for row in rows):
-        caption += " An arrow: the interval runs on."
-    each = [differences(evidence, row) for row in rows]
-    return Card("Differences from the baseline", caption, figures.forest(rows, each, evidence.study.margin))
-
-
-def _running_card(evidence: Evidence, row: SummaryRow, place: int, several: bool) -> Card:
-    band = running(differences(evidence, row), comparisons_at_once(evidence, over_tasks=row.pooled))
-    unit = "seed" if row.pooled else "pair"
-    caption = f"Mean difference so far with its anytime-valid band, which may be looked at after every {unit}."
-    if not math.isfinite(band.low[0]):
-        caption += f" Pale: too few {unit}s, or too many equal differences, to bound it."
-    colour = figures.arm_colour(evidence.study.arms, row.arm)
-    svg = figures.running_band(band, evidence.study.margin, colour, key=f"running-{place}", unit=unit)
-    return Card(f"As {unit}s came in" + (f": {row.arm}" if several else ""), caption, svg)
-
-
-def _slope_card(evidence: Evidence, comparison: Comparison, place: int) -> Card:
-    study = evidence.study
-    name = [comparison.task["name"]] * (len(study.tasks) > 1) + [comparison.arm] * (len(study.arms) > 2)
-    caption = "Each line is a pair. Green: the arm did better; red: worse. Heavy: the mean."
-    if any(r.status != "ok" for p in comparison.pairs for r in (p.baseline, p.arm)):
-        caption += " A cross: the run collapsed or diverged."
-    title = "Seed by seed" + (f": {', '.join(name)}" if name else "")
-    return Card(title, caption, figures.slope(comparison, key=f"slope-{place}"))
-
-
-COMBINED = (
-    "Mean score of each method without NoisyTune (hollow) and with it (filled), over the seeds of which both are done. "
-    "Line, and brackets: the fixed-n 95 % interval of the gain, of each line alone."
-)
-
-
-def _cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryRow]) -> list[Card]:
-    """Every figure, in the page's order."""
-    study, cards, lambdas = evidence.study, [], {c.noise_lambda for c in evidence.comparisons} - {None}
-    known, told = [row for row in rows if row.n], [row for row in primary if row.n]
-    combined = combinations(evidence)
-
-    def named(task: dict[str, Any]) -> str:
-        return f": {task['name']}" if len(study.tasks) > 1 else ""
-
-    if known:
-        cards.append(_forest_card(evidence, known))
-    for i, task in enumerate(study.tasks):
-        mine = [row for row in known if row.task == task["name"] and not row.pooled]
-        if len(lambdas) > 1 and len(mine) > 1:
-            caption = "Lines as above. Picking the highest point afterwards makes it look better than it is."
-            svg = figures.lambda_curve(evidence, mine, key=f"lambda-{i}")
-            cards.append(Card("How much noise" + named(task), caption, svg))
-        both = [c for c in combined if c.task == task]
-        if both:
-            svg = figures.with_and_without(both, key=f"combined-{i}")
-            cards.append(Card("Alone and with NoisyTune" + named(task), COMBINED, svg))
-    cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told)]
-    cards += [_slope_card(evidence, c, i) for i, c in enumerate(evidence.comparisons) if c.pairs]
-    for i, task in enumerate(study.tasks):
-        trials = [r for r in evidence.trials.values() if r.task == task["name"] and r.loss_curve]
-        if trials:
-            caption = "Smoothed. Heavy: mean over seeds. Fine: each seed."
-            svg = figures.loss_curves(trials, study.arms, key=f"loss-{i}")
-            cards.append(Card("Training loss" + named(task), caption, svg))
-    return cards
-
-
 def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
     lines = []
     for row in evidence.study.trials:
@@ -184,6 +109,12 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
         score, seconds, status = "", "", "not done"
         if record:
             score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
+            further = f"/{evidence.metrics[record.task]}"
+            score += "".join(
+                f" ({name.removesuffix(further)} {number(100 * value)})"
+                for name, value in record.scores.items()
+                if name.endswith(further)
+            )
             seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
             status = record.status
         lines.append({**row, "score": score, "status": status, "seconds": seconds})
@@ -200,6 +131,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
     study, rows, primary = evidence.study, task_rows(evidence), primary_rows(evidence)
     told, whole = headline(primary), sentence(evidence, primary)
     lead = told.verdict.value.capitalize() if told else whole.split(":")[0]
+    table = score_table([evidence])
     every = pooled_rows(evidence) + rows
     return {
         "study": study,
@@ -212,15 +144,62 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "complete": evidence.complete,
         "told": told,
         "numbers": _key_numbers(told) if told else [],
-        "cards": _cards(evidence, every, primary) if drawn else [],
+        "cards": all_cards(evidence, every, primary) if drawn else [],
         "rows": every,
+        "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
+        "moved": movements(evidence),
         "comparisons": comparisons_at_once(evidence),
         "item_rows": item_rows(evidence),
         "trials": _trial_lines(evidence),
         "run": what_was_run(evidence),
         "smallest_p": smallest_p(told.n) if told else "",
         "number": number,
+        "fine": fine,
+        "failures": failures,
         "points": points,
         "probability": probability,
+        "scored_on": scored_on(study),
         "span": span,
+    }
+
+
+def overview(models: Sequence[tuple[Evidence, str]], *, drawn: bool) -> dict[str, Any]:
+    """What the templates of a page on several models print.
+
+    Args:
+        models: the evidence of each model's study, and the name of its own page.
+        drawn: whether to draw the figures too.
+    """
+    cards = [
+        card
+        for i, (evidence, _) in enumerate(models)
+        for card in (paper_cards(evidence, model=True, key=f"m{i}-") if drawn else ())
+    ]
+    rows = [(evidence.study.model["name"], row) for evidence, _ in models for row in primary_rows(evidence)]
+    parts = []
+    for evidence, page in models:
+        primary = primary_rows(evidence)
+        told, whole = headline(primary), sentence(evidence, primary)
+        parts.append(
+            {
+                "model": evidence.study.model["name"],
+                "page": page,
+                "verdict": told.verdict.value if told else "none",
+                "sentence": whole,
+                "done": evidence.done,
+                "planned": evidence.planned,
+            }
+        )
+    return {
+        "study": models[0][0].study,
+        "tasks": list(dict.fromkeys(task["name"] for evidence, _ in models for task in evidence.study.tasks)),
+        "parts": parts,
+        "done": sum(evidence.done for evidence, _ in models),
+        "planned": sum(evidence.planned for evidence, _ in models),
+        "scores_table": score_table([evidence for evidence, _ in models]),
+        "rows": rows,
+        "cards": cards,
+        "number": number,
+        "span": span,
+        "probability": probability,
     }

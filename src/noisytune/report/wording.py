@@ -45,6 +45,17 @@ def number(value: float, signed: bool = False) -> str:
     return (text if signed else text.lstrip("+")).replace("-", MINUS)
 
 
+def fine(value: float, signed: bool = False) -> str:
+    """A percentage that may be very small, three digits, with a true minus sign.
+
+    >>> fine(0.0041234, signed=True)
+    '+0.00412'
+    """
+    if not math.isfinite(value):
+        return number(value, signed)
+    return (f"{value:+.3g}" if signed else f"{value:.3g}").replace("-", MINUS)
+
+
 def span(low: float, high: float) -> str:
     """An interval for a sentence.
 
@@ -70,6 +81,25 @@ def count(n: int, noun: str) -> str:
     if n == 1:
         return f"1 {noun}"
     return f"{n:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def failures(row: SummaryRow) -> str:
+    """`` (1 collapsed, 2 diverged)``, for the number of pairs; nothing where every run ended well."""
+    return f" ({', '.join(f'{n} {status}' for status, n in row.failed.items())})" if row.failed else ""
+
+
+def scored_on(study: StudyRecord) -> str:
+    """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    select, protocol = (
+        study.training.get(key, default) for key, default in (("select", "last"), ("protocol", "paper"))
+    )
+    if select == "last":
+        which = "the last epoch's"
+    elif protocol == "clean":
+        which = "those of the epoch that is best on a tenth of the training examples, which was not trained on"
+    else:
+        which = "those of the epoch that is best on dev itself, which flatters every arm"
+    return f"The scores on dev are {which} (select {select}, protocol {protocol})."
 
 
 def points(value: float) -> str:

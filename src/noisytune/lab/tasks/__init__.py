@@ -1,4 +1,4 @@
-"""The tasks that a study runs on: embedded ones, and the user's own files."""
+"""The tasks that a study runs on: embedded ones, GLUE, and the user's own files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from noisytune.lab.metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, limit
 from noisytune.lab.tasks._tables import READERS
 from noisytune.lab.tasks.files import load_file
+from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 
-__all__ = ["TASKS", "Kind", "Split", "TaskData", "TaskOptions", "load_task"]
+__all__ = ["GLUE", "TASKS", "Kind", "Split", "TaskData", "TaskOptions", "limit", "load_task", "load_tasks"]
 
-TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {"topics": load_topics, "replies": load_replies}
-"""Embedded tasks by name."""
+GLUE = "glue"
+"""Stands for its nine tasks."""
+
+TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {
+    "topics": load_topics,
+    "replies": load_replies,
+    **{f"glue/{name}": partial(load_glue, name) for name in OFFICIAL},
+}
+"""Tasks by name."""
 
 
 def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
-    """Load an embedded task by its name, or a file by its path.
+    """Load a task by its name, or a file by its path.
 
     Args:
         name_or_file: a name in `TASKS`, or the path of a CSV, TSV, JSON Lines or Parquet file.
@@ -43,17 +51,22 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     """
     if options.metric is not None and options.metric not in METRICS:
         raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(METRICS)}")
+    path = Path(name_or_file)
+    known_file = path.suffix.lower() in READERS or path.exists()
+    spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
+    near = [] if known_file else get_close_matches(name_or_file.lower(), spellings, n=1)
+    if options.data_dir and not name_or_file.startswith(GLUE):
+        raise ConfigError(f"--data-dir is for the tasks of glue, not for {name_or_file!r}")
     if name_or_file in TASKS:
         if options.text_columns or options.label_column or options.dev_file:
             raise ConfigError(f"--text-columns, --label-column and --dev-file are for files, not for {name_or_file!r}")
         task = TASKS[name_or_file](options)
-    elif Path(name_or_file).suffix.lower() in READERS or "/" in name_or_file or Path(name_or_file).exists():
+    elif known_file or ("/" in name_or_file and not near):
         if options.language != "english":
             raise ConfigError(f"--language is for the task topics: {name_or_file} is read as it is")
-        task = load_file(Path(name_or_file), options)
+        task = load_file(path, options)
     else:
-        near = get_close_matches(name_or_file.lower(), TASKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"did you mean {spellings[near[0]]!r}? " if near else ""
         raise DataError(
             f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
         )
@@ -64,4 +77,38 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)
     train, about_train = take(task.train, options.train_size, option="--train-size")
     dev, about_dev = take(task.dev, options.dev_size, option="--dev-size")
-    return replace(task, metric=metric, train=train, dev=dev, notices=(*task.notices, *about_train, *about_dev))
+    also = {name: take(split, options.dev_size, option="--dev-size")[0] for name, split in task.also.items()}
+    notices = (*task.notices, *about_train, *about_dev)
+    return replace(task, metric=metric, train=train, dev=dev, also=also, notices=notices)
+
+
+def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, ...]:
+    """Load one or several tasks, each with the same options.
+
+    Args:
+        names: what `load_task` takes, or several joined by commas. ``glue`` stands for its nine tasks; with
+            ``options.data_dir`` for those whose folder is there, and a notice says which are not.
+        options: what the user asked for.
+
+    Raises:
+        NoisyTuneError: as `load_task`.
+
+    >>> [task.name for task in load_tasks("topics,replies", TaskOptions(train_size=20))]
+    ['topics', 'replies']
+    """
+    if Path(names).is_file():
+        return (load_task(names, options),)
+    tasks: list[TaskData] = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        tasks += _all_of_glue(options) if name == GLUE else [load_task(name, options)]
+    return tuple(tasks)
+
+
+def _all_of_glue(options: TaskOptions) -> list[TaskData]:
+    there = folders(options.data_dir) if options.data_dir else dict.fromkeys(OFFICIAL, True)
+    # Without any folder the first task says what is wrong.
+    names = [name for name in there if there[name]] or list(there)[:1]
+    first, *others = (load_task(f"{GLUE}/{name}", options) for name in names)
+    missing = [f"{GLUE}/{name}" for name in there if not there[name]]
+    notice = (f"{', '.join(missing)}: no folder in {options.data_dir}, left out",) if missing else ()
+    return [replace(first, notices=(*notice, *first.notices)), *others]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -52,6 +52,11 @@ class TaskData:
     dev: Split
     notices: tuple[str, ...]
     """What the user should know, one line each."""
+    also: dict[str, Split] = field(default_factory=dict)
+    """Further dev sets by name, scored and kept beside; nothing rests on them."""
+    part_of: str = ""
+    """The name of the whole task, where this is one with a share of its training examples (or all of them) in a study
+    of several shares."""
 
     def __post_init__(self) -> None:
         values = self.train.targets
@@ -63,12 +68,14 @@ class TaskData:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits over everything that a trial's outcome depends on: kind, labels and both splits.
+        """Sixteen hexadecimal digits over everything that a trial's outcome depends on: kind, labels and splits.
 
         The name, the notices and the primary metric are left out: they decide what is shown, not what is learnt.
         """
         splits = [[split.texts, split.targets] for split in (self.train, self.dev)]
-        return digest({"kind": self.kind, "labels": self.labels, "splits": splits})
+        also = {name: [split.texts, split.targets] for name, split in self.also.items()}
+        content = {"kind": self.kind, "labels": self.labels, "splits": splits}
+        return digest(content | ({"also": also} if also else {}))
 
     @property
     def majority(self) -> float | None:
@@ -92,6 +99,8 @@ class TaskOptions:
     """Files: the column of the label."""
     dev_file: Path | None = None
     """Files: the dev set. None: a fifth of the file, stratified."""
+    data_dir: Path | None = None
+    """GLUE: the folder that holds ``CoLA``, ``SST-2`` ... of the official download. None: from the Hub."""
     language: str = "english"
     """Topics: any language (folder) of the corpus."""
     metric: str | None = None

@@ -78,8 +78,7 @@ def read_csv(path: Path, given: Given) -> Table:
 def read_tsv(path: Path, given: Given) -> Table:
     """Tab separated: quoted by the standard where that fits, else quotes are plain characters (as in GLUE)."""
     text = decode(path)
-    numbered = ((n, line.split("\t")) for n, line in enumerate(re.split("\r\n|\r|\n", text), start=1))
-    plain = [(n, cells) for n, cells in numbered if not is_blank(cells)]
+    plain = plain_rows(text)
     try:
         lines = quoted(text, "\t")
     except csv.Error:
@@ -154,6 +153,12 @@ def quoted(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
             return [(reader.line_num, cells) for cells in reader if not is_blank(cells)]
     except csv.Error as e:
         raise csv.Error(f"line {reader.line_num}: {e}") from e
+
+
+def plain_rows(text: str) -> list[tuple[int, list[str]]]:
+    """Tab-separated rows in which quotation marks mean nothing, each with the number of its line, from 1."""
+    numbered = ((n, line.split("\t")) for n, line in enumerate(re.split("\r\n|\r|\n", text), start=1))
+    return [(n, cells) for n, cells in numbered if not is_blank(cells)]
 
 
 def is_blank(cells: list[str]) -> bool:

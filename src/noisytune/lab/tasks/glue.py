@@ -1,0 +1,302 @@
+"""The nine GLUE tasks, from local files in the official layout or from the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.hub import fetch
+from noisytune.lab.metrics import METRICS
+from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions
+from noisytune.lab.tasks._labels import is_missing, name_of, number
+from noisytune.lab.tasks._tables import decode, plain_rows, read_table
+
+HUB_ID = "nyu-mll/glue"
+
+
+@dataclass(frozen=True)
+class Official:
+    """What the benchmark says of a task."""
+
+    folder: str
+    """In the download."""
+    texts: tuple[tuple[str, int], ...]
+    """Name in the header and place (from 0) of the text column, or of the two of a pair."""
+    label: tuple[str, int]
+    """The same of the label; -1: the last column."""
+    hub_texts: tuple[str, ...]
+    """The text columns on the Hub; the label is ``label`` there."""
+    labels: tuple[str, ...]
+    """Class names in id order; empty where values are predicted."""
+    metric: str
+    train_rows: int
+    dev_rows: int
+    header: bool = True
+    """Whether the first line of a file names its columns."""
+    files: tuple[tuple[str, str], ...] = (("train.tsv", "dev.tsv"),)
+    """Names of the train and the dev file; the first pair of which the train file is there counts."""
+    hub_dev: str = "validation"
+    """The split on the Hub."""
+    other_dev: tuple[str, str, int] | None = None
+    """A second dev set: its file, its split on the Hub, its rows."""
+
+    @property
+    def kind(self) -> Kind:
+        """Classes or values."""
+        return METRICS[self.metric].kind
+
+
+ENTAILMENT = ("entailment", "not_entailment")
+SENTENCES = (("sentence1", 1), ("sentence2", 2))
+PAIR = ("sentence1", "sentence2")
+QUESTIONS = (("question1", 3), ("question2", 4))
+MRPC_FILES = (("train.tsv", "dev.tsv"), ("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"))
+
+OFFICIAL: dict[str, Official] = {
+    "cola": Official(
+        "CoLA",
+        (("sentence", 3),),
+        ("label", 1),
+        ("sentence",),
+        ("unacceptable", "acceptable"),
+        "matthews",
+        8_551,
+        1_043,
+        header=False,
+    ),
+    "sst2": Official(
+        "SST-2",
+        (("sentence", 0),),
+        ("label", 1),
+        ("sentence",),
+        ("negative", "positive"),
+        "accuracy",
+        67_349,
+        872,
+    ),
+    "mrpc": Official(
+        "MRPC",
+        (("#1 String", 3), ("#2 String", 4)),
+        ("Quality", 0),
+        PAIR,
+        ("not_equivalent", "equivalent"),
+        "accuracy",
+        3_668,
+        408,
+        files=MRPC_FILES,
+    ),
+    "qqp": Official(
+        "QQP",
+        QUESTIONS,
+        ("is_duplicate", 5),
+        ("question1", "question2"),
+        ("not_duplicate", "duplicate"),
+        "accuracy",
+        363_846,
+        40_430,
+    ),
+    "stsb": Official(
+        "STS-B",
+        (("sentence1", 7), ("sentence2", 8)),
+        ("score", 9),
+        PAIR,
+        (),
+        "pearson",
+        5_749,
+        1_500,
+    ),
+    "mnli": Official(
+        "MNLI",
+        (("sentence1", 8), ("sentence2", 9)),
+        ("gold_label", -1),
+        ("premise", "hypothesis"),
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        392_702,
+        9_815,
+        files=(("train.tsv", "dev_matched.tsv"),),
+        hub_dev="validation_matched",
+        other_dev=("dev_mismatched.tsv", "validation_mismatched", 9_832),
+    ),
+    "qnli": Official(
+        "QNLI",
+        (("question", 1), ("sentence", 2)),
+        ("label", 3),
+        ("question", "sentence"),
+        ENTAILMENT,
+        "accuracy",
+        104_743,
+        5_463,
+    ),
+    "rte": Official("RTE", SENTENCES, ("label", 3), PAIR, ENTAILMENT, "accuracy", 2_490, 277),
+    "wnli": Official("WNLI", SENTENCES, ("label", 3), PAIR, ("not_entailment", "entailment"), "accuracy", 635, 71),
+}
+"""By the name after ``glue/``. Layout, class ids, scores and row counts are the benchmark's."""
+
+HIGHEST = 5.0
+"""STS-B's scores are 0 to 5."""
+
+
+def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
+    """One GLUE task, trained on its training set and scored on its dev set (MNLI: the matched one).
+
+    Files are read as the official ones are written: tab separated, quotation marks are plain characters, UTF-8 with or
+    without a byte order mark, CoLA without a header. Labels are words or their official numbers. Test files are never
+    needed: their labels are not public. Another number of rows than the official one is a notice.
+
+    Args:
+        name: a key of `OFFICIAL`.
+        options: ``data_dir`` is read here: the folder that holds ``CoLA``, ``SST-2`` ... None: from the Hub.
+
+    Raises:
+        DataError: no such folder or file, a column is missing, a label is unknown, or the Hub did not give the data.
+        ConfigError: another language than English.
+        MissingExtraError: Parquet from the Hub without pyarrow.
+
+    Source: Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding", 2019;
+    https://huggingface.co/datasets/nyu-mll/glue.
+    """
+    if options.language != "english":
+        raise ConfigError(f"--language is for the task topics: glue/{name} is English")
+    task = OFFICIAL[name]
+    parts = _local(task, options.data_dir) if options.data_dir else _from_hub(name)
+    official = (task.train_rows, task.dev_rows, task.other_dev[2] if task.other_dev else 0)
+    splits: list[Split] = []
+    notices: list[str] = []
+    for part, rows, expected in zip(("train", "dev", "mismatched dev"), parts, official, strict=False):
+        split, told = _as_split(rows, task)
+        if len(split) != expected:
+            relation = f"of {expected:,} rows" if len(split) < expected else f"rows, officially {expected:,}"
+            told.append(f"{len(split):,} {relation}")
+        notices += [f"glue/{name} {part}: {text}" for text in told]
+        splits.append(split)
+    train, dev, *other = splits
+    also = {"mismatched": other[0]} if other else {}
+    return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, dev, tuple(notices), also)
+
+
+def folders(data_dir: Path) -> dict[str, bool]:
+    """Whether a download holds the folder of each task, by the task's name."""
+    return {name: (data_dir.expanduser() / task.folder).is_dir() for name, task in OFFICIAL.items()}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a file before their labels are understood. A cell that is not there is None."""
+
+    path: Path
+    lines: list[int]
+    """The number of each, for messages."""
+    texts: list[tuple[str | None, ...]]
+    labels: list[object]
+
+
+def _local(task: Official, data_dir: Path) -> Iterator[_Rows]:
+    """Train, dev, and the second dev set where its file is there."""
+    data_dir = data_dir.expanduser()
+    folder = data_dir / task.folder
+    if not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir}: there is no such folder")
+    if not folder.is_dir():
+        found = ", ".join(OFFICIAL[name].folder for name, there in folders(data_dir).items() if there)
+        raise DataError(
+            f"--data-dir {data_dir}: no folder {task.folder} in it (found: {found or 'no task'}); "
+            "give the folder that holds CoLA, SST-2 ... of the official download"
+        )
+    train, dev = next((pair for pair in task.files if (folder / pair[0]).exists()), task.files[0])
+    yield _read(folder / train, task)
+    yield _read(folder / dev, task)
+    if task.other_dev and (folder / task.other_dev[0]).exists():
+        yield _read(folder / task.other_dev[0], task)
+
+
+def _read(path: Path, task: Official) -> _Rows:
+    """The text columns and the label of a file: by their names, or by their places under a header without them."""
+    try:
+        rows = plain_rows(decode(path))
+    except OSError as e:
+        raise DataError(f"{path}: {e.strerror or 'cannot be read'}; the official download has this file") from e
+    if len(rows) <= task.header:
+        raise DataError(f"{path}: no rows; the official download has them")
+    first = [cell.strip() for cell in rows[0][1]]
+    wanted = (*task.texts, task.label)
+    named = task.header and any(name in first for name, _ in wanted)
+    places = []
+    for name, place in wanted:
+        if name not in first if named else place >= len(first):
+            known = f"the columns are {', '.join(first)}" if task.header else f"the first row has {len(first)} columns"
+            where = "the last one" if place < 0 else f"number {place} counted from 0"
+            raise DataError(f"{path}: no column {name!r} (officially {where}); {known}")
+        places.append(first.index(name) if named else place % len(first))
+    body = rows[task.header :]
+    *texts, labels = ([cells[place] if place < len(cells) else None for _, cells in body] for place in places)
+    return _Rows(path, [line for line, _ in body], list(zip(*texts, strict=True)), list(labels))
+
+
+def _from_hub(name: str) -> Iterator[_Rows]:
+    """The same from the Hub's Parquet files."""
+    task = OFFICIAL[name]
+    splits = ["train", task.hub_dev, *([task.other_dev[1]] if task.other_dev else [])]
+    patterns = [f"{name}/{split}-*.parquet" for split in splits]
+    folder = fetch(
+        f"task 'glue/{name}': no --data-dir is given",
+        HUB_ID,
+        "the official download as --data-dir",
+        repo_type="dataset",
+        allow_patterns=patterns,
+    )
+    for pattern in patterns:
+        files = sorted(folder.glob(pattern))
+        if not files:
+            raise DataError(f"task 'glue/{name}': the Hub gave no {pattern} of {HUB_ID}; try again, or give --data-dir")
+        parts = [_read_parquet(file, task) for file in files]
+        texts = [row for part in parts for row in part.texts]
+        yield _Rows(files[0], list(range(1, len(texts) + 1)), texts, [label for part in parts for label in part.labels])
+
+
+def _read_parquet(path: Path, task: Official) -> _Rows:
+    """One Parquet file; its labels by the names that the file gives them."""
+    import pyarrow.parquet
+
+    columns = read_table(path).columns
+    for column in (*task.hub_texts, "label"):
+        if column not in columns:
+            raise DataError(f"{path}: no column {column!r}; the columns are {', '.join(columns)}")
+    about = json.loads((pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+    names = about.get("info", {}).get("features", {}).get("label", {}).get("names")
+    labels = columns["label"]
+    if names:
+        labels = [names[i] if isinstance(i, int) and 0 <= i < len(names) else i for i in labels]
+    texts = zip(
+        *([None if cell is None else str(cell) for cell in columns[name]] for name in task.hub_texts), strict=True
+    )
+    return _Rows(path, [], list(texts), labels)
+
+
+def _as_split(rows: _Rows, task: Official) -> tuple[Split, list[str]]:
+    """Texts and targets of the rows that are whole, and what to say about the others.
+
+    Raises:
+        DataError: a label is none of the task's, or no row is whole.
+    """
+    ids = {label: float(i) for i, label in enumerate(task.labels)}
+    ids |= {str(i): float(i) for i in range(len(task.labels))}
+    texts, targets, short = [], [], []
+    for line, row, label in zip(rows.lines, rows.texts, rows.labels, strict=True):
+        whole = tuple(text for text in row if text is not None)
+        if is_missing(label) or len(whole) < len(row):
+            short.append(line)
+            continue
+        target = ids.get(name_of(label)) if task.labels else number(label)
+        if target is None or not (task.labels or 0 <= target <= HIGHEST):
+            allowed = " or ".join(task.labels) if task.labels else f"a number, 0 to {HIGHEST:g}"
+            raise DataError(f"{rows.path}: line {line}: the label {label!r} is unknown; it must be {allowed}")
+        texts.append(whole)
+        targets.append(target)
+    if not targets:
+        raise DataError(f"{rows.path}: none of the {len(short)} rows has its texts and a label; is it a test file?")
+    told = [f"{len(short)} rows lack a text or a label and are left out (the first: line {short[0]})"] if short else []
+    return Split(tuple(texts), tuple(targets)), told
