@@ -16,7 +16,6 @@ from time import perf_counter
 
 from describe import machine
 
-from noisytune.config import NoisyTuneConfig
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.events import Event, TrialStarted
 from noisytune.lab.model import Model
@@ -39,7 +38,7 @@ def main() -> None:
         name="grid overhead",
         model=Model.find(),
         tasks=(load_task("topics", TaskOptions(train_size=options.train_size, dev_size=100)),),
-        arms=(PLAIN, Arm.noisytune(NoisyTuneConfig())),
+        arms=(PLAIN, Arm.parse("noisytune")),
         seeds=tuple(range(options.seeds)),
         training=TrainingSettings(epochs=options.epochs, max_length=64),
         margin=0.5,

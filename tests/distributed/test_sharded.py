@@ -425,8 +425,9 @@ def test_on_ranks(passes_on_ranks, ranks):
     passes_on_ranks(__file__, ranks, CASES[ranks])
 
 
-def test_a_partition_of_deepspeed_is_refused_with_what_to_do():
+def test_the_weights_of_a_deepspeed_engine_are_refused_with_what_to_do():
+    """Its parameters are marked by where their float32 copy is; partitions without an engine take noise."""
     layer = nn.Linear(4, 4)
-    layer.weight.ds_id = 0
-    with pytest.raises(UnsupportedTensorError, match="is partitioned by DeepSpeed ZeRO: perturb before"):
+    layer.weight._hp_mapping = object()
+    with pytest.raises(UnsupportedTensorError, match=r"DeepSpeed engine.*perturb before deepspeed.initialize"):
         perturb_(layer)
