@@ -8,6 +8,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -27,8 +28,13 @@ TINY = {
     "t5": {"d_model": 32, "num_layers": 2, "num_heads": 2, "d_ff": 48, "d_kv": 16},
     "llama": BERT_LIKE,
     "modernbert": BERT_LIKE,
+    "vit": BERT_LIKE | {"image_size": 32, "patch_size": 16},
 }
-LANGUAGE_MODEL = dict.fromkeys(["gpt2", "llama", "xlnet"], AutoModelForCausalLM) | {"t5": AutoModelForSeq2SeqLM}
+WITH_HEAD = dict.fromkeys(["gpt2", "llama", "xlnet"], AutoModelForCausalLM) | {
+    "t5": AutoModelForSeq2SeqLM,
+    "vit": AutoModelForImageClassification,
+}
+"""A family's usual head; `AutoModelForMaskedLM` for those not named."""
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -41,6 +47,10 @@ def checkpoint(request, tmp_path_factory):
     return request.param, folder
 
 
+def classifier_of(family):
+    return AutoModelForImageClassification if family == "vit" else AutoModelForSequenceClassification
+
+
 def weights_by_canonical_name(model, manifest):
     return {entry.name: model.get_parameter(entry.own_names[0]).detach() for entry in manifest.entries}
 
@@ -49,7 +59,7 @@ def test_noise_is_the_same_with_and_without_a_head(checkpoint):
     family, folder = checkpoint
     base = AutoModel.from_pretrained(folder)
     expected = weights_by_canonical_name(base, perturb_(base, noise_lambda=0.15, seed=1))
-    for auto in (AutoModelForSequenceClassification, LANGUAGE_MODEL.get(family, AutoModelForMaskedLM)):
+    for auto in {classifier_of(family), WITH_HEAD.get(family, AutoModelForMaskedLM)}:
         model = auto.from_pretrained(folder)
         manifest = perturb_(model, noise_lambda=0.15, seed=1)
         found = weights_by_canonical_name(model, manifest)
@@ -58,13 +68,13 @@ def test_noise_is_the_same_with_and_without_a_head(checkpoint):
         assert all(torch.equal(found[name], expected[name]) for name in common)
         fresh = {entry.own_names for entry in manifest.entries if entry.left_alone == "freshly initialised"}
         assert all(name.startswith("head:") for name in found if name not in expected) or family == "t5"
-        assert fresh or auto is not AutoModelForSequenceClassification
+        assert fresh or auto is not classifier_of(family)
 
 
 def test_scope_all_perturbs_the_head_too(checkpoint):
-    _, folder = checkpoint
+    family, folder = checkpoint
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model = classifier_of(family).from_pretrained(folder)
     manifest = perturb_(model, noise_lambda=0.15, seed=1, scope="all")
     assert not any(entry.left_alone == "freshly initialised" for entry in manifest.entries)
     assert (
@@ -73,11 +83,11 @@ def test_scope_all_perturbs_the_head_too(checkpoint):
 
 
 def test_receipt_survives_saving_and_loading(checkpoint, tmp_path):
-    _, folder = checkpoint
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    family, folder = checkpoint
+    model = classifier_of(family).from_pretrained(folder)
     perturb_(model, noise_lambda=0.15, seed=8)
     model.save_pretrained(tmp_path)
-    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    again = classifier_of(family).from_pretrained(tmp_path)
     assert receipt(again)["seed"] == 8
     with pytest.raises(AlreadyPerturbedError):
         perturb_(again, noise_lambda=0.15)
@@ -96,7 +106,9 @@ def test_tied_embeddings_have_one_entry_named_after_their_source(tmp_path):
 
 
 def test_padding_row_of_the_word_embeddings_stays(checkpoint):
-    _, folder = checkpoint
+    family, folder = checkpoint
+    if family == "vit":
+        pytest.skip("images have no words")
     clean, noisy = AutoModel.from_pretrained(folder), AutoModel.from_pretrained(folder)
     perturb_(noisy, noise_lambda=0.15, seed=1)
     table = noisy.get_input_embeddings()

@@ -23,17 +23,17 @@ def load_table():
     spec = importlib.util.spec_from_file_location("families", Path(__file__).parents[1] / "test_families.py")
     families = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(families)
-    return families.TINY, families.LANGUAGE_MODEL
+    return families.TINY, families.WITH_HEAD
 
 
-TINY, LANGUAGE_MODEL = load_table()
+TINY, WITH_HEAD = load_table()
 
 
 def make(family, dtype):
     """A language model of the family: most tie their output to the word embeddings. 99 words: no even shards."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=99, pad_token_id=1, **TINY[family])
-    return LANGUAGE_MODEL.get(family, AutoModelForMaskedLM).from_config(config).to(dtype)
+    return WITH_HEAD.get(family, AutoModelForMaskedLM).from_config(config).to(dtype)
 
 
 def shard(model):
