@@ -53,7 +53,16 @@ _HALF = np.float32(0.5 - 2**-25)
 
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return njit(nogil=True, cache=True, error_model="numpy", **options)  # type: ignore[no-any-return]
+    """Compile when first called, and keep the result beside this file or in the user's cache, whichever is writable."""
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            kept = njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # neither is writable: every process compiles, about 4 s
+            kept = njit(nogil=True, error_model="numpy", **options)(function)
+        return kept  # type: ignore[no-any-return]
+
+    return compiled
 
 
 @_compiled(inline="always")
