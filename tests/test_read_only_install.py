@@ -33,22 +33,17 @@ def run():
         )
         for path in [site, *site.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        user = ["setpriv", f"--reuid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
 
         def run(home, code=RUN):
             environment = {"HOME": str(home), "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
-            return subprocess.run(
-                [sys.executable, "-c", code],
-                env=environment,
-                cwd="/",
-                capture_output=True,
-                text=True,
-                check=False,
-                **user,
-            )
+            command = [*user, sys.executable, "-c", code]
+            return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
 
-        if (done := run("/nonexistent", "import numba")).returncode:
-            pytest.skip(f"another user cannot run this Python: {done.stderr[-200:]}")
+        try:
+            run("/nonexistent", "import numba").check_returncode()
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"another user cannot run this Python: {error}")
         yield run
         for path in [site, *site.rglob("*")]:
             path.chmod(0o755)
