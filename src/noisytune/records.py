@@ -83,8 +83,8 @@ class StudyRecord(_Record):
     search: dict[str, Any] | None = None
     """How each arm's own settings were chosen, as `noisytune.lab.tune` writes it; None where all arms share theirs.
 
-    ``protocol`` ("paper": chosen on dev, "clean": on held-out training examples), ``sampler``, ``budget`` (trials of each
-    arm), ``space`` {setting: values}, ``trained_on`` and ``chosen_on`` (numbers of examples), and ``arms``, the
+    ``protocol`` ("paper": chosen on dev, "clean": on held-out training examples), ``sampler``, ``budget`` (trials of
+    each arm), ``space`` {setting: values}, ``trained_on`` and ``chosen_on`` (numbers of examples), and ``arms``, the
     baseline first, each: ``asked`` (as the user wrote it), ``arm`` (its name in this study), ``winner`` (a trial's
     number) and ``trials`` with ``number``, ``seed``, ``key``, ``settings`` {setting: value} and ``value`` (the primary
     score as a fraction; None where it is undefined)."""

@@ -144,8 +144,8 @@ def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
     searched = ("learning_rate", "epochs", "batch_size")
     training = {key: value for key, value in tuning.training.to_dict().items() if key not in searched}
     asked = {
-        "model": {"name": tuning.model.name, "digest": tuning.model.digest},
-        "task": {"name": tuning.task.name, "digest": tuning.task.digest, "metric": tuning.task.metric},
+        "model": f"{tuning.model.name} ({tuning.model.digest})",
+        "task": f"{tuning.task.name} by {tuning.task.metric} ({tuning.task.digest})",
         **training,
     }
     return {
@@ -171,7 +171,8 @@ def _search(
         value = record.scores.get(tuning.task.metric)
         searches[asked].tell(candidate.number, value)
         best = searches[asked].best(tuning.budget)
-        on_event(SearchTold(asked, candidate.number, candidate.settings, value, best and best.value))
+        highest = best.value if best else None
+        on_event(SearchTold(asked, candidate.number, candidate.settings, value, highest))
 
     def jobs() -> Iterator[TrialJob]:
         for number in range(tuning.budget):

@@ -10,7 +10,7 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.page import render_html, render_markdown, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, scored_on, verdict_sentence
+    from noisytune.report.wording import notes, scored_on, settings_text, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -19,6 +19,7 @@ __all__ = [
     "render_html",
     "render_markdown",
     "scored_on",
+    "settings_text",
     "summary_rows",
     "verdict_sentence",
     "write_report",
@@ -31,6 +32,7 @@ _ROOMS = {
     "render_html": "page",
     "render_markdown": "page",
     "scored_on": "wording",
+    "settings_text": "wording",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
     "write_report": "page",
