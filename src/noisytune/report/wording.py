@@ -130,9 +130,11 @@ def by_chance(evidence: Evidence) -> str:
     )
     if math.isnan(spread):
         return said + "Two seeds of the winners tell how many points that is."
+    fewer = search["chosen_on"] < evidence.study.tasks[0]["dev_size"]  # and they scatter the more
+    about = "at least about" if fewer else "about"
     said += (
         f"Between seeds the winners' scores on dev have a standard deviation of {number(spread)} points, so the best "
-        f"score of a search is too high by about {number(gain_by_chance(rows, n))} points for nothing. "
+        f"score of a search is too high by {about} {number(gain_by_chance(rows, n))} points for nothing. "
         "The verdict is of other runs, with fresh seeds"
     )
     if search["protocol"] == "clean":
