@@ -167,6 +167,7 @@ class Search:
         if number < len(begun) and begun[number].done:
             return begun[number]
         with _one_line():
+            self._study.sampler = self._sampler_of(number)
             trial = self._begun(number) if number < len(begun) else self._new(number)
             settings = {name: trial.suggest_categorical(name, values) for name, values in self._axes.items()}
         return Candidate(trial.number, settings)
@@ -184,11 +185,13 @@ class Search:
         scored = [one for one in self.candidates()[:budget] if one.value is not None]
         return max(scored, key=lambda one: one.value or 0.0, default=None)
 
-    def _new(self, number: int) -> optuna.Trial:
+    def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
+        """One for each trial: its random numbers are the same whatever was asked before, in this process or another."""
         from optuna.samplers import RandomSampler, TPESampler
 
-        # One for each trial: its random numbers are the same whatever was asked before, in this process or another.
-        self._study.sampler = TPESampler(seed=number) if self._sampler == "tpe" else RandomSampler(seed=number)
+        return TPESampler(seed=number) if self._sampler == "tpe" else RandomSampler(seed=number)
+
+    def _new(self, number: int) -> optuna.Trial:
         if self._grid and not any(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False)):
             self._study.enqueue_trial(self._grid[number % len(self._grid)])
         return self._study.ask()

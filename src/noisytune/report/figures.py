@@ -245,7 +245,7 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
 def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
     """Scores of every arm's search: a dot a trial, a line the best so far, a diamond the winner with fresh seeds."""
     arms, n = [row.arm for row in rows], len(rows[0].trials)
-    fresh = n + max(1.0, 0.08 * n)
+    fresh = 1.12 * n + 0.8
     with svg.drawing(270) as (figure, axes):
         said = []
         for place, row in enumerate(rows):

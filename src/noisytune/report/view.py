@@ -21,7 +21,6 @@ from noisytune.report.summary import (
     task_rows,
 )
 from noisytune.report.wording import (
-    by_chance,
     chosen_by,
     count,
     failures,
@@ -218,7 +217,6 @@ def search_view(evidence: Evidence, *, drawn: bool) -> dict[str, Any] | None:
         card = Card("The search, trial by trial", caption, figure)
     return {
         "sentence": chosen_by(search),
-        "chance": by_chance(evidence),
         "card": card,
         "rows": rows,
         "budget": search["budget"],
