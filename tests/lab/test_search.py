@@ -41,8 +41,8 @@ def told(search: Search, budget: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("sampler", ["random", "grid"])
 def test_arms_with_and_without_noise_see_the_same_other_settings(sampler: str) -> None:
-    plain = told(opened(sampler=sampler, noise=False, space=Space()), 80)
-    noisy = told(opened(sampler=sampler, noise=True, space=Space()), 80)
+    plain = told(opened(sampler=sampler, noise=False, space=Space()), 30)
+    noisy = told(opened(sampler=sampler, noise=True, space=Space()), 30)
     assert all("noise_lambda" not in settings for settings in plain)
     assert [{k: v for k, v in settings.items() if k != "noise_lambda"} for settings in noisy] == plain
     assert {settings["noise_lambda"] for settings in noisy} == set(Space().noise_lambda)
@@ -57,11 +57,11 @@ def test_the_grid_is_walked_whole_and_then_again() -> None:
 
 
 def test_random_draws_every_value_about_as_often() -> None:
-    tried = told(opened(space=Space()), 300)
+    tried = told(opened(space=Space()), 150)
     for name, values in Space().axes(noise=True).items():
         often = Counter(settings[name] for settings in tried)
         assert set(often) == set(values)
-        assert max(often.values()) < 2 * min(often.values())
+        assert max(often.values()) < 3 * min(often.values())
 
 
 def test_tpe_comes_back_to_what_was_good() -> None:
