@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "jax", "transformers", "numba", "pandas", "matplotlib", "scipy", "sklearn"]
+HEAVY = ["torch", "jax", "transformers", "numba", "pandas", "matplotlib", "scipy", "sklearn", "optuna"]
 MAY_LOAD = {
     "noisytune": [],
     "noisytune.config": [],
@@ -22,9 +22,12 @@ MAY_LOAD = {
     "noisytune.cli": [],
     "noisytune.report": [],
     "noisytune.report.page": ["scipy"],
+    "noisytune.report.search": ["scipy"],
     "noisytune.lab.store": [],
     "noisytune.lab.tasks": [],
     "noisytune.lab.study": [],
+    "noisytune.lab.search": [],
+    "noisytune.lab.tune": [],
     "noisytune.lab.study_file": [],
     "noisytune.methods": [],
     "noisytune.methods.noisytune": [],

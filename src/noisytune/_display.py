@@ -14,7 +14,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from noisytune.lab.events import Event, Notice, StudyStarted, TrialDone, TrialFailed, TrialProgress, TrialStarted
+from noisytune.lab.events import (
+    Event,
+    Notice,
+    SearchStarted,
+    SearchTold,
+    StudyStarted,
+    TrialDone,
+    TrialFailed,
+    TrialProgress,
+    TrialStarted,
+)
 from noisytune.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -29,6 +39,9 @@ class StudyDisplay:
         self._out = out
         self._study: StudyRecord | None = None
         self._records: list[TrialRecord] = []
+        self._search: SearchStarted | None = None
+        self._best: dict[str, float] = {}
+        self._done = 0
         self._total = 0
         self._overall = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
@@ -65,6 +78,14 @@ class StudyDisplay:
     def on_event(self, event: Event) -> None:
         """Take in what the study tells."""
         match event:
+            case SearchStarted():
+                self._begin_search(event)
+            case SearchTold():
+                self._done += 1
+                if event.best is not None:
+                    self._best[event.arm] = event.best
+                if not self._live:
+                    self._out.print(self._told(event), markup=False)
             case StudyStarted():
                 self._begin(event)
             case Notice(text):
@@ -79,19 +100,36 @@ class StudyDisplay:
                     self._trials[event.key], completed=event.step, total=event.total_steps, loss=loss, visible=True
                 )
             case TrialDone(record):
-                self._records.append(record)
                 self._running.remove_task(self._trials.pop(record.key))
+                if self._search:
+                    return
+                self._records.append(record)
+                self._done += 1
                 if not self._live:
                     self._out.print(self._line(record), markup=False)
             case TrialFailed():
                 self._out.print(f"{event.label} failed", markup=False)
         if self._bar is not None:
             partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
-            done = len(self._records)
-            self._overall.update(self._bar, completed=done + partial, done=done)
+            self._overall.update(self._bar, completed=self._done + partial, done=self._done)
+
+    def _begin_search(self, event: SearchStarted) -> None:
+        self._search, self._study, self._done = event, event.study, event.done
+        self._total = event.budget * len(event.study.arms)
+        (task,) = event.study.tasks
+        self._out.print(
+            f"Search: {event.study.model['name']} on {task['name']} ({task['train_size']} train, chosen on "
+            f"{task['dev_size']}): {event.budget} trials of each arm",
+            markup=False,
+        )
+        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
+        if event.done:
+            self._out.print(f"{event.done} of {self._total} trials are done already")
+        self._show_bar("search")
 
     def _begin(self, event: StudyStarted) -> None:
-        self._study, self._records = event.study, list(event.finished)
+        self._search, self._study, self._records = None, event.study, list(event.finished)
+        self._done = len(event.finished)
         self._total = len(event.finished) + len(event.missing)
         study = event.study
         tasks = ", ".join(f"{t['name']} ({t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks)
@@ -99,9 +137,23 @@ class StudyDisplay:
         self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
         if event.finished:
             self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
+        self._show_bar(study.name)
+
+    def _show_bar(self, name: str) -> None:
+        if self._bar is not None:
+            self._overall.remove_task(self._bar)
         self._bar = self._overall.add_task(
-            study.name, total=self._total, completed=len(event.finished), done=len(event.finished), trials=self._total
+            name, total=self._total, completed=self._done, done=self._done, trials=self._total
         )
+
+    def _told(self, event: SearchTold) -> str:
+        """One trial of a search, for logs."""
+        from noisytune.report import settings_text
+
+        place = f"{self._done}/{self._total}"
+        best = "" if event.best is None else f"  best {100 * event.best:.2f}"
+        score = "no score" if event.value is None else f"{100 * event.value:.2f}"
+        return f"{place:>7}  {event.arm} {event.number}: {settings_text(event.settings)}  {score}{best}"
 
     def _line(self, record: TrialRecord) -> str:
         """One finished trial, for logs."""
@@ -114,7 +166,9 @@ class StudyDisplay:
         )
 
     def _differences(self) -> Text:
-        """The running paired difference of each arm."""
+        """The running paired difference of each arm; during a search the best score of each so far."""
+        if self._search:
+            return Text("\n".join(f"  {arm}: best so far {100 * best:.2f}" for arm, best in self._best.items()))
         lines = []
         for arm in self._study.arms[1:] if self._study else ():
             differences = _paired(self._study, self._records, arm) if self._study else []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from noisytune import __version__
+from noisytune import __version__, _tune_cli
 from noisytune._checkpoint_cli import Debug, option, register
 from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 
@@ -407,4 +407,5 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     raise typer.Exit(code)
 
 
+_tune_cli.register(app, _one_line_errors, _render)
 register(app, _one_line_errors)

@@ -76,11 +76,19 @@ class StudyRecord(_Record):
     """Names in order. The first is the baseline."""
     seeds: list[int]
     training: dict[str, Any]
-    """epochs, learning_rate, batch_size ...: what every trial shares."""
+    """epochs, learning_rate, batch_size ...: what every trial shares. After a search, the baseline's."""
     margin: float
     """Differences within +- this many points count as equivalent."""
     trials: list[dict[str, Any]]
     """The plan, seed by seed: each ``key``, ``task``, ``arm``, ``seed``."""
+    search: dict[str, Any] | None = None
+    """How each arm's own settings were chosen, as `noisytune.lab.tune` writes it; None where all arms share theirs.
+
+    ``protocol`` ("paper": chosen on dev, "clean": on held-out training examples), ``sampler``, ``budget`` (trials of
+    each arm), ``space`` {setting: values}, ``trained_on`` and ``chosen_on`` (numbers of examples), and ``arms``, the
+    baseline first, each: ``asked`` (as the user wrote it), ``arm`` (its name in this study), ``winner`` (a trial's
+    number) and ``trials`` with ``number``, ``seed``, ``key``, ``settings`` {setting: value} and ``value`` (the primary
+    score as a fraction; None where it is undefined)."""
     format: int = FORMAT
 
 

@@ -21,7 +21,7 @@ from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, Miss
 from noisytune.lab import training
 from noisytune.lab.model import Model
 from noisytune.lab.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, load_task
+from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
 from noisytune.lab.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.training import run_trial
@@ -472,7 +472,7 @@ def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
     monkeypatch.setattr(training, "_predict", watch)
     clean = a_trial(tiny_study, select="best", protocol="clean", epochs=3)
     record = run_trial(clean, tiny_study.model.path, tiny_tokens)
-    kept, held = training._hold_out(tiny_tokens.train)
+    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
     assert len(record.loss_curve) == 3 * math.ceil(len(kept) / 8)
     assert [data.targets.tolist() for data in asked if data is not tiny_tokens.dev] == [held.targets.tolist()] * 3
     assert 1 <= sum(data is tiny_tokens.dev for data in asked) <= 3, "dev is looked at for a better epoch only"
@@ -481,14 +481,14 @@ def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
 
 
 def test_a_tenth_is_held_out_evenly(tiny_tokens: Tokens) -> None:
-    kept, held = training._hold_out(tiny_tokens.train)
+    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
     assert (len(kept), len(held)) == (36, 4)
     whole, parts = tiny_tokens.train, [kept[i] for i in range(36)] + [held[i] for i in range(4)]
     assert sorted(map(str, parts)) == sorted(str(whole[i]) for i in range(40))
     for label in set(whole.labels):
         assert abs(held.labels.count(label) - whole.labels.count(label) / 10) < 1
     with pytest.raises(DataError, match="protocol clean"):
-        training._hold_out(whole.take([0]))
+        hold_out([1.0])
 
 
 def test_with_the_last_epoch_the_protocols_come_to_the_same(tiny_study: Study, tiny_tokens: Tokens) -> None:

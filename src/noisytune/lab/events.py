@@ -62,4 +62,31 @@ class TrialFailed:
     message: str
 
 
-Event = StudyStarted | Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed
+@dataclass(frozen=True)
+class SearchStarted:
+    """The settings of each arm are searched. The study of the winners follows."""
+
+    study: StudyRecord
+    """Its task, as the search sees it, and its arms as the user wrote them."""
+    budget: int
+    """Trials of each arm."""
+    done: int
+    """Trials that an earlier run finished, of all arms."""
+
+
+@dataclass(frozen=True)
+class SearchTold:
+    """A trial of a search has its score."""
+
+    arm: str
+    """As the user wrote it."""
+    number: int
+    """From 0."""
+    settings: dict[str, float]
+    value: float | None
+    """The primary score as a fraction; None where it is undefined."""
+    best: float | None
+    """The arm's highest so far."""
+
+
+Event = SearchStarted | SearchTold | StudyStarted | Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed

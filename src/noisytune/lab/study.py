@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from noisytune.errors import ConfigError, require
 from noisytune.lab.engines import Engine
@@ -46,6 +47,8 @@ class Study:
     training: TrainingSettings
     margin: float
     """Differences within +- this many points count as equivalent, >= 0."""
+    search: dict[str, Any] | None = None
+    """How the arms' settings were chosen: as in `noisytune.records.StudyRecord.search`."""
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -105,6 +108,7 @@ class Study:
             training=self.training.to_dict(),
             margin=self.margin,
             trials=[trial.plan_entry for trial in self.plan],
+            search=self.search,
         )
 
 
@@ -174,7 +178,7 @@ def run_study(
                 yield from (job(trial) for trial in missing if trial.seed == begun[-1])
 
         def job(trial: Trial) -> TrialJob:
-            return TrialJob(trial, study.model.path.absolute(), _tokens_file(study, store, trial.task), tracker)
+            return TrialJob(trial, study.model.path.absolute(), tokens_file(study, store, trial.task), tracker)
 
         def run() -> None:
             if missing:
@@ -185,8 +189,8 @@ def run_study(
         unfinished = any(trial.seed in begun for trial in missing)
         if missing and (unfinished or not settled()):
             engine.start(len(missing))
-            _check_arms(study, engine, missing)
-            _make_tokens(study, store, engine, missing, on_event)
+            check_arms(study, engine, missing)
+            make_tokens(study, store, engine, missing, on_event)
         if kept:
             store.write_study(kept)
         if unfinished:
@@ -202,20 +206,38 @@ def _upto(study: Study, begun: list[int], earlier: StudyRecord | None, store: St
     return extend(earlier, replace(study, seeds=tuple(begun)).record, store.folder)
 
 
-def _check_arms(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None:
-    """Before anything is kept or trained: every arm must be possible on these weights."""
+def check_arms(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None:
+    """See that every arm is possible on the weights, before anything is kept or trained.
+
+    Args:
+        study: what to compare.
+        engine: where to look.
+        missing: trials whose arms are looked at.
+
+    Raises:
+        NoisyTuneError: one is not.
+    """
     wanted = {trial.arm for trial in missing}
     arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
     if arms:
         engine.run([ArmsCheckJob(missing[0], study.model.path.absolute(), arms)], lambda _: None)
 
 
-def _make_tokens(
+def make_tokens(
     study: Study, store: Store, engine: Engine, missing: tuple[Trial, ...], on_event: Callable[[Event], None]
 ) -> None:
+    """Write the tokens of tasks, unless they are there.
+
+    Args:
+        study: what to compare.
+        store: where to.
+        engine: where it is done.
+        missing: trials whose tasks are needed.
+        on_event: told of notices.
+    """
     wanted = {trial.task for trial in missing}
     jobs = [
-        TokensJob(task, study.model.path.absolute(), study.training.max_length, _tokens_file(study, store, task.name))
+        TokensJob(task, study.model.path.absolute(), study.training.max_length, tokens_file(study, store, task.name))
         for task in study.tasks
         if task.name in wanted
     ]
@@ -230,6 +252,7 @@ def _make_tokens(
     engine.run(jobs, on_message)
 
 
-def _tokens_file(study: Study, store: Store, task_name: str) -> Path:
+def tokens_file(study: Study, store: Store, task_name: str) -> Path:
+    """Where the tokens of one of the study's tasks are."""
     task = next(task for task in study.tasks if task.name == task_name)
     return store.cache_folder.absolute() / cache_name(study.model.digest, task, study.training.max_length)

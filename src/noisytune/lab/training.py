@@ -29,6 +29,7 @@ from noisytune.errors import DataError, NonFiniteError
 from noisytune.lab import metrics
 from noisytune.lab.environment import describe
 from noisytune.lab.norms import copies, l1_norms, weights_of
+from noisytune.lab.tasks import hold_out
 from noisytune.lab.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trackers import Tracker
 from noisytune.lab.trainer import StackTrainer
@@ -36,9 +37,6 @@ from noisytune.lab.trial import TrainingSettings, Trial, methods_of
 from noisytune.lab.units import Units
 from noisytune.methods import Run, Stack
 from noisytune.records import Status, TrialRecord
-
-HELD_OUT = 10
-"""One training example in so many chooses the epoch under the protocol ``clean``."""
 
 Report = Callable[[int, int, float | None], None]
 """Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
@@ -83,7 +81,7 @@ def run_trial(
     kind = trial.settings["task"]["kind"]
     data, chosen_by = tokens.train, tokens.dev
     if settings.select == "best" and settings.protocol == "clean":
-        data, chosen_by = _hold_out(data)
+        data, chosen_by = map(data.take, hold_out(data.targets))
     units = Units.of(data.targets) if kind == "regression" else None
     train = replace(data, labels=units.standardised(data.targets)) if units else data
     predict = partial(_predict, model, collate=collate, batch_size=EVALUATION_BATCHES * settings.batch_size)
@@ -196,22 +194,6 @@ class _BestEpoch(TrainerCallback):
             self.outputs = {
                 name: seen if split is self.chosen_by else self.predict(split) for name, split in self.splits.items()
             }
-
-
-def _hold_out(data: TokenSplit) -> tuple[TokenSplit, TokenSplit]:
-    """The training examples without a tenth of them, and that tenth, drawn evenly over classes or values.
-
-    The same for all trials of a study: what varies between seeds is not the data.
-
-    Raises:
-        DataError: fewer than two examples.
-    """
-    if len(data) < 2:
-        raise DataError(f"protocol clean: a tenth of {len(data)} training examples cannot be split off; give more")
-    shuffled = np.random.default_rng(0).permutation(len(data))
-    by_target = shuffled[np.argsort(data.targets[shuffled], kind="stable")]
-    held = set(by_target[::HELD_OUT].tolist())
-    return data.take([i for i in range(len(data)) if i not in held]), data.take(sorted(held))
 
 
 def _load(trial: Trial, model_dir: Path) -> Any:

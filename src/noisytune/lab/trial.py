@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -95,6 +95,8 @@ class Arm:
     methods: tuple[dict[str, Any], ...] = ()
     """In the order of application, each ``{"method": name, setting: value, ...}`` with every setting. None of them:
     plain fine-tuning."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of `TrainingSettings` in which this arm differs from its study."""
 
     @classmethod
     def of(cls, *methods: Method) -> Self:
@@ -156,7 +158,7 @@ class Trial:
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,
-                "training": training.to_dict(),
+                "training": replace(training, **arm.training).to_dict(),
             }
         )
 

@@ -10,7 +10,7 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.page import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, scored_on, verdict_sentence
+    from noisytune.report.wording import notes, scored_on, settings_text, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -20,6 +20,7 @@ __all__ = [
     "render_markdown",
     "render_overview",
     "scored_on",
+    "settings_text",
     "summary_rows",
     "verdict_sentence",
     "write_overview",
@@ -34,6 +35,7 @@ _ROOMS = {
     "render_markdown": "page",
     "render_overview": "page",
     "scored_on": "wording",
+    "settings_text": "wording",
     "summary_rows": "summary",
     "verdict_sentence": "wording",
     "write_overview": "page",

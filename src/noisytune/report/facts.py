@@ -77,10 +77,13 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
         if isinstance(lines.get("majority"), float):
             lines["majority"] = f"{100 * lines['majority']:.1f} % of dev is the largest class"
         sections.append((f"Task {task['name']}", merged([lines])))
-    sections.append(("Every trial", merged([study.training, {"seeds": study.seeds, "margin in points": study.margin}])))
+    searched = set(study.search["space"]) if study.search else set()
+    shared = {name: value for name, value in study.training.items() if name not in searched}
+    sections.append(("Every trial", merged([shared, {"seeds": study.seeds, "margin in points": study.margin}])))
     for arm in study.arms:
         mine = [r for r in records if r.arm == arm]
-        asked = [_asked(r.settings["arm"]["methods"]) for r in mine]
+        own = [{name: value for name, value in r.settings["training"].items() if name in searched} for r in mine]
+        asked = [_asked(r.settings["arm"]["methods"]) | more for r, more in zip(mine, own, strict=True)]
         done = [{m: {k: v for k, v in told.items() if k != "config"} for m, told in r.applied.items()} for r in mine]
         if mine:
             facts = dict(merged(asked)) | {f"applied · {term}": value for term, value in merged(done)}

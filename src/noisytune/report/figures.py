@@ -14,6 +14,7 @@ from noisytune.report import svg
 from noisytune.report.combinations import Combination
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.paired import Floats, Running, Verdict
+from noisytune.report.search import SearchRow
 from noisytune.report.summary import SummaryRow
 from noisytune.report.wording import count, number, span
 
@@ -239,6 +240,34 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
         told = [(c.without, number(float(np.mean(c.before))), number(float(np.mean(c.after)))) for c in combinations]
         said = "; ".join(f"{arm}: {before} without, {after} with NoisyTune" for arm, before, after in told)
         return svg.inline(figure, key=key, title="Each method without and with NoisyTune", description=said)
+
+
+def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
+    """Scores of every arm's search: a dot a trial, a line the best so far, a diamond the winner with fresh seeds."""
+    arms, n = [row.arm for row in rows], len(rows[0].trials)
+    fresh = 1.12 * n + 0.8
+    with svg.drawing(270) as (figure, axes):
+        said = []
+        for place, row in enumerate(rows):
+            colour, name = arm_colour(arms, row.arm), svg.shortened(row.asked, 24)
+            x = np.array([trial.number for trial in row.trials])
+            scores = np.array([trial.score for trial in row.trials])
+            axes.plot(x, scores, "o", color=colour, markersize=4.5, alpha=0.55, zorder=3)
+            axes.step(x, [t.best for t in row.trials], where="post", color=colour, linewidth=2, label=name, zorder=4)
+            axes.plot([row.winner.number], [row.winner.score], "o", color=colour, markersize=8, zorder=5)
+            at = fresh + 0.03 * n * (place - (len(rows) - 1) / 2)
+            if row.reruns:
+                axes.plot([at], [row.mean], "D", color=colour, markersize=7, zorder=6)
+            if len(row.reruns) > 1:
+                axes.plot([at, at], [row.mean - row.sd, row.mean + row.sd], color=colour, linewidth=1.8, zorder=5)
+            said.append(f"{row.asked}: best {number(row.winner.score)}, with fresh seeds {number(row.mean)}")
+        marks = [m for m in axes.xaxis.get_major_locator().tick_values(1, n) if m == int(m) and 1 <= m <= n]
+        axes.set_xticks([*marks, fresh], [*(f"{m:g}" for m in marks), "fresh\nseeds"])
+        axes.set_xlim(0.5, fresh + max(0.5, 0.05 * n))
+        axes.set_xlabel("trial of the search")
+        axes.set_ylabel(f"{svg.shortened(metric)}, points")
+        figure.legend(loc="outside upper left", ncols=2 if len(rows) > 1 else 1, handlelength=1.2, columnspacing=1.2)
+        return svg.inline(figure, key=key, title="Scores of the search, trial by trial", description="; ".join(said))
 
 
 def lambda_curve(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence import Evidence, gather
@@ -16,6 +17,7 @@ from noisytune.report.paired import (
     pairs_needed,
     selection_bias,
 )
+from noisytune.report.search import gain_by_chance, search_rows, seed_spread
 from noisytune.report.shape import has_outlier
 from noisytune.report.summary import (
     SummaryRow,
@@ -99,7 +101,56 @@ def scored_on(study: StudyRecord) -> str:
         which = "those of the epoch that is best on a tenth of the training examples, which was not trained on"
     else:
         which = "those of the epoch that is best on dev itself, which flatters every arm"
-    return f"The scores on dev are {which} (select {select}, protocol {protocol})."
+    said = f"The scores on dev are {which} (select {select}, protocol {protocol})."
+    return f"{said} {chosen_by(study.search)}" if study.search else said
+
+
+def chosen_by(search: dict[str, Any]) -> str:
+    """How each arm got its settings, in one sentence."""
+    chosen, n = search["chosen_on"], search["trained_on"]
+    if search["protocol"] == "clean":
+        where = f"{count(chosen, 'training example')} held out from the other {n:,}; the winners train on all"
+    else:
+        where = f"{count(chosen, 'dev example')}, the same that are reported, which flatters every arm"
+    return (
+        f"Each arm has the settings that were best in {count(search['budget'], 'trial')} of its own "
+        f"(sampler {search['sampler']}, protocol {search['protocol']}), chosen on {where}."
+    )
+
+
+def settings_text(settings: dict[str, float]) -> str:
+    """Settings of a search for a sentence.
+
+    >>> settings_text({"learning_rate": 2e-05, "batch_size": 16, "noise_lambda": 0.1})
+    'learning rate 2e-05, batch size 16, λ 0.1'
+    """
+    return ", ".join(
+        f"{'λ' if name == 'noise_lambda' else name.replace('_', ' ')} {value:g}" for name, value in settings.items()
+    )
+
+
+def by_chance(evidence: Evidence) -> str:
+    """What the best scores of the searches owe to their number alone."""
+    search, rows = evidence.study.search or {}, search_rows(evidence)
+    n, spread = search["budget"], seed_spread(rows)
+    if n == 1:
+        return "One trial of each arm: nothing was selected."
+    said = (
+        f"Selection alone: the best of {n} trials that all do the same lies {number(selection_bias(n))} standard "
+        "deviations above their mean (expected maximum of normal draws). "
+    )
+    if math.isnan(spread):
+        return said + "Two seeds of the winners tell how many points that is."
+    fewer = search["chosen_on"] < evidence.study.tasks[0]["dev_size"]  # and they scatter the more
+    about = "at least about" if fewer else "about"
+    said += (
+        f"Between seeds the winners' scores on dev have a standard deviation of {number(spread)} points, so the best "
+        f"score of a search is too high by {about} {number(gain_by_chance(rows, n))} points for nothing. "
+        "The verdict is of other runs, with fresh seeds"
+    )
+    if search["protocol"] == "clean":
+        return said + ", on dev examples that chose nothing."
+    return said + ", but on the dev examples that chose the settings: --protocol clean keeps them apart."
 
 
 def points(value: float) -> str:
@@ -234,7 +285,8 @@ def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
 
 
 def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
-    notes = [said for row in rows if (said := _not_normal(evidence, row))]
+    notes = [by_chance(evidence)] if evidence.study.search else []
+    notes += [said for row in rows if (said := _not_normal(evidence, row))]
     for row in task_rows(evidence):
         task = next(t for t in evidence.study.tasks if t["name"] == row.task)
         share = task.get("majority")

@@ -10,14 +10,26 @@ from pathlib import Path
 
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.metrics import METRICS
-from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, limit
+from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, hold_out, limit, order_key
 from noisytune.lab.tasks._tables import READERS
 from noisytune.lab.tasks.files import load_file
 from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 
-__all__ = ["GLUE", "TASKS", "Kind", "Split", "TaskData", "TaskOptions", "limit", "load_task", "load_tasks"]
+__all__ = [
+    "GLUE",
+    "TASKS",
+    "Kind",
+    "Split",
+    "TaskData",
+    "TaskOptions",
+    "hold_out",
+    "limit",
+    "load_task",
+    "load_tasks",
+    "order_key",
+]
 
 GLUE = "glue"
 """Stands for its nine tasks."""

@@ -10,6 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from noisytune.errors import DataError
 from noisytune.records import digest
 
@@ -112,6 +115,9 @@ class TaskOptions:
 DEFAULTS = TaskOptions()
 """Nothing asked for."""
 
+HELD_OUT = 10
+"""One training example in so many chooses between epochs or settings under the protocol ``clean``."""
+
 
 def order_key(seed: int, *parts: str) -> bytes:
     """A sort key that shuffles: the same on every machine and in every version of every library.
@@ -120,6 +126,29 @@ def order_key(seed: int, *parts: str) -> bytes:
     (True, False)
     """
     return hashlib.blake2b("\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def hold_out(targets: npt.ArrayLike) -> tuple[list[int], list[int]]:
+    """Training examples without a tenth of them, and that tenth, drawn evenly over classes or values.
+
+    Always the same ones: what varies between seeds is not the data.
+
+    Args:
+        targets: class ids or values, shape (examples,).
+
+    Returns:
+        Places of those that are trained on and of those that are not, each in order.
+
+    Raises:
+        DataError: fewer than two examples.
+    """
+    values = np.asarray(targets)
+    if len(values) < 2:
+        raise DataError(f"protocol clean: a tenth of {len(values)} training examples cannot be split off; give more")
+    shuffled = np.random.default_rng(0).permutation(len(values))
+    by_target = shuffled[np.argsort(values[shuffled], kind="stable")]
+    held = sorted(by_target[::HELD_OUT].tolist())
+    return sorted(set(range(len(values))) - set(held)), held
 
 
 def limit(
