@@ -153,7 +153,7 @@ class StudyDisplay:
         place = f"{self._done}/{self._total}"
         best = "" if event.best is None else f"  best {100 * event.best:.2f}"
         score = "no score" if event.value is None else f"{100 * event.value:.2f}"
-        return f"{place:>7}  {event.arm} {event.number}: {settings_text(event.settings)}  {score}{best}"
+        return f"{place:>7}  {event.arm} {event.number + 1}: {settings_text(event.settings)}  {score}{best}"
 
     def _line(self, record: TrialRecord) -> str:
         """One finished trial, for logs."""

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _WHAT, _SPACE, _TRAINING, _FILE, _RUN = "What to tune", "Values to try", "Training", "Your own file", "Run"
 
 
-def register(app: typer.Typer, one_line_errors: Callable[[bool], Any], show: Callable[..., None]) -> None:
+def register(app: typer.Typer, one_line_errors: Callable[[bool], Any], show: Callable[[Path, bool], None]) -> None:
     """Add the command to the command line.
 
     Args:
         app: where to.
         one_line_errors: context that turns an error into one line and an exit code, unless debugging.
-        show: writes and prints the report of a folder's study.
+        show: the command report.
     """
 
     @app.command()
@@ -140,8 +140,8 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any], show: Cal
                 )
                 store = Store(out or _default_folder(tuning))
                 with StudyDisplay(store.folder, Console(highlight=False)) as display:
-                    record = run_search(tuning, store, engine, display.on_event, storage)
-            show(store.folder, record)
+                    run_search(tuning, store, engine, display.on_event, storage)
+        show(store.folder, debug)
 
 
 def _numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:

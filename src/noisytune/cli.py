@@ -407,5 +407,5 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     raise typer.Exit(code)
 
 
-_tune_cli.register(app, _one_line_errors, _render)
+_tune_cli.register(app, _one_line_errors, report)
 register(app, _one_line_errors)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from noisytune.report import figures, items
-from noisytune.report.cards import Card, all_cards, paper_cards
+from noisytune.report import items
+from noisytune.report.cards import all_cards, paper_cards
 from noisytune.report.evidence import Comparison, Evidence
 from noisytune.report.facts import what_was_run
 from noisytune.report.norms import movements
-from noisytune.report.paired import selection_bias
 from noisytune.report.scores import score_table
-from noisytune.report.search import gain_by_chance, search_rows, seed_spread
+from noisytune.report.search_view import search_view
 from noisytune.report.summary import (
     SummaryRow,
     comparisons_at_once,
@@ -23,7 +22,6 @@ from noisytune.report.summary import (
     task_rows,
 )
 from noisytune.report.wording import (
-    chosen_by,
     count,
     failures,
     fine,
@@ -34,7 +32,6 @@ from noisytune.report.wording import (
     probability,
     scored_on,
     sentence,
-    settings_text,
     smallest_p,
     span,
 )
@@ -123,35 +120,6 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
             status = record.status
         lines.append({**row, "score": score, "status": status, "seconds": seconds})
     return lines
-
-
-def search_view(evidence: Evidence, *, drawn: bool) -> dict[str, Any] | None:
-    """What stands there of the search for the arms' settings; None where there was none."""
-    search, rows = evidence.study.search, search_rows(evidence)
-    if not search:
-        return None
-    card, spread = None, seed_spread(rows)
-    if drawn:
-        where = "held-out training examples" if search["protocol"] == "clean" else "dev"
-        caption = (
-            f"Dots: trials of the search, scored on {where}; lines: the best so far; large dots: the winners. "
-            "Diamonds: the winners with fresh seeds, mean ± standard deviation, scored on dev."
-        )
-        figure = figures.search_progress(rows, evidence.study.tasks[0]["metric_label"], key="search")
-        card = Card("The search, trial by trial", caption, figure)
-    return {
-        "sentence": chosen_by(search),
-        "card": card,
-        "rows": rows,
-        "budget": search["budget"],
-        "space": search["space"],
-        "bias": selection_bias(search["budget"]),
-        "spread": spread,
-        "known": not math.isnan(spread),
-        "gain": gain_by_chance(rows, search["budget"]),
-        "settings": settings_text,
-        "count": count,
-    }
 
 
 def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
