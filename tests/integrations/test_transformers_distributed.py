@@ -8,6 +8,7 @@ have one; what really ran is asserted. DeepSpeed runs on the CPU if told so.
 import contextlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,10 @@ def prepared(kind):
     variables = {name: str(value) for name, value in launcher.items()} | {"ACCELERATE_TORCH_DEVICE": "cpu"}
     variables = {} if kind == "single" else variables
     variables |= {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"} if "zero" in kind else {}
-    with mock.patch.dict(os.environ, variables), as_on_an_accelerator() if "fsdp" in kind else contextlib.nullcontext():
+    with (
+        mock.patch.dict(os.environ, variables),
+        as_on_an_accelerator() if kind[:4] in ("fsdp", "tp") else contextlib.nullcontext(),
+    ):
         yield
 
 
@@ -178,12 +182,39 @@ def resumes(kind):
     return case
 
 
+def tensor_parallel_trains():
+    """A Llama whose matrices transformers cuts in two when it loads them."""
+    from transformers import AutoModelForCausalLM
+    from transformers.distributed import DistributedConfig
+
+    folder, start = Path(os.environ[FOLDER], "llama"), Start()
+    expected = AutoModelForCausalLM.from_pretrained(folder)
+    perturb_(expected, **SETTINGS)
+    tokens = torch.arange(1, 13)
+    with prepared("tp"):
+        model = AutoModelForCausalLM.from_pretrained(folder, distributed_config=DistributedConfig(tp_plan="auto"))
+        arguments = TrainingArguments(
+            output_dir=str(Path(os.environ[FOLDER], "tp")),
+            max_steps=2,
+            learning_rate=1e-3,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        data = [{"input_ids": tokens, "labels": tokens}] * 8
+        attach(Trainer(model, arguments, train_dataset=data, callbacks=[start]), **SETTINGS).train()
+    must_equal(start.weights, weights_of(expected))
+    assert any(start.sharded)
+
+
 KINDS = {1: ["single"], 2: ["ddp", "fsdp", "fsdp_bf16", "fsdp_efficient"], 3: ["fsdp"]}
 DEEPSPEED = ["zero2", "zero3"]
 """On two ranks, each in processes of its own: DeepSpeed leaves traces in them."""
 PHASES = {"trains": trains, "resumes": resumes}
 _phase, _, _kind = os.environ.get(PHASE, "trains").partition("-")
 CASES = {ranks: [PHASES[_phase](kind) for kind in ([_kind] if _kind else kinds)] for ranks, kinds in KINDS.items()}
+if _kind == "tensor_parallel":
+    CASES = {2: [tensor_parallel_trains]}
 
 
 @pytest.fixture
@@ -199,6 +230,11 @@ def pretrained(tmp_path):
 def test_on_ranks(launched, pretrained, ranks):
     for phase in PHASES:
         launched(__file__, ranks, phase, [f"{kind}_{phase}" for kind in KINDS[ranks]])
+
+
+def test_on_ranks_with_tensor_parallelism(launched, llama, tmp_path):
+    shutil.copytree(llama, tmp_path / "llama")
+    launched(__file__, 2, "trains-tensor_parallel", ["tensor_parallel_trains"])
 
 
 @pytest.fixture(scope="module")
