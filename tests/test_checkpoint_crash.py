@@ -136,7 +136,9 @@ def test_too_little_space_is_said_before_anything_is_read(tmp_path, monkeypatch)
     source = save(tmp_path / "clean", 4)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3_000_000))
-    monkeypatch.setattr("noisytune.checkpoint._stream.measure", lambda *arguments: pytest.fail("the weights were read"))
+    monkeypatch.setattr(
+        "noisytune.checkpoint._stream.in_threads", lambda *arguments: pytest.fail("the weights were read")
+    )
     with pytest.raises(DataError, match=r"needs 0\.01 GB, but the disk has only 0\.00 GB free"):
         perturb_checkpoint(source, tmp_path / "noisy")
     assert os.listdir(tmp_path) == ["clean"]

@@ -33,7 +33,7 @@ def perturb_checkpoint(
 ) -> Manifest:
     r"""Write a checkpoint's copy with noise: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 
-    Every tensor is checked before anything is written. ``out`` is whole or absent at any moment. Names, order, offsets
+    ``out`` is whole or absent at any moment, and after any error it is absent. Names, order, offsets
     and metadata of the weights stay; all other files are carried along. The noise is computed in float32 and rounded
     once to the stored dtype.
 
@@ -82,9 +82,10 @@ def perturb_checkpoint(
             )
         place = check_new(out, source)
         check_space(place, bytes_needed(opened))
+        job = Job(opened, config, threads, progress)
         if dry_run:
-            return Job(opened, config, threads, progress, passes=1).manifest()
-        job = Job(opened, config, threads, progress, passes=2)
+            job.run()
+            return job.manifest()
         with new_folder(place) as folder:
             return write_checkpoint(job, folder, earlier)
 
@@ -102,7 +103,9 @@ def inspect_checkpoint(
     Args and Raises as in `perturb_checkpoint`; weights that carry noise already are no error here.
     """
     with open_source(Path(source).expanduser()) as opened:
-        return Job(opened, _config(config, settings), threads, progress, passes=1).manifest()
+        job = Job(opened, _config(config, settings), threads, progress)
+        job.run()
+        return job.manifest()
 
 
 def verify_checkpoint(

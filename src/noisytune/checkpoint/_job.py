@@ -1,20 +1,43 @@
-"""One perturbation of one checkpoint: measured first, then handed on as bytes, to a folder or to a comparison."""
+"""One perturbation of one checkpoint: measured and, tensor by tensor, handed on as bytes to a folder or a comparison.
+
+A tensor is handed on as soon as its own scale is known, while others wait to be measured: its bytes are then still in
+the system's cache, and the disk starts early.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain, groupby
 from threading import Lock
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from noisytune import kernels
+from noisytune import moments as moments_module
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._source import Source
-from noisytune.checkpoint._stream import Sink
-from noisytune.checkpoint._targets import Place, family_of, find_targets, join_copies, set_scales
+from noisytune.checkpoint._stream import Digests, Piece
+from noisytune.checkpoint._targets import (
+    NOISY,
+    Place,
+    Target,
+    family_of,
+    find_targets,
+    group_copies,
+    join_copies,
+    set_scales,
+)
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.manifest import Manifest
+from noisytune.moments import Moments
 
 Progress = Callable[[int, int], None]
 """Called now and then, by any thread but one at a time, with the bytes done and the bytes in total."""
+Sink = Callable[[int, int, memoryview], None]
+"""Takes a run of bytes, from any thread: number of the file, position, bytes."""
 
 
 class Meter:
@@ -31,43 +54,163 @@ class Meter:
                 self._progress(self._done, self._total)
 
 
+class _Part(NamedTuple):
+    """What is known of one piece."""
+
+    moments: Moments
+    largest: float
+
+
+class _Batch:
+    """Tensors that get their scales together, when the last of them has been measured.
+
+    Args:
+        groups: each a target and what may be its copies.
+    """
+
+    def __init__(self, groups: list[list[Target]]) -> None:
+        self.groups = groups
+        places = [place for group in groups for target in group for place in target.places]
+        self.pieces = list(_stream.pieces(sorted(places, key=lambda place: (place.file, place.tensor.begin))))
+        self.unmeasured = len(self.pieces)
+        self.targets: list[Target] = []
+        """With their scales; empty before."""
+
+
 class Job:
-    """Measures on creation; every tensor is checked before `perturb` gives the first byte.
+    """Call `run` once; the rest says what it did.
 
     Args:
         source: an open checkpoint.
         config: the settings.
         threads: None takes one for each core.
-        progress: told about all passes over the bytes together.
-        passes: how many there will be.
+        progress: told about both passes over the bytes together.
 
     Raises:
-        ConfigError, UnsupportedTensorError, NonFiniteError: as `noisytune.checkpoint.perturb_checkpoint`.
+        ConfigError, UnsupportedTensorError: as `noisytune.checkpoint.perturb_checkpoint`.
     """
 
-    def __init__(
-        self, source: Source, config: NoisyTuneConfig, threads: int | None, progress: Progress | None, passes: int
-    ) -> None:
+    def __init__(self, source: Source, config: NoisyTuneConfig, threads: int | None, progress: Progress | None) -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be a whole number >= 1, got {threads!r}")
         self.source, self.config = source, config
-        self._threads = threads or _stream.usable_cores()
-        self._meter = Meter(progress, passes * sum(file.size - len(file.header) for file in source.files))
-        family, self._notices = family_of(source)
-        found = find_targets(source, family, config)
-        digests = _stream.measure(source.files, found, self._threads, self._meter.advance)
-        self.digest = _stream.source_digest(digests)
-        """Of the source's tensors."""
-        self._targets = join_copies(found, digests, source, family, config)
-        set_scales(self._targets, config)
+        self._threads, self._progress = threads or _stream.usable_cores(), progress
+        self._family, self._notices = family_of(source)
         if source.left_out:
             self._notices.append(f"left out, they may hold the clean weights: {', '.join(source.left_out)}")
+        groups = group_copies(find_targets(source, self._family, config), source, self._family)
+        self._batches = [_Batch(groups)] if config.scale == "global" else [_Batch([group]) for group in groups]
+        self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}
+        self._target_of: dict[Place, Target] = {}
+        """Of the tensors whose scale is known."""
+        places = _stream.places(source.files)
+        self._old, self._new = Digests(places, _stream.identity), Digests(places, _stream.checksum)
+        self._measured: dict[Place, dict[int, _Part]] = {place: {} for place in places}
+        self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in places}
+        self._lock = Lock()
 
-    def perturb(self, sink: Sink) -> dict[Place, bytes]:
-        """Hand every byte of every tensor to the sink. Returns the new tensors' checksums."""
-        return _stream.perturb(self.source.files, self._targets, self.config, self._threads, sink, self._meter.advance)
+    def run(self, sink: Sink | None = None) -> None:
+        """Measure every tensor and, where there is a sink, hand it on with its noise.
+
+        Args:
+            sink: given every byte of every new tensor, once.
+
+        Raises:
+            NonFiniteError: as `noisytune.checkpoint.perturb_checkpoint`; the sink has been given other tensors by then.
+        """
+        total = sum(file.size - len(file.header) for file in self.source.files)
+        meter = Meter(self._progress, 2 * total if sink else total)
+
+        def work(piece: Piece, buffer: memoryview) -> Iterable[Piece]:
+            content = buffer[: piece.bytes]
+            self.source.files[piece.place.file].read(piece.begin, content)
+            following: Iterable[Piece] = ()
+            if target := self._target_of.get(piece.place):
+                self._perturb(target, piece, content)
+                if sink:
+                    sink(piece.place.file, piece.begin, content)
+            elif (batch := self._measure(piece, content)) and sink:
+                following = batch.pieces
+            meter.advance(len(content))
+            return following
+
+        for batch in self._batches:
+            if not batch.pieces:
+                self._settle(batch)
+        _stream.in_threads(work, chain.from_iterable(batch.pieces for batch in self._batches), self._threads)
+        for target in self._targets:
+            target.realised = self._realised(target)
+
+    def _measure(self, piece: Piece, content: memoryview) -> _Batch | None:
+        """Returns the piece's batch, settled, if this was the last piece of it."""
+        self._old.update(piece, content)
+        tensor = piece.place.tensor
+        if tensor.dtype in NOISY and tensor.elements > 1:
+            values = np.frombuffer(content, tensor.dtype)
+            could_overflow = tensor.dtype.itemsize == 1 or tensor.dtype == np.float16
+            part = _Part(kernels.moments(values), _largest(values) if could_overflow else 0.0)
+            self._measured[piece.place][piece.start] = part
+        batch = self._batch_of[piece.place]
+        with self._lock:
+            batch.unmeasured -= 1
+            if batch.unmeasured:
+                return None
+        self._settle(batch)
+        return batch
+
+    def _settle(self, batch: _Batch) -> None:
+        for target in chain.from_iterable(batch.groups):
+            if parts := self._measured[target.places[0]]:
+                target.moments = moments_module.merge([parts[start].moments for start in sorted(parts)])
+                target.largest = max(part.largest for part in parts.values())
+        for group in batch.groups:
+            batch.targets += join_copies(group, self._old.of, self.source, self._family, self.config)
+        set_scales(batch.targets, self.config)
+        self._target_of.update((place, target) for target in batch.targets for place in target.places)
+
+    def _perturb(self, target: Target, piece: Piece, content: memoryview) -> None:
+        """Add the noise in place."""
+        if target.noise_std is not None:
+            values = np.frombuffer(content, target.tensor.dtype)
+            config = self.config
+            settings = (target.noise_std, config.noise_lambda, config.distribution, config.seed, target.name)
+            for run in target.runs:
+                start, stop = max(run.start, piece.start), min(run.stop, piece.stop)
+                if start < stop:
+                    part = values[start - piece.start : stop - piece.start]
+                    added = kernels.add_noise_(part, *settings, start=start)
+                    self._added[piece.place][run.start, start] = added
+        self._new.update(piece, content)
+
+    def _realised(self, target: Target) -> Moments | None:
+        """The moments of what was added: merged by runs, as in memory."""
+        parts = self._added[target.places[0]]
+        runs = groupby(sorted(parts), key=lambda key: key[0])
+        merged = [moments_module.merge([parts[key] for key in run]) for _, run in runs]
+        return moments_module.merge(merged) if merged else None
+
+    @property
+    def _targets(self) -> list[Target]:
+        return [target for batch in self._batches for target in batch.targets]
+
+    @property
+    def digest(self) -> str:
+        """Of the source's tensors, whatever files they lie in: 64 hexadecimal digits."""
+        return _stream.digest_of_all(self._old.all())
+
+    @property
+    def checksums(self) -> dict[Place, bytes]:
+        """Of the new tensors; what `noisytune.checkpoint._stream.checksums` finds."""
+        return self._new.all()
 
     def manifest(self) -> Manifest:
         """What was done, or would be."""
         entries = tuple(target.entry(self.config.noise_lambda) for target in self._targets)
         return Manifest(self.config, entries, tuple(self._notices))
+
+
+def _largest(values: npt.NDArray[Any]) -> float:
+    """Largest absolute value. Without the sign, words are ordered as the numbers they stand for."""
+    word: Any = np.uint8 if values.itemsize == 1 else np.uint16
+    without_sign = values.view(word) & word(0x7F if values.itemsize == 1 else 0x7FFF)
+    return float(without_sign.max(keepdims=True).view(values.dtype)[0])

@@ -6,7 +6,7 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -120,13 +120,8 @@ def _target(source: Source, place: Place, name: str) -> Target:
     return Target(name, [place], f"{path}: {tensor.name} ({tensor.dtype.name}, shape {tensor.shape})")
 
 
-def join_copies(
-    targets: list[Target], digests: dict[Place, bytes], source: Source, family: Family, config: NoisyTuneConfig
-) -> list[Target]:
-    """The targets with tied copies joined to their source, and with the reasons for leaving tensors alone.
-
-    A copy is joined where its bytes are the source's; where they differ, transformers unties the two on loading. A copy
-    whose source the files do not hold has the source's name.
+def group_copies(targets: Sequence[Target], source: Source, family: Family) -> list[list[Target]]:
+    """Each tensor with what may be its copies, itself first where the files hold it.
 
     Raises:
         UnsupportedTensorError: two tensors have one canonical name.
@@ -138,18 +133,32 @@ def join_copies(
             raise UnsupportedTensorError(
                 f"{other.where} and {target.tensor.name} have the same canonical name {target.name!r}: rename one"
             )
-    joined: dict[str, Target] = {}
+    groups: dict[str, list[Target]] = {}
     for target in sorted(targets, key=lambda t: family.source(t.name, source.config) != t.name):
-        name = family.source(target.name, source.config)
-        owner = joined.get(name)
-        if owner is None:
-            target.name = name
-            joined[name] = target
-        elif digests[owner.places[0]] == digests[target.places[0]]:
-            owner.places.append(target.places[0])
+        groups.setdefault(family.source(target.name, source.config), []).append(target)
+    return list(groups.values())
+
+
+def join_copies(
+    group: Sequence[Target],
+    digest_of: Callable[[Place], bytes],
+    source: Source,
+    family: Family,
+    config: NoisyTuneConfig,
+) -> list[Target]:
+    """A group of `group_copies`, with the copies joined to the first, and with the reasons for leaving tensors alone.
+
+    A copy is joined where its bytes are the first's; where they differ, transformers unties the two on loading. A copy
+    whose source the files do not hold has the source's name.
+    """
+    owner, *copies = group
+    owner.name = family.source(owner.name, source.config)
+    found = [owner]
+    for copy in copies:
+        if digest_of(copy.places[0]) == digest_of(owner.places[0]):
+            owner.places += copy.places
         else:
-            joined[target.name] = target
-    found = list(joined.values())
+            found.append(copy)
     for target in found:
         shape = target.tensor.shape
         target.padding_row = family.padding_row(target.name, shape[0], source.config) if len(shape) == 2 else None

@@ -110,11 +110,11 @@ def _noise_problems(
     threads: int | None,
     progress: Progress | None,
 ) -> list[str]:
-    job = Job(source, manifest.config, threads, progress, passes=2)
+    job = Job(source, manifest.config, threads, progress)
+    comparison = _Comparison(written.files)
+    job.run(comparison.compare)
     if job.digest != record["source"].get("digest"):
         return [f"{source.folder}: is not the checkpoint that {written.folder} was made from: the digests differ"]
-    comparison = _Comparison(written.files)
-    job.perturb(comparison.compare)
     problems = [
         f"{written.folder / written.files[file].name}: {name}, element {element}: not the source plus the stated noise"
         for (file, name), element in sorted(comparison.differences.items())

@@ -17,7 +17,7 @@ from noisytune.checkpoint._job import Job
 from noisytune.checkpoint._model_card import with_section
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import CARD, CONFIG, SAFETENSORS_INDEX, Source
-from noisytune.checkpoint._targets import Place, receipt_of
+from noisytune.checkpoint._targets import receipt_of
 from noisytune.manifest import FILE_NAME, Manifest
 from noisytune.publish import publish
 
@@ -36,16 +36,17 @@ def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> 
     """Write everything into an empty folder and make its files durable.
 
     Args:
-        job: measured, not yet perturbed.
+        job: not yet run.
         folder: empty.
         earlier: the receipt of the noise that the source carries.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
+        NonFiniteError: as `noisytune.checkpoint.perturb_checkpoint`.
     """
     source = job.source
     with _weight_files(folder, source.files) as files:
-        checks = job.perturb(files.write)
+        job.run(files.write)
     manifest = job.manifest()
     for path in source.extras:
         _carry(source.folder / path, folder / path)
@@ -61,7 +62,7 @@ def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> 
         text = with_section(text, source_name(source), job.digest, manifest)
     if text:
         publish(folder / CARD, text.encode())
-    record = _record(job, checks, earlier)
+    record = _record(job, earlier)
     manifest.write(folder)
     publish(folder / FILE_NAME, _with_record((folder / FILE_NAME).read_bytes(), record))
     return manifest
@@ -81,14 +82,14 @@ def source_name(source: Source) -> str:
     return folder.name
 
 
-def _record(job: Job, checks: dict[Place, bytes], earlier: dict[str, Any] | None) -> dict[str, Any]:
+def _record(job: Job, earlier: dict[str, Any] | None) -> dict[str, Any]:
     """What noisytune.json says beyond the manifest: where the weights come from, and what was written."""
     return {
         "noisytune_version": __version__,
         "source": {"name": source_name(job.source), "digest": job.digest},
         "earlier": earlier,
         "headers": {file.name: hashlib.sha256(file.header).hexdigest() for file in job.source.files},
-        "tensors": {place.tensor.name: check.hex() for place, check in checks.items()},
+        "tensors": {place.tensor.name: check.hex() for place, check in job.checksums.items()},
     }
 
 
