@@ -8,6 +8,10 @@ HERE = Path(__file__).parent
 RUNS = {
     "perturb-float32": ["perturb.py", "--dtype", "float32"],
     "perturb-bfloat16": ["perturb.py", "--dtype", "bfloat16"],
+    "perturb-1b-float32": ["perturb.py", "--dtype", "float32", "--model", "llama-1b", "--rounds", "3"],
+    "perturb-1b-bfloat16": ["perturb.py", "--dtype", "bfloat16", "--model", "llama-1b", "--rounds", "3"],
+    "checkpoint-float32": ["checkpoint.py", "--dtype", "float32"],
+    "checkpoint-bfloat16": ["checkpoint.py", "--dtype", "bfloat16"],
     "attach": ["attach.py"],
     "recadam": ["recadam.py"],
     "grid-overhead": ["grid_overhead.py"],

@@ -32,9 +32,10 @@ DTYPES = {dtype.name: dtype for dtype in kernels.DTYPES}
 LARGEST_NOISE = {"uniform": 0.5, "gaussian": math.sqrt(2 * 24 * math.log(2) / 12)}
 """Bound on the absolute value of the noise, before it is scaled."""
 
-
 LARGE = 4 * kernels.CHUNK
 """Elements above which a tensor is worth more than one thread."""
+SMALL = 100_000
+"""Elements up to which a tensor is not worth waking another thread."""
 
 
 @dataclass
@@ -254,13 +255,15 @@ def write(targets: Sequence[Target], config: NoisyTuneConfig, pool: Executor | N
 def _share_out(
     targets: Sequence[Target], work: Callable[[Target, Executor | None], None], pool: Executor | None
 ) -> None:
-    """Large tensors one after the other, each shared by all threads; small ones a thread each."""
-    large = [target for target in targets if pool is None or target.size > LARGE]
-    for target in large:
-        work(target, pool)
+    """Large tensors one after the other, each shared by all threads; middling ones a thread each; small ones here."""
+    middling = []
+    for target in targets:
+        if pool is None or target.size > LARGE or target.size <= SMALL:
+            work(target, pool)
+        else:
+            middling.append(target)
     if pool is not None:
-        small = [target for target in targets if target.size <= LARGE]
-        deque(pool.map(lambda target: work(target, None), small), maxlen=0)
+        deque(pool.map(lambda target: work(target, None), middling), maxlen=0)
 
 
 def account(targets: Sequence[Target], config: NoisyTuneConfig, notices: Sequence[str] = ()) -> Manifest:
