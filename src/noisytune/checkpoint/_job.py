@@ -104,7 +104,7 @@ class Job:
         self._target_of: dict[Place, Target] = {}
         """Of the tensors whose scale is known."""
         places = _stream.places(source.files)
-        self._old, self._new = Digests(places, _stream.identity), Digests(places, _stream.checksum)
+        self._old, self._new = Digests(places), Digests(places)
         self._measured: dict[Place, dict[int, _Part]] = {place: {} for place in places}
         self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in places}
         self._lock = Lock()
@@ -195,12 +195,12 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of the source's tensors, whatever files they lie in: 64 hexadecimal digits."""
+        """Of the source's tensors, whatever files they lie in: 32 hexadecimal digits."""
         return _stream.digest_of_all(self._old.all())
 
     @property
-    def checksums(self) -> dict[Place, bytes]:
-        """Of the new tensors; what `noisytune.checkpoint._stream.checksums` finds."""
+    def new_digests(self) -> dict[Place, bytes]:
+        """Of the new tensors; what `noisytune.checkpoint._stream.digests` finds in their files."""
         return self._new.all()
 
     def manifest(self) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -64,6 +63,8 @@ def _record(path: Path) -> dict[str, Any]:
     wanted = {"source": dict, "headers": dict, "tensors": dict}
     if not all(isinstance(record.get(key), kind) for key, kind in wanted.items()):
         raise DataError(f"{path}: says nothing about a checkpoint's files: was it written by noisytune perturb?")
+    if record.get("hash") != _stream.HASH:
+        raise DataError(f"{path}: its hashes are not {_stream.HASH}: it was written by another version of noisytune")
     return record  # type: ignore[no-any-return]
 
 
@@ -77,15 +78,15 @@ def _receipt_problems(written: Source, manifest: Manifest, record: dict[str, Any
 def _checksum_problems(written: Source, record: dict[str, Any], threads: int, progress: Progress | None) -> list[str]:
     problems = []
     for file in written.files:
-        if record["headers"].get(file.name) != hashlib.sha256(file.header).hexdigest():
+        if record["headers"].get(file.name) != _stream.digest(file.header).hex():
             problems.append(f"{written.folder / file.name}: the header is not the one that was written")
     meter = Meter(progress, sum(file.size - len(file.header) for file in written.files))
-    checks = _stream.checksums(written.files, threads, meter.advance)
-    for place, digest in checks.items():
+    digests = _stream.digests(written.files, threads, meter.advance)
+    for place, digest in digests.items():
         if record["tensors"].get(place.tensor.name) != digest.hex():
             name = written.files[place.file].name
             problems.append(f"{written.folder / name}: {place.tensor.name} is not what was written")
-    for name in record["tensors"].keys() - {place.tensor.name for place in checks}:
+    for name in record["tensors"].keys() - {place.tensor.name for place in digests}:
         problems.append(f"{written.folder}: {name} is missing")
     return problems
 

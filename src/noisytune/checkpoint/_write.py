@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from threading import Lock
 from typing import Any
 
 from noisytune import __version__
+from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job
 from noisytune.checkpoint._model_card import with_section
 from noisytune.checkpoint._safetensors import Weights
@@ -88,8 +88,9 @@ def _record(job: Job, earlier: dict[str, Any] | None) -> dict[str, Any]:
         "noisytune_version": __version__,
         "source": {"name": source_name(job.source), "digest": job.digest},
         "earlier": earlier,
-        "headers": {file.name: hashlib.sha256(file.header).hexdigest() for file in job.source.files},
-        "tensors": {place.tensor.name: check.hex() for place, check in job.checksums.items()},
+        "hash": _stream.HASH,
+        "headers": {file.name: _stream.digest(file.header).hex() for file in job.source.files},
+        "tensors": {place.tensor.name: found.hex() for place, found in job.new_digests.items()},
     }
 
 
