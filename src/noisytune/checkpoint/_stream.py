@@ -1,10 +1,11 @@
 """Bytes in pieces: a checkpoint is read by several threads, and memory does not grow with it.
 
-Pieces are cut where the kernels cut a tensor in memory, so moments and noise come out as they do there.
+Pieces are whole blocks of the moments, a power of two of them, so that they merge as they do in memory.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,14 +15,14 @@ from typing import NamedTuple, TypeVar
 
 import xxhash
 
-from noisytune import kernels
+from noisytune import moments
 from noisytune.checkpoint._safetensors import TensorInfo, Weights
 from noisytune.checkpoint._targets import Place
 
-LARGEST_PIECE = kernels.CHUNK * 8
+LONGEST_PIECE = 4 * moments.BLOCK
+"""Elements of the longest piece: what was read is still in the core's cache when it is hashed, measured and written."""
+LARGEST_PIECE = 8 * LONGEST_PIECE
 """Bytes of the largest piece."""
-LEAF = 1 << 20
-"""Bytes that are hashed together; a piece is whole leaves, or the end of its tensor."""
 
 Advance = Callable[[int], None]
 """Told, by any thread, how many more bytes are done."""
@@ -58,11 +59,11 @@ def places(files: Sequence[Weights]) -> list[Place]:
 
 
 def pieces(held: Iterable[Place]) -> Iterator[Piece]:
-    """Runs of at most `kernels.CHUNK` elements."""
+    """Runs of at most `LONGEST_PIECE` elements."""
     for place in held:
         size = place.tensor.elements
-        for start in range(0, size, kernels.CHUNK):
-            yield Piece(place, start, min(start + kernels.CHUNK, size))
+        for start in range(0, size, LONGEST_PIECE):
+            yield Piece(place, start, min(start + LONGEST_PIECE, size))
 
 
 def in_threads(work: Callable[[T, memoryview], Iterable[T] | None], items: Iterable[T], threads: int) -> None:
@@ -101,7 +102,7 @@ def in_threads(work: Callable[[T, memoryview], Iterable[T] | None], items: Itera
             changed.notify_all()
 
     def take() -> None:
-        buffer = memoryview(bytearray(2 * LARGEST_PIECE))
+        buffer = memoryview(mmap.mmap(-1, 2 * LARGEST_PIECE))  # starts at a page, as vectors like it
         try:
             while (item := next_item()) is not None:
                 done(work(item, buffer) or ())
@@ -131,24 +132,23 @@ def digest(content: bytes | memoryview) -> bytes:
 
 
 class Digests:
-    """A hash of each tensor, by leaves, so that pieces may come in any order."""
+    """A hash of each tensor, by pieces, which may come in any order."""
 
     def __init__(self, held: Iterable[Place]) -> None:
-        self._leaves: dict[Place, dict[int, bytes]] = {place: {} for place in held}
+        self._pieces: dict[Place, dict[int, bytes]] = {place: {} for place in held}
 
     def update(self, piece: Piece, content: memoryview) -> None:
         """Take in a piece."""
-        leaves = [digest(content[i : i + LEAF]) for i in range(0, len(content), LEAF)]
-        self._leaves[piece.place][piece.start] = b"".join(leaves)
+        self._pieces[piece.place][piece.start] = digest(content)
 
     def of(self, place: Place) -> bytes:
-        """The hash over the hashes of each run of `LEAF` bytes."""
-        leaves = self._leaves[place]
-        return digest(b"".join(leaves[start] for start in sorted(leaves)))
+        """The hash over the pieces' hashes."""
+        pieces = self._pieces[place]
+        return digest(b"".join(pieces[start] for start in sorted(pieces)))
 
     def all(self) -> dict[Place, bytes]:
         """The hash of each tensor."""
-        return {place: self.of(place) for place in self._leaves}
+        return {place: self.of(place) for place in self._pieces}
 
 
 def digests(files: Sequence[Weights], threads: int, advance: Advance) -> dict[Place, bytes]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,8 @@ from noisytune.publish import publish
 
 _SPARE = 1 << 20
 """Bytes for what is written beside the carried files."""
+_SYNC_AFTER = 1 << 28
+"""Bytes of a file that are not left to its end."""
 
 
 def bytes_needed(source: Source) -> int:
@@ -106,10 +109,13 @@ def _carry(source: Path, target: Path) -> None:
 
 
 class _OpenFiles:
-    """Files of known size, written in any order by several threads; each is synced as soon as it is complete."""
+    """Files of known size, written in any order by several threads, and synced by a thread of its own meanwhile: when
+    they are complete and, so that the disk is not idle before, after each `_SYNC_AFTER` bytes."""
 
-    def __init__(self, handles: list[int], left: list[int]) -> None:
+    def __init__(self, handles: list[int], left: list[int], syncing: Executor) -> None:
         self._handles, self._left, self._lock = handles, left, Lock()
+        self._unsynced = [0] * len(handles)
+        self._syncing, self._syncs = syncing, list[Future[None]]()
 
     def write(self, file: int, position: int, content: memoryview) -> None:
         """Write a run of bytes."""
@@ -119,9 +125,19 @@ class _OpenFiles:
             done += os.pwrite(handle, content[done:], position + done)
         with self._lock:
             self._left[file] -= len(content)
-            is_complete = self._left[file] == 0
-        if is_complete:
-            os.fsync(handle)
+            self._unsynced[file] += len(content)
+            if self._left[file] == 0 or self._unsynced[file] >= _SYNC_AFTER:
+                self._unsynced[file] = 0
+                self._syncs.append(self._syncing.submit(os.fsync, handle))
+
+    def finish(self) -> None:
+        """Wait until everything is durable.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        for sync in self._syncs:
+            sync.result()
 
 
 @contextmanager
@@ -134,10 +150,12 @@ def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFil
             stack.callback(os.close, handle)
             handles.append(handle)
             _reserve(handle, file.size)
-        opened = _OpenFiles(handles, [file.size for file in files])
+        syncing = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="noisytune-sync"))
+        opened = _OpenFiles(handles, [file.size for file in files], syncing)
         for number, file in enumerate(files):
             opened.write(number, 0, memoryview(file.header))
         yield opened
+        opened.finish()
 
 
 def _reserve(handle: int, size: int) -> None:
