@@ -11,9 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
-from rich.table import Table
-
 from noisytune import field
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
@@ -118,6 +115,9 @@ class Manifest:
             every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
             width: columns of the terminal.
         """
+        from rich.console import Console  # most who perturb print no table
+        from rich.table import Table
+
         groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
         for entry in self.entries:
             pattern = entry.name if every_tensor else re.sub(r"\d+", "*", entry.name)
