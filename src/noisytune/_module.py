@@ -29,8 +29,9 @@ def config_of(module: nn.Module) -> Any:
 def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[TensorTarget], list[str]]:
     notices: list[str] = []
     named = list(module.named_parameters(remove_duplicate=False))
-    canonical = _canonical_names(module, [name for name, _ in named])
-    tied_copies = _names_of_tied_copies(module)
+    models = _pretrained_models(module)
+    canonical = _canonical_names(models, [name for name, _ in named])
+    tied_copies = _names_of_tied_copies(models)
     groups: dict[Any, list[tuple[str, torch.Tensor]]] = {}
     for name, parameter in named:
         groups.setdefault(identity(parameter), []).append((name, parameter))
@@ -46,7 +47,7 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
     _refuse_collisions(targets)
     usual = [target for target in targets if not names.is_adapter(target.own_names[0])]
     names.check_globs((name for t in usual for name in (t.name, *t.own_names)), config.include, config.exclude)
-    fresh = _not_pretrained(module, config, notices)
+    fresh = {} if config.scope == "all" else _not_pretrained(module, models, notices)
     for target in targets:
         target.left_alone = _why_left_alone(target, config, fresh)
     if any(parameter.grad is not None for _, parameter in named):
@@ -71,8 +72,7 @@ def _pretrained_models(module: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _canonical_names(module: nn.Module, own_names: list[str]) -> dict[str, str]:
-    models = _pretrained_models(module)
+def _canonical_names(models: dict[str, nn.Module], own_names: list[str]) -> dict[str, str]:
     canonical = {}
     for name in own_names:
         if not any(name.startswith(path) for path in models):
@@ -114,11 +114,11 @@ def _names_in_files(model: nn.Module, own_names: list[str]) -> dict[str, str]:
     }
 
 
-def _names_of_tied_copies(module: nn.Module) -> set[str]:
+def _names_of_tied_copies(models: dict[str, nn.Module]) -> set[str]:
     """Own names, without wrappers, of the parameters that a Hugging Face model ties to another one."""
     return {
         names.without_wrappers(path + copy)
-        for path, model in _pretrained_models(module).items()
+        for path, model in models.items()
         for copy in getattr(model, "all_tied_weights_keys", None) or ()
     }
 
@@ -131,10 +131,9 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
     }
 
 
-def _not_pretrained(module: nn.Module, config: NoisyTuneConfig, notices: list[str]) -> dict[int, str]:
+def _not_pretrained(module: nn.Module, models: dict[str, nn.Module], notices: list[str]) -> dict[int, str]:
     """Why parameters do not count as pretrained, by id. transformers flags those that a checkpoint held."""
-    models = _pretrained_models(module)
-    if config.scope == "all" or not models:
+    if not models:
         return {}
     inside: set[int] = set()
     fresh: dict[int, str] = {}

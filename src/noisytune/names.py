@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import cache
 
 from noisytune.errors import ConfigError
 
@@ -46,6 +47,7 @@ KINDS: tuple[tuple[str, str], ...] = (
 """Kind and pattern of canonical names, the first that fits; the rest is "other"."""
 
 
+@cache
 def without_wrappers(name: str) -> str:
     """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
 

@@ -256,14 +256,18 @@ def _share_out(
     targets: Sequence[Target], work: Callable[[Target, Executor | None], None], pool: Executor | None
 ) -> None:
     """Large tensors one after the other, each shared by all threads; middling ones a thread each; small ones here."""
-    middling = []
+    if pool is None:
+        for target in targets:
+            work(target, None)
+        return
     for target in targets:
-        if pool is None or target.size > LARGE or target.size <= SMALL:
+        if target.size > LARGE:
             work(target, pool)
-        else:
-            middling.append(target)
-    if pool is not None:
-        deque(pool.map(lambda target: work(target, None), middling), maxlen=0)
+    middling = pool.map(lambda target: work(target, None), [t for t in targets if SMALL < t.size <= LARGE])
+    for target in targets:
+        if target.size <= SMALL:
+            work(target, None)
+    deque(middling, maxlen=0)
 
 
 def account(targets: Sequence[Target], config: NoisyTuneConfig, notices: Sequence[str] = ()) -> Manifest:
