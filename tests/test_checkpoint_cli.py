@@ -25,8 +25,8 @@ def app():
 
 @pytest.fixture
 def run(app):
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+    def run(*arguments, code=0, columns=100):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)})
         assert result.exit_code == code, result.output
         assert "Traceback" not in result.output
         return result
@@ -80,6 +80,14 @@ def test_inspect_lists_sorts_and_speaks_json(clean, run):
     assert [row["name"].split(".")[-2] for row in rows] == ["query", "word_embeddings", "classifier"]
     assert rows[0]["scale"] == pytest.approx(0.15 * rows[0]["std"])
     assert json.loads(run("inspect", clean, "--json", "--sort", "size").stdout)[0]["shape"] == [8, 4]
+
+
+def test_inspect_shows_every_column_in_80(minilm, run):
+    lines = run("inspect", minilm.path, columns=80).stdout.splitlines()
+    assert lines[0].split() == ["tensor", "shape", "dtype", "std", "noise"]
+    assert max(map(len, lines)) <= 80
+    words = next(line for line in lines if "30522x384" in line).split()
+    assert words[1:] == ["30522x384", "float32", "0.0556", "+-0.00417"]
 
 
 @pytest.mark.parametrize(

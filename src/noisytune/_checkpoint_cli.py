@@ -240,9 +240,10 @@ def _row(entry: TensorEntry) -> dict[str, Any]:
 
 def _inspection(entries: list[TensorEntry]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tensor", overflow="fold", min_width=40)
-    for column in ("shape", "dtype", "std", "noise"):
-        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("tensor", overflow="fold", ratio=1)
+    for column in ("shape", "dtype", "std"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("noise", justify="right", overflow="fold", min_width=10, max_width=15)
     for entry in entries:
         noise = f"left: {entry.left_alone}" if entry.scale is None else f"+-{entry.scale / 2:.3g}"
         shape = "x".join(map(str, entry.shape)) or "-"
