@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from noisytune import field
 from noisytune.checkpoint import diff_checkpoints, inspect_checkpoint, perturb_checkpoint, verify_checkpoint
 from noisytune.checkpoint._safetensors import make_header
+from noisytune.checkpoint._stream import LONGEST_PIECE
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import (
     AlreadyPerturbedError,
@@ -92,7 +93,7 @@ def test_bytes_are_the_specification_s(clean, tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(DTYPES),
-    st.sampled_from([2, 3, 4095, 65537, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5]),
+    st.sampled_from([2, 3, 4095, 65537, LONGEST_PIECE - 1, LONGEST_PIECE + 1, 3 * LONGEST_PIECE, CHUNK, 2 * CHUNK + 5]),
     st.integers(0, 3),
     st.sampled_from([1, 2, 3]),
 )
@@ -291,6 +292,14 @@ def test_every_single_bit_counts(clean, tmp_path):
         assert [verdict(tmp_path / "noisy", against) for against in (None, clean)] == ["damaged", "damaged"]
     file.write_bytes(whole)
     assert verify_checkpoint(tmp_path / "noisy", clean).ok
+
+
+def test_verify_refuses_hashes_of_another_kind(clean, tmp_path):
+    perturb_checkpoint(clean, tmp_path / "noisy")
+    record = json.loads((tmp_path / "noisy" / "noisytune.json").read_text())
+    (tmp_path / "noisy" / "noisytune.json").write_text(json.dumps(record | {"hash": "SHA-256"}))
+    with pytest.raises(DataError, match="XXH3-128"):
+        verify_checkpoint(tmp_path / "noisy")
 
 
 def test_verify_names_the_tensor_and_looks_at_receipt_and_source(clean, tmp_path):

@@ -153,7 +153,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
     ) -> None:
         """Check that a perturbed checkpoint is exactly what its manifest states.
 
-        Without --against the weights are compared with the checksums in noisytune.json.
+        Without --against the weights are compared with the hashes in noisytune.json.
         """
         with one_line_errors(debug):
             from noisytune.checkpoint import verify_checkpoint

@@ -76,8 +76,9 @@ def _first_rounds(block: np.uint64, k0: np.uint64, k1: np.uint64) -> tuple[np.ui
 def _philox(
     t: int, low: np.uint64, k1: np.uint64, r0: np.uint64, r1: np.uint64, high_product: np.uint64, low_product: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Words are kept in 64 bits: packing them after each product would double the time."""
-    p0 = (low + np.uint64(t)) * _M0
+    """Words are kept in 64 bits: packing them after each product would double the time. The counter's sum is masked,
+    which changes nothing, so that LLVM sees a product of two 32-bit numbers."""
+    p0 = ((low + np.uint64(t)) & _LOW) * _M0
     p1 = ((p0 >> _32) ^ k1) * _M1
     x0, x1, x2, x3 = (p1 >> _32) ^ r0, p1 & _LOW, high_product ^ (p0 & _LOW) ^ r1, low_product
     for _ in range(_ROUNDS - 2):
@@ -101,10 +102,11 @@ def _random_words(block: np.uint64, k0: np.uint64, k1: np.uint64, out: Array) ->
 
 @_compiled(inline="always")
 def _uniform(x: np.uint64) -> np.float32:
+    """Exact, whether or not the product and the difference are one instruction."""
     return np.float32(np.int32(x >> _8)) * np.float32(2**-24) - _HALF
 
 
-@_compiled()
+@_compiled(fastmath={"contract"})
 def _noise(word: np.uint32, is_gaussian: bool) -> np.float32:
     """From what `_fill` left."""
     return _float(word) if is_gaussian else _uniform(np.uint64(word))

@@ -69,12 +69,13 @@ class TensorTarget(perturbation.Target):
         values = self.piece.values
         flat = values.reshape(-1)
         settings = std, config.noise_lambda, config.distribution, config.seed, self.name
-        added = []
-        for run, start in self.piece.runs(self.padding):
-            if on_cpu(flat):
-                added.append(kernels.add_noise_(as_numpy(flat[run]), *settings, start=start, pool=pool))
-            else:
-                added.append(_device.backend(flat).add_noise_(flat[run], *settings, start=start))
+        runs = self.piece.runs(self.padding)
+        if on_cpu(flat):
+            memory = as_numpy(flat)
+            added = [kernels.add_noise_(memory[run], *settings, start=start, pool=pool) for run, start in runs]
+        else:
+            add_noise_ = _device.backend(flat).add_noise_
+            added = [add_noise_(flat[run], *settings, start=start) for run, start in runs]
         if not values.is_contiguous():
             values.copy_(flat.view(values.shape))
         torch.autograd.graph.increment_version(self.tensor)

@@ -43,10 +43,14 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLO
 """Every dtype that takes noise."""
 
 
+_WORDS = {BFLOAT16: np.uint16, np.dtype(np.float16): np.int16}
+"""The types by which `noisytune._numba` knows the small floats."""
+
+
 def _as_compiled(weights: Array) -> Array:
-    """The same memory with the types by which `noisytune._numba` tells the dtypes apart."""
-    words = {BFLOAT16: np.uint16, np.dtype(np.float16): np.int16}
-    return weights.view(words.get(weights.dtype, weights.dtype))
+    """The same memory with a type that Numba has."""
+    words = _WORDS.get(weights.dtype)
+    return weights if words is None else weights.view(words)
 
 
 def _chunks(size: int, start: int) -> list[slice]:

@@ -120,7 +120,7 @@ def verify_checkpoint(
     Args:
         out: what `perturb_checkpoint` wrote.
         against: the clean checkpoint; the noise is then computed again, and every byte of the weights compared. None
-        compares with the checksums in the manifest: it finds damage, and does not prove the noise.
+        compares with the hashes in the manifest: it finds damage, and does not prove the noise.
         progress: called with the bytes done and the bytes in total.
         threads: how many; None takes one for each core.
 

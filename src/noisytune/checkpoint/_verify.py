@@ -28,7 +28,7 @@ class Verification:
     """One line each, naming file and tensor; empty if all is well."""
     tensors: int
     against: str | None
-    """The clean checkpoint that the noise was computed again from; None where only recorded checksums were compared."""
+    """The clean checkpoint that the noise was computed again from; None where only recorded hashes were compared."""
 
     @property
     def ok(self) -> bool:
@@ -49,7 +49,7 @@ def verify(out: Path, against: Path | None, progress: Progress | None, threads: 
         problems = _receipt_problems(written, manifest, record)
         tensors = sum(len(file.tensors) for file in written.files)
         if against is None:
-            problems += _checksum_problems(written, record, threads or _stream.usable_cores(), progress)
+            problems += _hash_problems(written, record, threads or _stream.usable_cores(), progress)
         else:
             source = stack.enter_context(open_source(against))
             problems += _shape_problems(written, source)
@@ -75,7 +75,7 @@ def _receipt_problems(written: Source, manifest: Manifest, record: dict[str, Any
     return []
 
 
-def _checksum_problems(written: Source, record: dict[str, Any], threads: int, progress: Progress | None) -> list[str]:
+def _hash_problems(written: Source, record: dict[str, Any], threads: int, progress: Progress | None) -> list[str]:
     problems = []
     for file in written.files:
         if record["headers"].get(file.name) != _stream.digest(file.header).hex():
