@@ -93,7 +93,9 @@ def diff(first: Path, second: Path, progress: Progress | None, threads: int | No
             parts[name, piece.start] = _sums(piece, left, other, right)
             meter.advance(piece.bytes)
 
-        _stream.in_threads(work, _stream.pieces(name_of), threads or _stream.usable_cores())
+        # so small that the other piece, which may have eight times the bytes, finds room in the buffer
+        small = _stream.pieces(name_of, _stream.LARGEST_PIECE // 8)
+        _stream.in_threads(work, small, threads or _stream.usable_cores())
     for name, start in sorted(parts, key=lambda key: key[1]):
         changed[name] += parts[name, start][0]
         size[name] += parts[name, start][1]

@@ -19,10 +19,8 @@ from noisytune import moments
 from noisytune.checkpoint._safetensors import TensorInfo, Weights
 from noisytune.checkpoint._targets import Place
 
-LONGEST_PIECE = 4 * moments.BLOCK
-"""Elements of the longest piece: what was read is still in the core's cache when it is hashed, measured and written."""
-LARGEST_PIECE = 8 * LONGEST_PIECE
-"""Bytes of the largest piece."""
+LARGEST_PIECE = 16 * moments.BLOCK
+"""Bytes of the largest piece: what was read is still in the core's cache when it is hashed, measured and written."""
 
 Advance = Callable[[int], None]
 """Told, by any thread, how many more bytes are done."""
@@ -58,12 +56,12 @@ def places(files: Sequence[Weights]) -> list[Place]:
     return [Place(i, tensor) for i, file in enumerate(files) for tensor in file.tensors]
 
 
-def pieces(held: Iterable[Place]) -> Iterator[Piece]:
-    """Runs of at most `LONGEST_PIECE` elements."""
+def pieces(held: Iterable[Place], largest: int = LARGEST_PIECE) -> Iterator[Piece]:
+    """Runs of at most ``largest`` bytes."""
     for place in held:
-        size = place.tensor.elements
-        for start in range(0, size, LONGEST_PIECE):
-            yield Piece(place, start, min(start + LONGEST_PIECE, size))
+        size, longest = place.tensor.elements, largest // place.tensor.dtype.itemsize
+        for start in range(0, size, longest):
+            yield Piece(place, start, min(start + longest, size))
 
 
 def in_threads(work: Callable[[T, memoryview], Iterable[T] | None], items: Iterable[T], threads: int) -> None:
