@@ -119,6 +119,7 @@ def load(name: str) -> None:
     if name == "noisytune":
         import numpy as np
 
+        import noisytune.checkpoint  # noqa: F401
         from noisytune import kernels
 
         for dtype in (np.dtype(np.float32), kernels.BFLOAT16):

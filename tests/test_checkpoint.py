@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -294,11 +295,32 @@ def test_every_single_bit_counts(clean, tmp_path):
     assert verify_checkpoint(tmp_path / "noisy", clean).ok
 
 
+def test_verify_forgives_the_last_digits_of_sums(clean, tmp_path):
+    perturb_checkpoint(clean, tmp_path / "noisy")
+    file = tmp_path / "noisy" / "noisytune.json"
+    for factor, is_right in ((1 + 1e-14, True), (1 + 1e-6, False)):
+        record = json.loads(file.read_text())
+        entry = next(entry for entry in record["entries"] if entry["std"])
+        entry["std"] *= factor
+        file.write_text(json.dumps(record))
+        assert verify_checkpoint(tmp_path / "noisy", clean).ok == is_right
+
+
+def test_recorded_hashes_are_those_of_mebibytes(tmp_path):
+    values = np.arange(700_001, dtype=np.float32)
+    folder = save(tmp_path / "clean", {"long.weight": values})
+    perturb_checkpoint(folder, tmp_path / "same", noise_lambda=0)
+    record = json.loads((tmp_path / "same" / "noisytune.json").read_text())
+    content = values.tobytes()
+    leaves = [xxhash.xxh3_128_digest(content[i : i + 2**20]) for i in range(0, len(content), 2**20)]
+    assert record["tensors"] == {"long.weight": xxhash.xxh3_128_hexdigest(b"".join(leaves))}
+
+
 def test_verify_refuses_hashes_of_another_kind(clean, tmp_path):
     perturb_checkpoint(clean, tmp_path / "noisy")
     record = json.loads((tmp_path / "noisy" / "noisytune.json").read_text())
     (tmp_path / "noisy" / "noisytune.json").write_text(json.dumps(record | {"hash": "SHA-256"}))
-    with pytest.raises(DataError, match="XXH3-128"):
+    with pytest.raises(DataError, match=r"SHA-256.*XXH3-128"):
         verify_checkpoint(tmp_path / "noisy")
 
 

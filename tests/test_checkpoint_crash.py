@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from noisytune.checkpoint import _folder, perturb_checkpoint, verify_checkpoint
+from noisytune.checkpoint import _folder, _write, perturb_checkpoint, verify_checkpoint
 from noisytune.checkpoint._safetensors import make_header
 from noisytune.errors import DataError
 
@@ -142,6 +142,16 @@ def test_too_little_space_is_said_before_anything_is_read(tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"needs 0\.01 GB, but the disk has only 0\.00 GB free"):
         perturb_checkpoint(source, tmp_path / "noisy")
     assert os.listdir(tmp_path) == ["clean"]
+
+
+def test_long_files_are_synced_while_they_are_written(tmp_path, monkeypatch):
+    source, synced = save(tmp_path / "clean", 4), []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), sync(handle))[1])
+    monkeypatch.setattr(_write, "_SYNC_AFTER", 1 << 20)
+    perturb_checkpoint(source, tmp_path / "noisy")
+    assert len(synced) > os.path.getsize(source / "model.safetensors") >> 20
+    assert verify_checkpoint(tmp_path / "noisy", source).ok
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync", "rename", "mkdir"])

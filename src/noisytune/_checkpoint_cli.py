@@ -240,7 +240,7 @@ def _row(entry: TensorEntry) -> dict[str, Any]:
 
 def _inspection(entries: list[TensorEntry]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tensor", overflow="fold", ratio=1)
+    table.add_column("tensor", overflow="fold")
     for column in ("shape", "dtype", "std"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("noise", justify="right", overflow="fold", min_width=10, max_width=15)

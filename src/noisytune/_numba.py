@@ -1,7 +1,6 @@
 """The field and the moments as Numba compiles them; `noisytune.kernels` is how to call them.
 
-A function does one block of the field or of the moments, or one element. LLVM makes vectors of the loops, and
-`benchmarks/perturb.py` shows whether it did: loops are written for that.
+LLVM makes vectors of the loops, and `benchmarks/perturb.py` shows whether it did: loops are written for that.
 """
 
 from __future__ import annotations
@@ -273,6 +272,7 @@ def _fill(block: np.uint64, k0: np.uint64, k1: np.uint64, is_gaussian: bool, wor
 def add(
     weights: Array, start: int, scale: _Real, is_gaussian: bool, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
+    """Noise on a run of elements that begins at ``start``. Returns the sums of what was added, and of its squares."""
     noise = np.empty(_BLOCK, np.uint32)
     total, squares = 0.0, 0.0
     done = 0
@@ -280,7 +280,7 @@ def add(
         block, inside = (start + done) // _BLOCK, (start + done) % _BLOCK
         count = min(_BLOCK - inside, weights.size - done)
         piece, values = weights[done : done + count], noise[inside : inside + count]
-        if weights.itemsize > 2 and count == _BLOCK and not is_gaussian:
+        if weights.itemsize > 2 and count == _BLOCK and not is_gaussian:  # small floats are slower that way
             part, part_squares = _add_uniform_block(piece, np.uint64(block), scale, k0, k1)
         else:
             _fill(np.uint64(block), k0, k1, is_gaussian, noise)

@@ -1,8 +1,8 @@
 """The noise field and the moments, compiled for the CPU.
 
 `add_noise_` and `moments` give what `noisytune.field.add_noise` and `noisytune.moments.of` give: uniform noise bit for
-bit, gaussian noise to one float32 unit in the last place, moments to float64 rounding. Work goes through buffers that
-fit the first-level cache, so the weights are read and written once, and extra memory does not grow with the tensor.
+bit, gaussian noise to one float32 unit in the last place, moments to float64 rounding. Work goes through small
+buffers, so the weights are read and written once, and extra memory does not grow with the tensor.
 
 The compiled functions release the interpreter lock; threads share a tensor by whole chunks, so their number changes
 nothing in the result.

@@ -123,7 +123,7 @@ class Manifest:
             pattern = entry.name if every_tensor else re.sub(r"\d+", "*", entry.name)
             groups.setdefault((pattern, entry.shape, entry.dtype, entry.left_alone), []).append(entry)
         table = Table(box=None, pad_edge=False)
-        table.add_column("tensor", overflow="fold", ratio=1)
+        table.add_column("tensor", overflow="fold")
         for column in ("n", "shape", "dtype", "std", "noise std"):
             table.add_column(column, justify="right", no_wrap=True)
         for (pattern, shape, dtype, left_alone), group in groups.items():

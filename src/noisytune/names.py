@@ -47,7 +47,7 @@ KINDS: tuple[tuple[str, str], ...] = (
 """Kind and pattern of canonical names, the first that fits; the rest is "other"."""
 
 
-@cache
+@cache  # several rooms ask for each tensor of a model
 def without_wrappers(name: str) -> str:
     """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
 

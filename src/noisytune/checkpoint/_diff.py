@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,11 @@ def diff(first: Path, second: Path, progress: Progress | None, threads: int | No
         name_of = {ours[name]: name for name in common}
         parts: dict[tuple[str, int], tuple[float, float]] = {}
 
+        def pieces(name: str) -> Iterable[Piece]:
+            """So small that the other checkpoint's piece, of another dtype, finds room in the buffer too."""
+            own, other = (place.tensor.dtype.itemsize for place in (ours[name], theirs[name]))
+            return _stream.pieces([ours[name]], _stream.LARGEST_PIECE * own // max(own, other))
+
         def work(piece: Piece, buffer: memoryview) -> None:
             name = name_of[piece.place]
             other = Piece(theirs[name], piece.start, piece.stop)
@@ -93,9 +99,7 @@ def diff(first: Path, second: Path, progress: Progress | None, threads: int | No
             parts[name, piece.start] = _sums(piece, left, other, right)
             meter.advance(piece.bytes)
 
-        # so small that the other piece, which may have eight times the bytes, finds room in the buffer
-        small = _stream.pieces(name_of, _stream.LARGEST_PIECE // 8)
-        _stream.in_threads(work, small, threads or _stream.usable_cores())
+        _stream.in_threads(work, chain.from_iterable(map(pieces, common)), threads or _stream.usable_cores())
     for name, start in sorted(parts, key=lambda key: key[1]):
         changed[name] += parts[name, start][0]
         size[name] += parts[name, start][1]

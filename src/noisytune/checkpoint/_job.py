@@ -160,7 +160,7 @@ class Job:
 
     def _settle(self, batch: _Batch) -> None:
         for target in chain.from_iterable(batch.groups):
-            if parts := self._measured[target.places[0]]:
+            if parts := self._measured.pop(target.places[0]):
                 target.moments = moments_module.merge([parts[start].moments for start in sorted(parts)])
                 target.largest = max(part.largest for part in parts.values())
         for group in batch.groups:
@@ -183,7 +183,7 @@ class Job:
         self._new.update(piece, content)
 
     def _realised(self, target: Target) -> Moments | None:
-        """The moments of what was added: merged by runs, as in memory."""
+        """The moments of what was added: merged by runs, in the order of the elements."""
         parts = self._added[target.places[0]]
         runs = groupby(sorted(parts), key=lambda key: key[0])
         merged = [moments_module.merge([parts[key] for key in run]) for _, run in runs]

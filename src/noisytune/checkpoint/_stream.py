@@ -1,6 +1,6 @@
 """Bytes in pieces: a checkpoint is read by several threads, and memory does not grow with it.
 
-Pieces are whole blocks of the moments, a power of two of them, so that they merge as they do in memory.
+The largest pieces are whole blocks of the moments, a power of two of them, so that they merge as they do in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from noisytune.checkpoint._targets import Place
 
 LARGEST_PIECE = 16 * moments.BLOCK
 """Bytes of the largest piece: what was read is still in the core's cache when it is hashed, measured and written."""
+HASH = "XXH3-128 of XXH3-128s of 1 MiB"
+"""How a tensor is hashed: the name of the format in `noisytune.json`."""
+_LEAF = 1 << 20
+"""Bytes that are hashed together; a piece is whole leaves, or the end of its tensor."""
 
 Advance = Callable[[int], None]
 """Told, by any thread, how many more bytes are done."""
@@ -121,32 +125,32 @@ def in_threads(work: Callable[[T, memoryview], Iterable[T] | None], items: Itera
             raise
 
 
-HASH = "XXH3-128"
-
-
 def digest(content: bytes | memoryview) -> bytes:
     """Says which bytes these are, as fast as they are read. Finds damage, not deceit: it is no cryptographic hash."""
-    return xxhash.xxh3_128_digest(content)
+    found = xxhash.xxh3_128()
+    found.update(content)  # lets other threads run meanwhile, in every release
+    return found.digest()
 
 
 class Digests:
-    """A hash of each tensor, by pieces, which may come in any order."""
+    """A hash of each tensor, by leaves, so that pieces may come in any order."""
 
     def __init__(self, held: Iterable[Place]) -> None:
-        self._pieces: dict[Place, dict[int, bytes]] = {place: {} for place in held}
+        self._leaves: dict[Place, dict[int, bytes]] = {place: {} for place in held}
 
     def update(self, piece: Piece, content: memoryview) -> None:
         """Take in a piece."""
-        self._pieces[piece.place][piece.start] = digest(content)
+        leaves = [digest(content[i : i + _LEAF]) for i in range(0, len(content), _LEAF)]
+        self._leaves[piece.place][piece.start] = b"".join(leaves)
 
     def of(self, place: Place) -> bytes:
-        """The hash over the pieces' hashes."""
-        pieces = self._pieces[place]
-        return digest(b"".join(pieces[start] for start in sorted(pieces)))
+        """The hash over the leaves' hashes."""
+        leaves = self._leaves[place]
+        return digest(b"".join(leaves[start] for start in sorted(leaves)))
 
     def all(self) -> dict[Place, bytes]:
         """The hash of each tensor."""
-        return {place: self.of(place) for place in self._pieces}
+        return {place: self.of(place) for place in self._leaves}
 
 
 def digests(files: Sequence[Weights], threads: int, advance: Advance) -> dict[Place, bytes]:
@@ -164,10 +168,10 @@ def digests(files: Sequence[Weights], threads: int, advance: Advance) -> dict[Pl
     return found.all()
 
 
-def digest_of_all(digests: dict[Place, bytes]) -> str:
+def digest_of_all(of_each: dict[Place, bytes]) -> str:
     """One hash of all tensors, whatever files they lie in: 32 hexadecimal digits."""
     total = xxhash.xxh3_128()
-    for place in sorted(digests, key=lambda place: place.tensor.name):
+    for place in sorted(of_each, key=lambda place: place.tensor.name):
         tensor: TensorInfo = place.tensor
-        total.update(f"{tensor.name}\0{tensor.dtype.name}\0{tensor.shape}\0".encode() + digests[place])
+        total.update(f"{tensor.name}\0{tensor.dtype.name}\0{tensor.shape}\0".encode() + of_each[place])
     return total.hexdigest()

@@ -25,7 +25,7 @@ from noisytune.publish import publish
 _SPARE = 1 << 20
 """Bytes for what is written beside the carried files."""
 _SYNC_AFTER = 1 << 28
-"""Bytes of a file that are not left to its end."""
+"""A file is synced each time that so many more bytes of it were written."""
 
 
 def bytes_needed(source: Source) -> int:
@@ -110,7 +110,7 @@ def _carry(source: Path, target: Path) -> None:
 
 class _OpenFiles:
     """Files of known size, written in any order by several threads, and synced by a thread of its own meanwhile: when
-    they are complete and, so that the disk is not idle before, after each `_SYNC_AFTER` bytes."""
+    they are complete and, so that the disk is not idle before, now and then."""
 
     def __init__(self, handles: list[int], left: list[int], syncing: Executor) -> None:
         self._handles, self._left, self._lock = handles, left, Lock()
@@ -150,7 +150,8 @@ def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFil
             stack.callback(os.close, handle)
             handles.append(handle)
             _reserve(handle, file.size)
-        syncing = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="noisytune-sync"))
+        syncing = ThreadPoolExecutor(1, thread_name_prefix="noisytune-sync")
+        stack.callback(syncing.shutdown, cancel_futures=True)
         opened = _OpenFiles(handles, [file.size for file in files], syncing)
         for number, file in enumerate(files):
             opened.write(number, 0, memoryview(file.header))
