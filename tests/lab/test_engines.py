@@ -213,7 +213,9 @@ def test_impossible_numbers_are_refused(bad: dict[str, int]) -> None:
 
 
 DRIVER = """
+    import signal
     import sys
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     sys.path.insert(0, sys.argv[1])
     from jobs_for_workers import Do
     from noisytune.lab.engines import LocalEngine
