@@ -94,7 +94,8 @@ def test_bytes_are_the_specification_s(clean, tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(DTYPES),
-    st.sampled_from([2, 3, 4095, 65537, LARGEST_PIECE // 4 - 1, LARGEST_PIECE // 2 + 1, LARGEST_PIECE, 2 * CHUNK + 5]),
+    st.sampled_from([2, 3, 4095, 65537, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5])
+    | st.builds(lambda itemsize, by: LARGEST_PIECE // itemsize + by, st.sampled_from([2, 4, 8]), st.integers(-1, 1)),
     st.integers(0, 3),
     st.sampled_from([1, 2, 3]),
 )
