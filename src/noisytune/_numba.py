@@ -26,7 +26,7 @@ _M0, _M1 = (np.uint64(m) for m in field.MULTIPLIERS)
 _W0, _W1 = (np.uint64(w) for w in field.WEYL)
 _ROUNDS = field.ROUNDS
 _LOW, _32, _8 = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)
-_16 = np.uint32(16)
+_13, _16 = np.uint32(13), np.uint32(16)
 _HALF = np.float32(0.5 - 2**-25)
 _SUMS = {"reassoc", "contract"}
 
@@ -72,11 +72,13 @@ def _first_rounds(block: np.uint64, k0: np.uint64, k1: np.uint64) -> tuple[np.ui
 
 
 @_compiled(inline="always")
-def _philox(
-    t: int, low: np.uint64, k1: np.uint64, r0: np.uint64, r1: np.uint64, high_product: np.uint64, low_product: np.uint64
-) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Words are kept in 64 bits: packing them after each product would double the time. The counter's sum is masked,
-    which changes nothing, so that LLVM sees a product of two 32-bit numbers."""
+def _philox(t: int, common: tuple[np.uint64, ...]) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """The four words of counter ``t`` of a block, from what `_first_rounds` found for all of them.
+
+    Words are kept in 64 bits: packing them after each product would double the time. The counter's sum is masked,
+    which changes nothing, so that LLVM sees a product of two 32-bit numbers.
+    """
+    low, k1, r0, r1, high_product, low_product = common
     p0 = ((low + np.uint64(t)) & _LOW) * _M0
     p1 = ((p0 >> _32) ^ k1) * _M1
     x0, x1, x2, x3 = (p1 >> _32) ^ r0, p1 & _LOW, high_product ^ (p0 & _LOW) ^ r1, low_product
@@ -90,9 +92,9 @@ def _philox(
 
 @_compiled(inline="always")
 def _random_words(block: np.uint64, k0: np.uint64, k1: np.uint64, out: Array) -> None:
-    low, k1, r0, r1, high_product, low_product = _first_rounds(block, k0, k1)
+    common = _first_rounds(block, k0, k1)
     for t in range(_LANE):
-        x0, x1, x2, x3 = _philox(t, low, k1, r0, r1, high_product, low_product)
+        x0, x1, x2, x3 = _philox(t, common)
         out[t] = np.uint32(x0)
         out[t + _LANE] = np.uint32(x1)
         out[t + 2 * _LANE] = np.uint32(x2)
@@ -136,7 +138,7 @@ def _to_bfloat16(value: np.float32) -> np.uint16:
 
 @_compiled()
 def _from_float16(word: np.uint16) -> np.float32:
-    magnitude = _float((np.uint32(word) & np.uint32(0x7FFF)) << np.uint32(13))
+    magnitude = _float((np.uint32(word) & np.uint32(0x7FFF)) << _13)
     bits = _bits(magnitude * np.float32(2.0**112))  # moves the exponent's bias from 15 to 127
     if bits >= np.uint32(0x47800000):  # 65536: infinity or NaN
         bits = np.uint32(bits | np.uint32(0x7F800000))
@@ -149,9 +151,8 @@ def _to_float16(value: np.float32) -> np.int16:
     bits = word & np.uint32(0x7FFFFFFF)
     # below 2**-14 the sum with 0.5 rounds a subnormal at its last bit
     subnormal = _bits(abs(value) + np.float32(0.5)) - np.uint32(0x3F000000)
-    normal = (bits - np.uint32(0x38000000) + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) >> np.uint32(
-        13
-    )
+    odd = (bits >> _13) & np.uint32(1)
+    normal = (bits - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> _13
     half = subnormal if bits < np.uint32(0x38800000) else normal
     return np.int16(half | ((word >> _16) & np.uint32(0x8000)))
 
@@ -240,10 +241,10 @@ def _add_uniform_block(
     weights: Array, block: np.uint64, scale: _Real, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
     """A whole block in one pass, which keeps the memory busy while numbers are made. Otherwise as `_apply`."""
-    low, k1, r0, r1, high_product, low_product = _first_rounds(block, k0, k1)
+    common = _first_rounds(block, k0, k1)
     total, squares = np.float32(0), np.float32(0)
     for t in range(_LANE):
-        x0, x1, x2, x3 = _philox(t, low, k1, r0, r1, high_product, low_product)
+        x0, x1, x2, x3 = _philox(t, common)
         old = weights[t], weights[t + _LANE], weights[t + 2 * _LANE], weights[t + 3 * _LANE]
         new0 = _perturbed(old[0], scale, _uniform(x0))
         new1 = _perturbed(old[1], scale, _uniform(x1))

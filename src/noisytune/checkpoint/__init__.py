@@ -16,8 +16,9 @@ from noisytune.checkpoint._source import open_source
 from noisytune.checkpoint._verify import Verification, verify
 from noisytune.checkpoint._write import bytes_needed, write_checkpoint
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import AlreadyPerturbedError, ConfigError
+from noisytune.errors import AlreadyPerturbedError
 from noisytune.manifest import Manifest
+from noisytune.perturbation import settled
 
 
 def perturb_checkpoint(
@@ -71,7 +72,7 @@ def perturb_checkpoint(
 
     Source: Wu et al. 2022, equation (1) and section 3.3.
     """
-    config = _config(config, settings)
+    config = settled(config, settings)
     source, out = Path(source).expanduser(), Path(out)
     with open_source(source) as opened:
         earlier = opened.earlier
@@ -103,7 +104,7 @@ def inspect_checkpoint(
     Args and Raises as in `perturb_checkpoint`; weights that carry noise already are no error here.
     """
     with open_source(Path(source).expanduser()) as opened:
-        job = Job(opened, _config(config, settings), threads, progress)
+        job = Job(opened, settled(config, settings), threads, progress)
         job.run()
         return job.manifest()
 
@@ -151,9 +152,3 @@ def diff_checkpoints(
         DataError: a damaged checkpoint, or two that have no tensor in common.
     """
     return diff(Path(first).expanduser(), Path(second).expanduser(), progress, threads)
-
-
-def _config(config: NoisyTuneConfig | None, settings: dict[str, Any]) -> NoisyTuneConfig:
-    if config is not None and settings:
-        raise ConfigError(f"give a config or settings, not both: got a config and {', '.join(settings)}")
-    return config or NoisyTuneConfig.from_dict(settings)
