@@ -120,7 +120,7 @@ def load(name: str) -> None:
         import numpy as np
 
         import noisytune.checkpoint  # noqa: F401
-        from noisytune import kernels
+        from noisytune._noise import kernels
 
         for dtype in (np.dtype(np.float32), kernels.BFLOAT16):
             weights = np.arange(10).astype(dtype)

@@ -16,13 +16,13 @@ from time import perf_counter
 
 from describe import machine
 
+from noisytune._pretrained import Model
 from noisytune.lab.engines import LocalEngine
-from noisytune.lab.events import Event, TrialStarted
-from noisytune.lab.model import Model
 from noisytune.lab.store import Store
-from noisytune.lab.study import Study, run_study
+from noisytune.lab.studies.study import Study, run_study
 from noisytune.lab.tasks import TaskOptions, load_task
-from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
+from noisytune.lab.trials.events import Event, TrialStarted
+from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings
 
 
 def main() -> None:

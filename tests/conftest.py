@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from noisytune.lab.model import Model, default_model
-from noisytune.lab.study import Study
+from noisytune._pretrained import Model, default_model
+from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
-from noisytune.lab.tokens import Tokens, tokenise
-from noisytune.lab.trial import PLAIN, Arm, TrainingSettings
+from noisytune.lab.trials.tokens import Tokens, tokenise
+from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras itself would look for TensorFlow
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from noisytune import field
+from noisytune._perturb.steps import DTYPES
 from noisytune.arrays import perturb_arrays, perturb_arrays_
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError
-from noisytune.perturbation import DTYPES
 from noisytune.torch import perturb_, perturb_state_dict
 
 FLOATS = list(DTYPES)

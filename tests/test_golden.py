@@ -16,12 +16,12 @@ import safetensors.numpy
 import typer.main
 from typer.testing import CliRunner
 
+from noisytune._pretrained import Model
 from noisytune.checkpoint import perturb_checkpoint
 from noisytune.cli import app
-from noisytune.lab.model import Model
 from noisytune.lab.store import Store
 from noisytune.lab.tasks import Split, TaskData
-from noisytune.lab.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
 from noisytune.report import render_html, render_markdown
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from noisytune import kernels, perturbation
-from noisytune import moments as moments_module
+from noisytune._noise import kernels
+from noisytune._noise import moments as moments_module
+from noisytune._noise.kernels import Array
+from noisytune._noise.moments import Moments
+from noisytune._perturb import steps as perturbation
+from noisytune._perturb.steps import DTYPES, Target
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
-from noisytune.kernels import Array
 from noisytune.manifest import Manifest
-from noisytune.moments import Moments
-from noisytune.perturbation import DTYPES, Target
 
 
 def perturb_arrays(

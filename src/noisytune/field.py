@@ -2,7 +2,7 @@
 
 noise(seed, name, i) is a pure function of the seed, the tensor's canonical name and the element's flat row-major index
 in the full tensor. So it cannot depend on rank, order, device, chunking, thread count or framework. This file is the
-specification: plain NumPy, slow and exact. `noisytune.kernels` computes the same bits fast.
+specification: plain NumPy, slow and exact. `noisytune._noise.kernels` computes the same bits fast.
 
 key      64 bits: BLAKE2b of the name in UTF-8, digest 8 bytes, salt = seed (8 bytes, little endian), person =
 b"noisytune-field1".

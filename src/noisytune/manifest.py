@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from noisytune import field
+from noisytune._files import publish
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
-from noisytune.publish import publish
 
 FILE_NAME = "noisytune.json"
 """The manifest's name beside a checkpoint or an adapter."""

@@ -82,7 +82,8 @@ class StudyRecord(_Record):
     trials: list[dict[str, Any]]
     """The plan, seed by seed: each ``key``, ``task``, ``arm``, ``seed``."""
     search: dict[str, Any] | None = None
-    """How each arm's own settings were chosen, as `noisytune.lab.tune` writes it; None where all arms share theirs.
+    """How each arm's own settings were chosen, as `noisytune.lab.studies.tune` writes it; None where all arms share
+    theirs.
 
     ``protocol`` ("paper": chosen on dev, "clean": on held-out training examples), ``sampler``, ``budget`` (trials of
     each arm), ``space`` {setting: values}, ``trained_on`` and ``chosen_on`` (numbers of examples), and ``arms``, the

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-DISTRIBUTED = Path(__file__).parents[1] / "distributed" / "conftest.py"
+DISTRIBUTED = Path(__file__).parents[1] / "torch" / "distributed" / "conftest.py"
 
 
 def load(file):

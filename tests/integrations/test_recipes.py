@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
-from noisytune.lab.tokens import tokenise
+from noisytune.lab.trials.tokens import tokenise
 from noisytune.manifest import Manifest
 from noisytune.torch import perturb_, receipt
 

@@ -22,7 +22,7 @@ from transformers import (
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.integrations.transformers import NoisyTuneMixin, NoisyTuneTrainer, attach
-from noisytune.lab.tokens import tokenise
+from noisytune.lab.trials.tokens import tokenise
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
 

@@ -20,7 +20,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from noisytune.lab.model import default_model
+from noisytune._pretrained import default_model
 
 ARCHITECTURES = ("bert", "electra", "roberta", "xlm-r", "xlnet")
 SIZES: dict[str, Any] = {

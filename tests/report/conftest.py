@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from noisytune.records import StudyRecord, TrialRecord, digest
-from noisytune.report import items
+from noisytune.report.evidence import items
 
 Built = tuple[StudyRecord, list[TrialRecord]]
 

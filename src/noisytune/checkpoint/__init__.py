@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from noisytune._perturb.steps import settled
 from noisytune.checkpoint._diff import Difference, diff
 from noisytune.checkpoint._folder import check_new, check_space, new_folder
 from noisytune.checkpoint._job import Job, Progress
@@ -18,7 +19,6 @@ from noisytune.checkpoint._write import bytes_needed, write_checkpoint
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import AlreadyPerturbedError
 from noisytune.manifest import Manifest
-from noisytune.perturbation import settled
 
 
 def perturb_checkpoint(

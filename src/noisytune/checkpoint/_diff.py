@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from noisytune import names
+from noisytune._perturb import names
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Meter, Progress
 from noisytune.checkpoint._source import Source, open_source

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from noisytune._files import sync_folder
 from noisytune.errors import DataError
-from noisytune.publish import sync_folder
 
 _SUFFIX = ".noisytune-tmp"
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from noisytune import kernels
-from noisytune import moments as moments_module
+from noisytune._noise import kernels
+from noisytune._noise import moments as moments_module
+from noisytune._noise.moments import Moments
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._source import Source
 from noisytune.checkpoint._stream import Digests, Piece
@@ -32,7 +33,6 @@ from noisytune.checkpoint._targets import (
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.manifest import Manifest
-from noisytune.moments import Moments
 
 Progress = Callable[[int, int], None]
 """Called now and then, by any thread but one at a time, with the bytes done and the bytes in total."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import xxhash
 
-from noisytune import moments
+from noisytune._noise import moments
 from noisytune.checkpoint._safetensors import TensorInfo, Weights
 from noisytune.checkpoint._targets import Place
 

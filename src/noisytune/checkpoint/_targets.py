@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from noisytune import moments as moments_module
-from noisytune import names
+from noisytune._noise import moments as moments_module
+from noisytune._noise.moments import Moments
+from noisytune._perturb import names
+from noisytune._perturb.families import BUFFERS, FAMILIES, Family, guess
+from noisytune._perturb.steps import LARGEST_NOISE
 from noisytune.checkpoint._safetensors import FLOATING, TensorInfo
 from noisytune.checkpoint._source import Source
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NonFiniteError, UnsupportedTensorError
-from noisytune.families import BUFFERS, FAMILIES, Family, guess
 from noisytune.manifest import TensorEntry
-from noisytune.moments import Moments
-from noisytune.perturbation import LARGEST_NOISE
 
 NOISY = frozenset(np.dtype(dtype) for dtype in FLOATING.values())
 """Dtypes that take noise."""

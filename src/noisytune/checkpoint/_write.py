@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from noisytune import __version__
+from noisytune._files import publish
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job
 from noisytune.checkpoint._model_card import with_section
@@ -20,7 +21,6 @@ from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import CARD, CONFIG, SAFETENSORS_INDEX, Source
 from noisytune.checkpoint._targets import receipt_of
 from noisytune.manifest import FILE_NAME, Manifest
-from noisytune.publish import publish
 
 _SPARE = 1 << 20
 """Bytes for what is written beside the carried files."""

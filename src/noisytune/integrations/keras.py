@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from noisytune import names, perturbation
+from noisytune._perturb import names
+from noisytune._perturb import steps as perturbation
 from noisytune.arrays import perturb_arrays
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import MissingExtraError, UnsupportedTensorError

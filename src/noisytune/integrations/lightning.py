@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from noisytune import perturbation
+from noisytune._perturb import steps as perturbation
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.integrations._record import describe, settings_in

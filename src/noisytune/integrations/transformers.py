@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from noisytune import perturbation
+from noisytune._perturb import steps as perturbation
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._adapters import check_adapter, load_adapter

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from noisytune.errors import require
 
 if TYPE_CHECKING:
-    from noisytune.report.page import render_html, render_markdown, render_overview, write_overview, write_report
-    from noisytune.report.summary import SummaryRow, decided, summary_rows
-    from noisytune.report.wording import notes, scored_on, settings_text, verdict_sentence
+    from noisytune.report.evidence.summary import SummaryRow, decided, summary_rows
+    from noisytune.report.page.render import render_html, render_markdown, render_overview, write_overview, write_report
+    from noisytune.report.page.wording import notes, scored_on, settings_text, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -28,18 +28,18 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "SummaryRow": "summary",
-    "decided": "summary",
-    "notes": "wording",
-    "render_html": "page",
-    "render_markdown": "page",
-    "render_overview": "page",
-    "scored_on": "wording",
-    "settings_text": "wording",
-    "summary_rows": "summary",
-    "verdict_sentence": "wording",
-    "write_overview": "page",
-    "write_report": "page",
+    "SummaryRow": "evidence.summary",
+    "decided": "evidence.summary",
+    "notes": "page.wording",
+    "render_html": "page.render",
+    "render_markdown": "page.render",
+    "render_overview": "page.render",
+    "scored_on": "page.wording",
+    "settings_text": "page.wording",
+    "summary_rows": "evidence.summary",
+    "verdict_sentence": "page.wording",
+    "write_overview": "page.render",
+    "write_report": "page.render",
 }
 
 

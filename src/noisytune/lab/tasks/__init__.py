@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from noisytune.errors import ConfigError, DataError
-from noisytune.lab.metrics import METRICS
+from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, hold_out, limit, order_key
 from noisytune.lab.tasks._tables import READERS
 from noisytune.lab.tasks.files import load_file

@@ -48,7 +48,7 @@ class TaskData:
     """For tables and titles."""
     kind: Kind
     metric: str
-    """The primary metric's key in `noisytune.lab.metrics.METRICS`."""
+    """The primary metric's key in `noisytune.lab.kinds.metrics.METRICS`."""
     labels: tuple[str, ...]
     """Class names in id order; empty for regression."""
     train: Split

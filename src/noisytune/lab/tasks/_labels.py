@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from noisytune.errors import DataError
-from noisytune.lab.metrics import METRICS
+from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._data import Kind
 
 MAX_NUMBERED_CLASSES = 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noisytune.errors import DataError, require
-from noisytune.lab.metrics import METRICS
+from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._columns import choose_columns
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions
 from noisytune.lab.tasks._labels import Reading, is_missing, read_labels

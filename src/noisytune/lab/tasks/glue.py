@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from noisytune._hub import fetch
 from noisytune.errors import ConfigError, DataError
-from noisytune.lab.hub import fetch
-from noisytune.lab.metrics import METRICS
+from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions
 from noisytune.lab.tasks._labels import is_missing, name_of, number
 from noisytune.lab.tasks._tables import decode, plain_rows, read_table

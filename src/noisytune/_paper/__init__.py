@@ -1,0 +1,1 @@
+"""The paper's own numbers, and its tables and figures as study files."""

@@ -1,0 +1,81 @@
+"""What the terminal shows of a study that is not run: its trials, and what they would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from noisytune.lab.studies.cost import GPUS, UTILISATION, Budget
+
+
+def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budget]) -> None:
+    """Trials by model, task and arm; tokens, operations and time of those that are not done yet."""
+    for one in budgets:
+        out.print(f"{name} on {one.model}: {one.trials:,} trials to run, {one.done:,} are done in {folder}", **_PLAIN)
+        if not one.trials:
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("task", overflow="fold", ratio=1)
+        for heading in ("trials", "tokens each", "FLOPs each", "here", *GPUS):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for task in one.tasks:
+            each = [f"{task.tokens:,.0f}", f"{task.flops:.1e}"]
+            times = _times(one, task.trials * task.flops, task.trials * task.seconds)
+            table.add_row(Text(task.task), f"{task.trials:,}", *each, *times)
+        if len(one.tasks) > 1:
+            sums = [f"{one.total('tokens'):,.0f}", f"{one.total('flops'):.1e}"]
+            times = _times(one, one.total("flops"), one.total("seconds"))
+            table.add_row("all, summed", f"{one.trials:,}", *sums, *times, style="bold")
+        out.print(table)
+        out.print("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items()), **_PLAIN)
+        out.print()
+    known = [one for one in budgets if one.trials]
+    if len(known) > 1:
+        work, time = sum(one.total("flops") for one in known), sum(one.total("seconds") for one in known)
+        here, *gpus = _times(known[0], work, time)
+        on = ", ".join(f"{time} on {gpu}" for gpu, time in zip(GPUS, gpus, strict=True))
+        out.print(f"All models: {sum(one.trials for one in known):,} trials, {work:.1e} FLOPs, {here} here, {on}\n")
+    if known:
+        out.print(_basis(known), **_PLAIN)
+
+
+def _basis(known: Sequence[Budget]) -> str:
+    """Where the numbers come from."""
+    sizes = ", ".join(f"{one.model} {one.parameters / 1e6:.1f}M" for one in known)
+    peaks = " and ".join(f"{peak / 1e12:g} ({gpu})" for gpu, peak in GPUS.items())
+    return (
+        "Tokens: of training, all epochs, from the mean of a sample. FLOPs: 6 N a token trained on, 2 N a dev token "
+        f"(Kaplan et al. 2020, section 2.1), N the parameters without embeddings ({sizes}). Here: "
+        f"{known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at {UTILISATION:.0%} of "
+        f"the float32 peak of {peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
+        "noisytune methods says what each adds."
+    )
+
+
+_PLAIN: Any = {"markup": False, "highlight": False}
+
+
+def _times(one: Budget, work: float, seconds: float) -> list[str]:
+    return [duration(seconds / one.workers), *(duration(work / (UTILISATION * peak)) for peak in GPUS.values())]
+
+
+def _arms(one: Budget) -> dict[str, int]:
+    return {arm: sum(task.arms[arm] for task in one.tasks) for arm in one.tasks[0].arms}
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, two digits or so.
+
+    >>> duration(0.4), duration(95), duration(8000), duration(500000)
+    ('< 1 s', '95 s', '2.2 h', '5.8 days')
+    """
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            value = seconds / size
+            return "< 1 s" if seconds < 1 else f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{seconds / 86_400:,.1f} days"

@@ -1,0 +1,253 @@
+"""What the terminal shows of a study: progress while it runs, a table when it is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from noisytune.lab.trials.events import (
+    Event,
+    Notice,
+    SearchStarted,
+    SearchTold,
+    StudyStarted,
+    TrialDone,
+    TrialFailed,
+    TrialProgress,
+    TrialStarted,
+)
+from noisytune.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from noisytune.report import SummaryRow
+
+
+class StudyDisplay:
+    """Shows a running study: bars and the running difference on a terminal, a line a trial elsewhere."""
+
+    def __init__(self, folder: Path, out: Console) -> None:
+        self._folder = folder
+        self._out = out
+        self._study: StudyRecord | None = None
+        self._records: list[TrialRecord] = []
+        self._search: SearchStarted | None = None
+        self._best: dict[str, float] = {}
+        self._done = 0
+        self._total = 0
+        self._overall = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(None),
+            TextColumn("{task.fields[done]} of {task.fields[trials]} trials"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            expand=True,
+        )
+        self._bar: TaskID | None = None
+        self._running = Progress(
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(20),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]}"),
+        )
+        self._trials: dict[str, TaskID] = {}
+        self._live = Live(self, console=out, refresh_per_second=4, transient=True) if out.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __rich__(self) -> Group:
+        return Group(self._overall, self._running, self._differences())
+
+    def on_event(self, event: Event) -> None:
+        """Take in what the study tells."""
+        match event:
+            case SearchStarted():
+                self._begin_search(event)
+            case SearchTold():
+                self._done += 1
+                if event.best is not None:
+                    self._best[event.arm] = event.best
+                if not self._live:
+                    self._out.print(self._told(event), markup=False)
+            case StudyStarted():
+                self._begin(event)
+            case Notice(text):
+                self._out.print(f"Note: {text}", markup=False)
+            case TrialStarted(trial):
+                self._trials[trial.key] = self._running.add_task(
+                    f"seed {trial.seed}  {trial.arm}", total=None, loss="-", visible=False
+                )
+            case TrialProgress():
+                loss = "not finite" if event.loss is None else f"{event.loss:.3f}"
+                self._running.update(
+                    self._trials[event.key], completed=event.step, total=event.total_steps, loss=loss, visible=True
+                )
+            case TrialDone(record):
+                self._running.remove_task(self._trials.pop(record.key))
+                if self._search:
+                    return
+                self._records.append(record)
+                self._done += 1
+                if not self._live:
+                    self._out.print(self._line(record), markup=False)
+            case TrialFailed():
+                self._out.print(f"{event.label} failed", markup=False)
+        if self._bar is not None:
+            partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
+            self._overall.update(self._bar, completed=self._done + partial, done=self._done)
+
+    def _begin_search(self, event: SearchStarted) -> None:
+        self._search, self._study, self._done = event, event.study, event.done
+        self._total = event.budget * len(event.study.arms)
+        (task,) = event.study.tasks
+        self._out.print(
+            f"Search: {event.study.model['name']} on {task['name']} ({task['train_size']} train, chosen on "
+            f"{task['dev_size']}): {event.budget} trials of each arm",
+            markup=False,
+        )
+        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
+        if event.done:
+            self._out.print(f"{event.done} of {self._total} trials are done already")
+        self._show_bar("search")
+
+    def _begin(self, event: StudyStarted) -> None:
+        self._search, self._study, self._records = None, event.study, list(event.finished)
+        self._done = len(event.finished)
+        self._total = len(event.finished) + len(event.missing)
+        study = event.study
+        tasks = ", ".join(f"{t['name']} ({t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks)
+        self._out.print(f"{study.model['name']} on {tasks}: {self._total} trials", markup=False)
+        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
+        if event.finished:
+            self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
+        self._show_bar(study.name)
+
+    def _show_bar(self, name: str) -> None:
+        if self._bar is not None:
+            self._overall.remove_task(self._bar)
+        self._bar = self._overall.add_task(
+            name, total=self._total, completed=self._done, done=self._done, trials=self._total
+        )
+
+    def _told(self, event: SearchTold) -> str:
+        """One trial of a search, for logs."""
+        from noisytune.report import settings_text
+
+        place = f"{self._done}/{self._total}"
+        best = "" if event.best is None else f"  best {100 * event.best:.2f}"
+        score = "no score" if event.value is None else f"{100 * event.value:.2f}"
+        return f"{place:>7}  {event.arm} {event.number + 1}: {settings_text(event.settings)}  {score}{best}"
+
+    def _line(self, record: TrialRecord) -> str:
+        """One finished trial, for logs."""
+        task = next(task for task in self._study.tasks if task["name"] == record.task) if self._study else {}
+        score = record.scores.get(task.get("metric", ""), math.nan)
+        place = f"{len(self._records)}/{self._total}"
+        return (
+            f"{place:>7}  seed {record.seed:<3} {record.arm:24} {task.get('metric_label', '')} {100 * score:6.2f}  "
+            f"{record.timing['total']:.0f} s{'' if record.status == 'ok' else '  ' + record.status}"
+        )
+
+    def _differences(self) -> Text:
+        """The running paired difference of each arm; during a search the best score of each so far."""
+        if self._search:
+            return Text("\n".join(f"  {arm}: best so far {100 * best:.2f}" for arm, best in self._best.items()))
+        lines = []
+        for arm in self._study.arms[1:] if self._study else ():
+            differences = _paired(self._study, self._records, arm) if self._study else []
+            if differences:
+                mean = sum(differences) / len(differences)
+                pairs = "1 pair" if len(differences) == 1 else f"{len(differences)} pairs"
+                lines.append(f"  {arm}: {mean:+.2f} points on average over {pairs} so far")
+        if not self._trials and self._study and len(self._records) < self._total:
+            lines.append("  getting workers and tokens ready ...")
+        return Text("\n".join(lines))
+
+
+def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:
+    """Differences to the baseline, in points, of the pairs in which both runs have a score."""
+    metric = {task["name"]: task["metric"] for task in study.tasks}
+    scores = {(r.task, r.seed, r.arm): r.scores[metric[r.task]] for r in records if metric[r.task] in r.scores}
+    return [
+        100 * (score - scores[task, seed, study.arms[0]])
+        for (task, seed, name), score in scores.items()
+        if name == arm and (task, seed, study.arms[0]) in scores
+    ]
+
+
+def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
+    """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
+    from noisytune.report import notes, scored_on, summary_rows, verdict_sentence
+
+    several = len(study.tasks) > 1
+    headings = ["task", "arm", "pairs", study.arms[0], "this arm", "difference", "95 % anytime", "W/T/L"]
+    known = summary_rows(study, records)
+    rows = [_cells(row) for row in known]
+    out.print()
+    if out.width >= WIDE:
+        out.print(_table(headings[not several :], [row[not several :] for row in rows]))
+    else:
+        for row in rows:
+            for heading, cell in zip(headings[not several :], row[not several :], strict=True):
+                out.print(f"{heading}: {cell}", markup=False)
+            out.print()
+    if any(row.failed for row in known):
+        out.print(f"{FAILED} a run of these collapsed or diverged; it counts")
+    out.print()
+    out.print(verdict_sentence(study, records), markup=False)
+    out.print(scored_on(study), markup=False)
+    for note in notes(study, records):
+        out.print(f"Note: {note}", markup=False)
+    out.print()
+    out.print(f"Report: {page}", markup=False, soft_wrap=True)
+
+
+FAILED = "*"
+"""Beside a number of pairs."""
+
+WIDE = 80
+"""Columns from which on the comparisons are shown as a table."""
+
+
+def _cells(row: SummaryRow) -> list[str]:
+    if row.n == 0:
+        return [row.task, row.arm, "0", "-", "-", "-", "-", "-"]
+    return [
+        row.task,
+        row.arm,
+        f"{row.n}{FAILED if row.failed else ''}",
+        f"{row.baseline_mean:.2f}",
+        f"{row.arm_mean:.2f}",
+        f"{row.difference:+.2f}",
+        f"{row.low:+.2f}..{row.high:+.2f}" if math.isfinite(row.low) else "unbounded",
+        f"{row.wins}/{row.ties}/{row.losses}",
+    ]
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        if heading in ("task", "arm"):
+            table.add_column(heading, overflow="fold", ratio=1)
+        else:
+            table.add_column(Text(heading), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,204 @@
+"""The pytree route: which leaves take noise, and the tree with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from noisytune._noise.moments import Moments
+from noisytune._perturb import steps as perturbation
+from noisytune._perturb.steps import DTYPES, Target
+from noisytune.arrays import ArrayTarget, identity
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import UnsupportedTensorError
+from noisytune.jax import _xla
+from noisytune.manifest import Manifest
+
+Tree = TypeVar("Tree")
+
+
+def perturb(tree: Tree, config: NoisyTuneConfig | None = None, **settings: Any) -> tuple[Tree, Manifest]:
+    """A pytree with noise added: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
+
+    The tree is not touched; the new one has its structure, dtypes and shardings. A leaf's name is its path joined with
+    dots, without a trailing ``value`` (Flax NNX variables); in a dict with ``params`` at the top (Linen variables),
+    only what is inside gets noise, and names begin there. Every leaf is checked before noise is made for the first.
+    Left alone: constant and one-element leaves, integers, random keys, and what is no array. One array under two paths
+    is tied: it gets one noise and stays one array.
+
+    A pytree has no place for a receipt: nothing tells a tree that was perturbed from a clean one, so the manifest is
+    the only record. For the same reason ``scope`` has no effect: every leaf counts as pretrained.
+
+    On the CPU the noise is made by the compiled kernels on the host's memory; on other devices, and for arrays that
+    span processes, by 32-bit integer arithmetic under jit, each device for its own part.
+
+    Args:
+        tree: leaves float64, float32, float16, bfloat16 or float8, `jax.Array` or NumPy, sharded in any way. Noise
+            follows the flat row-major index: a Flax kernel (in, out) gets other noise than torch's weight (out, in).
+        config: the settings; or give them by name instead.
+        **settings: fields of `NoisyTuneConfig`.
+
+    Returns:
+        the new tree, and what was done to which leaf.
+
+    Raises:
+        ConfigError: a setting is out of range, or a glob matches no leaf.
+        UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise.
+        NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
+
+    Example:
+        >>> params = {"dense": {"kernel": jnp.linspace(-1, 1, 8).reshape(2, 4)}}
+        >>> noisy, manifest = perturb(params, noise_lambda=0.15, seed=1)
+        >>> manifest.entries[0].name, noisy["dense"]["kernel"].shape
+        ('dense.kernel', (2, 4))
+
+    Source: Wu et al. 2022, equation (1).
+    """
+    config = perturbation.settled(config, settings)
+    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = [leaf for _, leaf in paths_and_leaves]
+    positions = _positions([path for path, _ in paths_and_leaves])
+    is_linen = _has_linen_params(tree)
+    targets = []
+    for name, own_names in perturbation.tied({name: _identity(leaves[i]) for name, i in positions.items()}):
+        canonical = name.removeprefix("params.") if is_linen else name
+        target = _target(canonical, own_names, leaves[positions[own_names[0]]])
+        if is_linen and not own_names[0].startswith("params."):
+            target.left_alone = "not in params"
+        targets.append(target)
+    perturbation.choose(targets, config)
+    for target in targets:
+        if target.left_alone is None and isinstance(target, _Opaque):
+            raise UnsupportedTensorError(f"{target.where} {target.problem}")
+    manifest = perturbation.perturb_targets(targets, config)
+    for target in targets:
+        if target.realised is not None and not isinstance(target, _Opaque):
+            for own_name in target.own_names:
+                leaves[positions[own_name]] = target.perturbed
+    return jax.tree_util.tree_unflatten(structure, leaves), manifest
+
+
+def _positions(paths: Sequence[Any]) -> dict[str, int]:
+    """The position of each leaf by its name."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") for path in paths]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UnsupportedTensorError(f"two leaves have the same name {twice[0]!r}: rename one, dots in keys included")
+    return {name: position for position, name in enumerate(names)}
+
+
+def _has_linen_params(tree: Any) -> bool:
+    is_dict = isinstance(tree, dict) or type(tree).__name__ == "FrozenDict"
+    return is_dict and isinstance(tree.get("params"), Mapping)
+
+
+def _identity(leaf: Any) -> Hashable:
+    return identity(leaf) if isinstance(leaf, np.ndarray) else id(leaf)
+
+
+# --- the kinds of leaves ---
+
+
+@dataclass
+class _Opaque(Target):
+    """A leaf that is left alone, or refused unless it is excluded."""
+
+    leaf: Any
+    problem: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(getattr(self.leaf, "shape", ()))
+
+    @property
+    def dtype(self) -> str:
+        return str(getattr(self.leaf, "dtype", type(self.leaf).__name__))
+
+    def measure(self, pool: Executor | None) -> Moments:
+        raise NotImplementedError
+
+    def non_finite(self) -> int:
+        raise NotImplementedError
+
+    def largest(self) -> float:
+        raise NotImplementedError
+
+    def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
+        raise NotImplementedError
+
+
+@dataclass
+class _HostTarget(ArrayTarget):
+    """A leaf in the host's memory: the kernels work on a copy."""
+
+    leaf: Any
+    perturbed: Any = None
+
+    def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
+        self.array = np.array(self.array, order="C")
+        added = super().write(std, config, pool)
+        self.perturbed = self.array if isinstance(self.leaf, np.ndarray) else _xla.placed_like(self.array, self.leaf)
+        return added
+
+
+@dataclass
+class _DeviceTarget(Target):
+    """A leaf on accelerators, or spread over processes."""
+
+    leaf: jax.Array
+    perturbed: Any = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.leaf.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.leaf.dtype.name
+
+    def measure(self, pool: Executor | None) -> Moments:
+        return _xla.moments(self.leaf)
+
+    def non_finite(self) -> int:
+        wide = self.leaf if self.dtype == "float64" else self.leaf.astype(jnp.float32)
+        return int((~jnp.isfinite(wide)).sum())
+
+    def largest(self) -> float:
+        return float(jnp.abs(self.leaf.astype(jnp.float32)).max())
+
+    def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
+        settings = std, config.noise_lambda, config.distribution, config.seed, self.name
+        self.perturbed, added = _xla.add_noise(self.leaf, *settings)
+        return added
+
+
+def _target(name: str, own_names: list[str], leaf: Any) -> _Opaque | _HostTarget | _DeviceTarget:
+    if isinstance(leaf, jax.core.Tracer):
+        return _Opaque(name, own_names, leaf, "is being traced: call perturb outside jit, grad and vmap")
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return _Opaque(name, own_names, leaf, "has no values: load the weights first")
+    if not isinstance(leaf, jax.Array | np.ndarray):
+        return _Opaque(name, own_names, leaf, left_alone="not an array")
+    if not jnp.issubdtype(leaf.dtype, np.floating):
+        return _Opaque(name, own_names, leaf, left_alone=f"not floating point: {leaf.dtype}")
+    if str(leaf.dtype) not in DTYPES:
+        problem = "has a dtype that takes no noise: convert it to float32, bfloat16 or float16, or exclude it"
+        return _Opaque(name, own_names, leaf, problem)
+    if isinstance(leaf, np.ndarray):
+        return _HostTarget(name, own_names, leaf, leaf)
+    if leaf.is_deleted():
+        return _Opaque(name, own_names, leaf, "was deleted or donated to a jit: load the weights again")
+    if _on_host(leaf):
+        return _HostTarget(name, own_names, np.asarray(leaf), leaf)
+    return _DeviceTarget(name, own_names, leaf)
+
+
+def _on_host(leaf: jax.Array) -> bool:
+    devices: set[Any] = leaf.sharding.device_set
+    return leaf.is_fully_addressable and all(device.platform == "cpu" for device in devices)

@@ -1,0 +1,1 @@
+"""Arms x tasks x seeds: what is planned, run, searched and read from files."""

@@ -1,0 +1,87 @@
+"""Whether a study can go on in a run folder that holds one already, and what the folder holds then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from noisytune._pretrained import Model
+from noisytune.errors import RunFolderError
+from noisytune.lab.tasks import TaskData
+from noisytune.records import StudyRecord
+
+
+def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> StudyRecord:
+    """What a run folder holds once ``study`` is done in it: seeds and arms of both, on the folder's tasks.
+
+    Args:
+        earlier: what is in the folder, or None.
+        study: what is asked for now. Its name and margin win.
+        folder: for the error message.
+
+    Raises:
+        RunFolderError: the two cannot be compared: another model, training, task or baseline.
+    """
+    if earlier is None:
+        return study
+    difference = _difference(earlier, study)
+    if difference:
+        raise RunFolderError(f"{folder} holds another study: {difference}; choose another --out")
+    tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
+    seeds = sorted({*earlier.seeds, *study.seeds})
+    entries = {entry["key"]: entry for entry in (*earlier.trials, *study.trials)}
+    return replace(
+        study,
+        tasks=list(tasks.values()),
+        arms=list(dict.fromkeys([*earlier.arms, *study.arms])),
+        seeds=seeds,
+        trials=sorted(entries.values(), key=lambda entry: seeds.index(entry["seed"])),
+    )
+
+
+def under_known_names(
+    model: Model, tasks: Iterable[TaskData], earlier: StudyRecord
+) -> tuple[Model, tuple[TaskData, ...]]:
+    """Model and tasks under the names that a folder knows them by: the same contents are the same, however called.
+
+    Args:
+        model: what is asked for now.
+        tasks: what is asked for now.
+        earlier: what is in the folder.
+    """
+    if model.digest == earlier.model["digest"]:
+        model = replace(model, name=earlier.model["name"])
+    known = {task["name"]: task["digest"] for task in earlier.tasks}
+    names = {digest: name for name, digest in known.items()}
+    return model, tuple(
+        task if known.get(task.name) == task.digest else replace(task, name=names.get(task.digest, task.name))
+        for task in tasks
+    )
+
+
+def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:
+    """Why two studies cannot share a folder, or None."""
+    if earlier.model["digest"] != study.model["digest"]:
+        names = {earlier.model["name"], study.model["name"]}
+        same_name = " (the same name, but other weights, configuration or tokenizer)" if len(names) == 1 else ""
+        return f"its model is {earlier.model['name']}, not {study.model['name']}{same_name}"
+    for setting in {**earlier.training, **study.training}:
+        old, new = earlier.training.get(setting), study.training.get(setting)
+        if old != new:
+            return f"its {setting} is {old}, not {new}"
+    metrics = {task["name"]: task["metric"] for task in earlier.tasks}
+    if study.training.get("select") == "best":
+        for task in study.tasks:
+            if metrics.get(task["name"], task["metric"]) != task["metric"]:
+                return f"its epochs of {task['name']} are chosen by {metrics[task['name']]}, not by {task['metric']}"
+    digests = {task["name"]: task["digest"] for task in earlier.tasks}
+    for task in study.tasks:
+        if task["name"] not in digests:
+            several = len(digests) > 1
+            return f"its {'tasks are' if several else 'task is'} {', '.join(digests)}, not {task['name']}"
+        if digests[task["name"]] != task["digest"]:
+            return f"its task {task['name']} has other examples (or another number or selection of them)"
+    if earlier.arms[0] != study.arms[0]:
+        return f"its baseline is {earlier.arms[0]}, not {study.arms[0]}"
+    return None

@@ -1,0 +1,263 @@
+"""Settings for each arm, searched with equal budgets; then the winners against each other on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from noisytune._pretrained import Model
+from noisytune.errors import ConfigError, RunFolderError, TrialError
+from noisytune.lab.engines import Engine
+from noisytune.lab.store import Store
+from noisytune.lab.studies.search import Candidate, Search, Space
+from noisytune.lab.studies.study import Study, check_arms, make_tokens, run_study, tokens_file
+from noisytune.lab.tasks import TaskData, hold_out
+from noisytune.lab.trials.events import Event, SearchStarted, SearchTold, TrialDone
+from noisytune.lab.trials.jobs import TrialJob
+from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial, methods_of
+from noisytune.records import StudyRecord, TrialRecord
+
+FIRST_SEED = 1_000_000
+"""Trial i of every arm's search has seed ``FIRST_SEED + i``; the winners' seeds lie below."""
+
+_NOISE = "noisytune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What to tune, and how.
+
+    Raises:
+        ConfigError: no arm but the baseline, two arms that are one when noise_lambda is searched, or a number out of
+            range.
+    """
+
+    name: str
+    """For the report's title."""
+    model: Model
+    task: TaskData
+    arms: tuple[str, ...] = (_NOISE,)
+    """As for `noisytune.lab.trials.trial.Arm.parse`; the baseline is searched besides. The search chooses the
+    noise_lambda of each arm with NoisyTune, whatever is written."""
+    space: Space = field(default_factory=Space)
+    budget: int = 20
+    """Trials of each arm, >= 1."""
+    sampler: str = "random"
+    """One of `noisytune.lab.studies.search.SAMPLERS`."""
+    seeds: int = 5
+    """On how many fresh seeds the winners are run: 0, 1, 2 ..."""
+    training: TrainingSettings
+    """What is not searched. Its ``protocol`` says where settings are chosen: ``paper``: on dev, where the winners are
+    scored too. ``clean``: on a tenth of the training examples, which the search does not train on; the winners train on
+    all of them."""
+    margin: float = 1.0
+    """Differences within +- this many points count as equivalent, >= 0."""
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("budget", self.budget, 2**31), ("seeds", self.seeds, FIRST_SEED)):
+            if type(value) is not int or not 1 <= value <= most:
+                raise ConfigError(f"{name} must be a whole number, 1 to {most:,}, got {value!r}")
+        if self.training.select != "last":
+            raise ConfigError("a search chooses the number of epochs, so the last one is scored: leave select as it is")
+        named: dict[str, str] = {}
+        for asked, arm in self.planned.items():
+            same = named.setdefault(_with(arm, {"noise_lambda": 0.0}).name, asked)
+            if same != asked:
+                raise ConfigError(
+                    f"the arms {same!r} and {asked!r} are the same: the search chooses their noise_lambda"
+                )
+        if len(named) == 1:
+            raise ConfigError("only the baseline is asked for: give an --arm to compare it with")
+
+    @cached_property
+    def planned(self) -> dict[str, Arm]:
+        """The arms by what the user wrote, the baseline first."""
+        return {PLAIN.name: PLAIN, **{text.strip(): Arm.parse(text) for text in self.arms}}
+
+    @cached_property
+    def searched(self) -> Study:
+        """Task and arms as the search sees them. Its trials are others: their settings are searched."""
+        task = self.task
+        if self.training.protocol == "clean":
+            kept, held = hold_out(task.train.targets)
+            task = replace(
+                task, name=f"{task.name} (held out)", train=task.train.take(kept), dev=task.train.take(held), also={}
+            )
+        return Study(
+            name=self.name,
+            model=self.model,
+            tasks=(task,),
+            arms=tuple(replace(arm, name=asked) for asked, arm in self.planned.items()),
+            seeds=(FIRST_SEED,),
+            training=self.training,
+            margin=self.margin,
+        )
+
+    def trial(self, asked: str, candidate: Candidate) -> Trial:
+        """A trial of the search."""
+        arm = _with(self.planned[asked], candidate.settings)
+        return Trial.resolve(
+            self.model, self.searched.tasks[0], arm, FIRST_SEED + candidate.number, self.searched.training
+        )
+
+
+def tune(
+    tuning: Tuning,
+    store: Store,
+    engine: Engine,
+    on_event: Callable[[Event], None],
+    storage: str | None = None,
+) -> StudyRecord:
+    """Search what has not been searched yet, then run the study of the winners as far as it has not been run.
+
+    Args:
+        tuning: what to do.
+        store: the run folder: empty, or with an earlier, perhaps interrupted, search of the same.
+        engine: where trials run.
+        on_event: told of everything that happens, in this thread.
+        storage: any URL that Optuna takes. None: SQLite in the run folder. One process at a time may use a search.
+
+    Returns:
+        the study of the winners as it is kept, with the search in it.
+
+    Raises:
+        RunFolderError: the folder or the storage holds something else, is in use, or cannot be written.
+        TrialError: a trial failed, or no trial of an arm has a score. Finished trials are kept.
+        NoisyTuneError: something is wrong with the model, the data or the settings.
+    """
+    with store.lock():
+        earlier = store.read_study()
+        if earlier and earlier.search is None:
+            raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another --out")
+        searches = _open(tuning, storage or f"sqlite:///{store.folder.absolute() / 'optuna.db'}", store.folder.name)
+        _search(tuning, searches, store, engine, on_event)
+        study = _winners(tuning, searches)
+        if earlier and not _goes_on(earlier, study):
+            store.study_file.unlink()
+    return run_study(study, store, engine, on_event)
+
+
+def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
+    """The search of each arm, by what the user wrote."""
+    searched = ("learning_rate", "epochs", "batch_size")
+    training = {key: value for key, value in tuning.training.to_dict().items() if key not in searched}
+    asked = {
+        "model": f"{tuning.model.name} ({tuning.model.digest})",
+        "task": f"{tuning.task.name} by {tuning.task.metric} ({tuning.task.digest})",
+        **training,
+    }
+    return {
+        text: Search.open(storage, f"{name}/{text}", tuning.space, tuning.sampler, noise=_has_noise(arm), asked=asked)
+        for text, arm in tuning.planned.items()
+    }
+
+
+def _search(
+    tuning: Tuning, searches: dict[str, Search], store: Store, engine: Engine, on_event: Callable[[Event], None]
+) -> None:
+    """Bring every arm to the budget, trial by trial, so that all arms are equally far at any time."""
+    study = tuning.searched
+    done = sum(one.done for search in searches.values() for one in search.candidates()[: tuning.budget])
+    missing = tuning.budget * len(searches) - done
+    on_event(SearchStarted(study.record, tuning.budget, done))
+    if not missing:
+        return
+    running: dict[str, tuple[str, Candidate]] = {}
+
+    def told(record: TrialRecord) -> None:
+        asked, candidate = running.pop(record.key)
+        value = record.scores.get(tuning.task.metric)
+        searches[asked].tell(candidate.number, value)
+        best = searches[asked].best(tuning.budget)
+        highest = best.value if best else None
+        on_event(SearchTold(asked, candidate.number, candidate.settings, value, highest))
+
+    def jobs() -> Iterator[TrialJob]:
+        for number in range(tuning.budget):
+            for asked, search in searches.items():
+                candidate = search.candidate(number)
+                if candidate.done:
+                    continue
+                trial = tuning.trial(asked, candidate)
+                running[trial.key] = asked, candidate
+                if store.has(trial.key):  # kept just before an interruption
+                    told(*store.records([trial.key]))
+                else:
+                    yield TrialJob(trial, study.model.path.absolute(), tokens_file(study, store, trial.task), None)
+
+    def on_message(message: Event) -> None:
+        if isinstance(message, TrialDone):
+            store.write(message.record)
+        on_event(message)
+        if isinstance(message, TrialDone):
+            told(message.record)
+
+    engine.start(missing)
+    check_arms(study, engine, study.plan)
+    make_tokens(study, store, engine, study.plan, on_event)
+    engine.run(jobs(), on_message)
+
+
+def _winners(tuning: Tuning, searches: dict[str, Search]) -> Study:
+    """The study of the best settings of each arm, which says how they were found."""
+    arms, told = [], []
+    for asked, search in searches.items():
+        best = search.best(tuning.budget)
+        if best is None:
+            raise TrialError(
+                f"{asked}: none of its {tuning.budget} trials has a score (diverged, or constant predictions): "
+                "search other settings, or with a larger --budget"
+            )
+        arms.append(_with(tuning.planned[asked], best.settings))
+        trials = [_as_told(tuning.trial(asked, one), one) for one in search.candidates()[: tuning.budget]]
+        told.append({"asked": asked, "arm": arms[-1].name, "winner": best.number, "trials": trials})
+    task = tuning.searched.tasks[0]
+    return Study(
+        name=tuning.name,
+        model=tuning.model,
+        tasks=(tuning.task,),
+        arms=tuple(arms),
+        seeds=tuple(range(tuning.seeds)),
+        training=replace(tuning.training, **arms[0].training),
+        margin=tuning.margin,
+        search={
+            "protocol": tuning.training.protocol,
+            "sampler": tuning.sampler,
+            "budget": tuning.budget,
+            "space": tuning.space.axes(noise=any(map(_has_noise, tuning.planned.values()))),
+            "trained_on": len(task.train),
+            "chosen_on": len(task.dev),
+            "arms": told,
+        },
+    )
+
+
+def _as_told(trial: Trial, candidate: Candidate) -> dict[str, Any]:
+    return {
+        "number": candidate.number,
+        "seed": trial.seed,
+        "key": trial.key,
+        "settings": candidate.settings,
+        "value": candidate.value,
+    }
+
+
+def _goes_on(earlier: StudyRecord, study: Study) -> bool:
+    """Whether the winners are the earlier ones, so that only seeds are to be added. Trials are kept either way."""
+    ours = {trial.key for trial in study.plan if trial.seed in earlier.seeds}
+    return ours == {entry["key"] for entry in earlier.trials if entry["seed"] in study.seeds}
+
+
+def _has_noise(arm: Arm) -> bool:
+    return any(one["method"] == _NOISE for one in arm.methods)
+
+
+def _with(arm: Arm, settings: dict[str, Any]) -> Arm:
+    """The arm with settings of the search: the strength of its noise, and its own training."""
+    training = dict(settings)
+    strength = training.pop("noise_lambda", None)
+    noise = {} if strength is None else {"noise_lambda": strength}
+    methods = [one | noise if one["method"] == _NOISE else one for one in arm.methods]
+    return replace(Arm.of(*methods_of(methods)), training=training)

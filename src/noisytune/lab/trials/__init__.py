@@ -1,0 +1,1 @@
+"""One arm, one task, one seed: how a trial is described, and how it is run."""

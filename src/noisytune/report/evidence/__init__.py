@@ -1,0 +1,1 @@
+"""Records in, comparisons out: pairs, rows, verdicts."""

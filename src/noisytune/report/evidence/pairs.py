@@ -1,0 +1,158 @@
+"""Which finished trials make pairs? A study and its records in, comparisons out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.statistics.paired import Floats
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One seed's two runs, which differ in the arm only."""
+
+    seed: int
+    baseline: TrialRecord
+    arm: TrialRecord
+    before: float
+    """Baseline's primary score, points."""
+    after: float
+    """The arm's, points."""
+
+    @property
+    def both_ok(self) -> bool:
+        """Whether neither run collapsed or diverged."""
+        return self.baseline.status == self.arm.status == "ok"
+
+    @property
+    def difference(self) -> float:
+        """Arm minus baseline, points; rounded so that equal differences of decimal scores are equal numbers."""
+        return round(self.after - self.before, 9)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the baseline on one task."""
+
+    task: dict[str, Any]
+    """The task's entry in the study."""
+    arm: str
+    label: str
+    """The arm for a sentence, for example ``NoisyTune (λ = 0.15)``."""
+    noise_lambda: float | None
+    pairs: tuple[Pair, ...]
+    """In the order of the study's seeds."""
+    planned: int
+
+    @property
+    def differences(self) -> Floats:
+        """Shape (pairs,), points."""
+        return np.array([pair.difference for pair in self.pairs], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study's plan with what has been done of it."""
+
+    study: StudyRecord
+    trials: dict[str, TrialRecord]
+    """Finished trials of the plan by key, in the plan's order."""
+    comparisons: tuple[Comparison, ...]
+    """Task by task, arm by arm."""
+
+    @property
+    def planned(self) -> int:
+        """Trials in the plan."""
+        return len(self.study.trials)
+
+    @property
+    def done(self) -> int:
+        """Trials finished, collapsed and diverged ones included."""
+        return len(self.trials)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the plan is missing."""
+        return self.done == self.planned
+
+    @cached_property
+    def metrics(self) -> dict[str, str]:
+        """The primary metric's key by task."""
+        return {task["name"]: task["metric"] for task in self.study.tasks}
+
+    @cached_property
+    def begun(self) -> tuple[str, ...]:
+        """The arms, without the baseline, of which a trial is finished."""
+        seen = {record.arm for record in self.trials.values()}
+        return tuple(arm for arm in self.study.arms[1:] if arm in seen)
+
+    @cached_property
+    def worst(self) -> dict[str, float]:
+        """What an undefined score counts as, by metric: the worst score of the study, or 0 where none is below it.
+
+        A run that gave nothing may not rank above one that gave a bad score, as 0 would where R² is negative.
+        """
+        found = dict.fromkeys(self.metrics.values(), 0.0)
+        for record in self.trials.values():
+            metric = self.metrics[record.task]
+            found[metric] = min(found[metric], record.scores.get(metric, 0.0))
+        return found
+
+    def score(self, record: TrialRecord) -> float:
+        """A trial's primary score in points; an undefined one counts as `worst`."""
+        metric = self.metrics[record.task]
+        return 100.0 * record.scores.get(metric, self.worst[metric])
+
+    def undefined(self, record: TrialRecord) -> bool:
+        """Whether the trial has no primary score, such as a correlation with constant predictions."""
+        return self.metrics[record.task] not in record.scores
+
+
+def _noise_lambda(record: TrialRecord) -> float | None:
+    """The strength of an arm that is NoisyTune and nothing else."""
+    methods = record.settings["arm"]["methods"]
+    return float(methods[0]["noise_lambda"]) if [one["method"] for one in methods] == ["noisytune"] else None
+
+
+def _labels(arms: Iterable[str], lambdas: dict[str, float | None]) -> dict[str, str]:
+    """``NoisyTune (λ = ...)`` where that names one arm only, else the arm's own name."""
+    labels = {a: f"NoisyTune (λ = {v:g})" if (v := lambdas.get(a)) is not None else a for a in arms}
+    used = list(labels.values())
+    return {arm: label if used.count(label) == 1 else arm for arm, label in labels.items()}
+
+
+def gather(study: StudyRecord, records: Iterable[TrialRecord]) -> Evidence:
+    """Match the records with the study's plan; records of other plans are left out.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order, for example all that a run folder holds.
+
+    Returns:
+        Every comparison of the plan, with the pairs of which both runs are there.
+    """
+    known = {record.key: record for record in records}
+    plan = {(row["task"], row["arm"], row["seed"]): row["key"] for row in study.trials}
+    done = {key: known[key] for key in plan.values() if key in known}
+    baseline, *arms = study.arms
+    lambdas = {record.arm: _noise_lambda(record) for record in done.values()}
+    labels = _labels(arms, lambdas)
+    evidence = Evidence(study, done, ())
+    comparisons = []
+    for task in study.tasks:
+        for arm in arms:
+            pairs, planned = [], 0
+            for seed in study.seeds:
+                keys = plan.get((task["name"], baseline, seed)), plan.get((task["name"], arm, seed))
+                planned += None not in keys
+                before, after = (done.get(key) if key else None for key in keys)
+                if before and after:
+                    pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after)))
+            comparisons.append(Comparison(task, arm, labels[arm], lambdas.get(arm), tuple(pairs), planned))
+    return Evidence(study, done, tuple(comparisons))

@@ -1,0 +1,223 @@
+"""What does each comparison of a study show? One row per task and arm, and the verdict on each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather
+from noisytune.report.statistics.paired import (
+    ALPHA,
+    Floats,
+    Interval,
+    Summary,
+    Verdict,
+    anytime_interval,
+    holm,
+    judge,
+    pooled,
+    summarise,
+)
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One comparison in numbers; scores and differences in points."""
+
+    task: str
+    arm: str
+    label: str
+    """The arm for a sentence, for example ``NoisyTune (λ = 0.15)``."""
+    pooled: bool
+    """Whether this is the mean over all tasks: then a pair is a seed with every task done."""
+    n: int
+    planned: int
+    """Pairs in the plan."""
+    baseline_mean: float
+    arm_mean: float
+    difference: float
+    """Mean paired difference, arm minus baseline; NaN without a pair, as the two means."""
+    low: float
+    """Anytime-valid 95 % interval, simultaneous over the comparisons that have begun; infinite where too few pairs or
+    too many equal differences leave it unbounded."""
+    high: float
+    fixed_low: float
+    """Fixed-n paired-t 95 % interval of this comparison alone."""
+    fixed_high: float
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    """Two-sided sign-flip p."""
+    p_exact: bool
+    """Whether every flip was looked at."""
+    p_holm: float
+    """``p``, Holm-adjusted over the study's comparisons that have begun."""
+    verdict: Verdict
+    detectable: float
+    """Difference that the anytime-valid interval tells from 0 at this n and spread in 80 % of studies."""
+    detectable_fixed: float
+    """The same for the fixed-n t test."""
+    sd: float
+    """Of the differences."""
+    failed: dict[str, int]
+    """How many runs of its pairs collapsed and diverged, baselines included; empty where every run ended well."""
+    judged: bool
+    """Whether each of the tasks has a pair of which both runs are ok; else the verdict is inconclusive."""
+
+
+def comparisons_at_once(evidence: Evidence, *, over_tasks: bool = False) -> int:
+    """How many intervals have to hold together: arms x tasks, or the arms alone where the tasks are pooled.
+
+    An arm of which no trial is finished does not count.
+    """
+    return max(1, len(evidence.begun) * (1 if over_tasks else len(evidence.study.tasks)))
+
+
+def _judged(members: Iterable[Comparison]) -> bool:
+    return all(any(pair.both_ok for pair in c.pairs) for c in members)
+
+
+def _verdict(members: Iterable[Comparison], interval: Interval, margin: float) -> Verdict:
+    """Scores of runs that all failed say nothing about the arm, however alike they are."""
+    return judge(interval, margin) if _judged(members) else Verdict.INCONCLUSIVE
+
+
+def _failed(members: Iterable[Comparison]) -> dict[str, int]:
+    runs = (run for c in members for pair in c.pairs for run in (pair.baseline, pair.arm))
+    return dict(sorted(Counter(run.status for run in runs if run.status != "ok").items()))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _row(
+    evidence: Evidence, members: list[Comparison], stats: Summary, before: list[float], after: list[float]
+) -> SummaryRow:
+    several, first = len(members) > 1, members[0]
+    return SummaryRow(
+        task=f"all {len(members)} tasks" if several else first.task["name"],
+        arm=first.arm,
+        label=first.label,
+        pooled=several,
+        n=stats.n,
+        planned=min(c.planned for c in members),
+        baseline_mean=_mean(before),
+        arm_mean=_mean(after),
+        difference=stats.mean,
+        low=stats.anytime.low,
+        high=stats.anytime.high,
+        fixed_low=stats.fixed.low,
+        fixed_high=stats.fixed.high,
+        wins=stats.wins,
+        ties=stats.ties,
+        losses=stats.losses,
+        p=stats.sign_flip.p,
+        p_exact=stats.sign_flip.exact,
+        p_holm=stats.sign_flip.p,
+        verdict=_verdict(members, stats.anytime, evidence.study.margin),
+        detectable=stats.detectable,
+        detectable_fixed=stats.detectable_fixed,
+        sd=stats.sd,
+        failed=_failed(members),
+        judged=_judged(members),
+    )
+
+
+def _holm_adjusted(evidence: Evidence, rows: list[SummaryRow]) -> list[SummaryRow]:
+    begun = [i for i, row in enumerate(rows) if row.arm in evidence.begun]
+    adjusted = dict(zip(begun, holm([rows[i].p for i in begun]), strict=True))
+    return [replace(row, p_holm=adjusted.get(i, row.p)) for i, row in enumerate(rows)]
+
+
+def task_rows(evidence: Evidence) -> list[SummaryRow]:
+    """One row per task and arm, task by task."""
+    k = comparisons_at_once(evidence)
+    rows = [
+        _row(evidence, [c], summarise(c.differences, k), [p.before for p in c.pairs], [p.after for p in c.pairs])
+        for c in evidence.comparisons
+    ]
+    return _holm_adjusted(evidence, rows)
+
+
+def seed_blocks(evidence: Evidence, arm: str) -> list[list[Pair]]:
+    """The arm's pairs of each seed, one a task, for the seeds where every task has one."""
+    by_seed = [{pair.seed: pair for pair in c.pairs} for c in evidence.comparisons if c.arm == arm]
+    complete = [seed for seed in evidence.study.seeds if all(seed in pairs for pairs in by_seed)]
+    return [[pairs[seed] for pairs in by_seed] for seed in complete]
+
+
+def pooled_rows(evidence: Evidence) -> list[SummaryRow]:
+    """The primary comparison of a study with several tasks, one row per arm; empty with one task."""
+    if len(evidence.study.tasks) < 2:
+        return []
+    rows = []
+    for arm in evidence.study.arms[1:]:
+        members = [c for c in evidence.comparisons if c.arm == arm]
+        blocks = seed_blocks(evidence, arm)
+        table = np.array([[p.difference for p in block] for block in blocks]).reshape(len(blocks), len(members))
+        stats = pooled(table, comparisons_at_once(evidence, over_tasks=True))
+        flat = [p for block in blocks for p in block]
+        rows.append(_row(evidence, members, stats, [p.before for p in flat], [p.after for p in flat]))
+    return _holm_adjusted(evidence, rows)
+
+
+def primary_rows(evidence: Evidence) -> list[SummaryRow]:
+    """The rows that the study was run for: pooled over tasks where there are several."""
+    return pooled_rows(evidence) or task_rows(evidence)
+
+
+def members(evidence: Evidence, row: SummaryRow) -> list[Comparison]:
+    """The comparisons behind a row: one, or one a task where tasks are pooled."""
+    return [c for c in evidence.comparisons if c.arm == row.arm and (row.pooled or c.task["name"] == row.task)]
+
+
+def differences(evidence: Evidence, row: SummaryRow) -> Floats:
+    """The differences behind a row, points, in the order of the seeds; per-seed means where tasks are pooled."""
+    if row.pooled:
+        return np.array([np.mean([p.difference for p in block]) for block in seed_blocks(evidence, row.arm)])
+    return members(evidence, row)[0].differences
+
+
+def summary_rows(study: StudyRecord, records: Iterable[TrialRecord]) -> list[SummaryRow]:
+    """Rows for a table: each arm on each task, then each arm over all tasks where there are several.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order; those of other plans are left out.
+    """
+    evidence = gather(study, records)
+    return task_rows(evidence) + pooled_rows(evidence)
+
+
+def decided(study: StudyRecord, records: Iterable[TrialRecord], arms: Sequence[str] | None = None) -> bool:
+    """Whether no arm on any task is inconclusive any more, so that adding seeds may stop.
+
+    The anytime-valid interval decides, so it is safe to ask after every trial.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+        arms: those to look at, the baseline's name passed over; by default all of which a trial is finished.
+
+    Returns:
+        False also where there is nothing to look at, or an arm is not in the study or has not begun.
+    """
+    evidence = gather(study, records)
+    alpha = ALPHA / comparisons_at_once(evidence)
+    wanted = [arm for arm in (evidence.begun if arms is None else arms) if arm != study.arms[0]]
+    return bool(wanted) and all(
+        arm in evidence.begun
+        and all(
+            _verdict([c], anytime_interval(c.differences, alpha), study.margin) is not Verdict.INCONCLUSIVE
+            for c in evidence.comparisons
+            if c.arm == arm
+        )
+        for arm in wanted
+    )

@@ -1,0 +1,94 @@
+"""What was run? Settings, versions and machine of many trials as short lines for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from noisytune.report.evidence.pairs import Evidence
+
+Facts = list[tuple[str, str]]
+"""Pairs of a term and what is known of it."""
+
+
+def text(value: Any) -> str:
+    """A JSON value for people.
+
+    >>> text(0.00002), text(["a", "b"]), text(None), text(22713216)
+    ('2e-05', 'a, b', 'none', '22,713,216')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(v) for v in value) or "none"
+    return str(value)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        term = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{term} · ")
+        else:
+            yield term, value
+
+
+def merged(records: Iterable[Mapping[str, Any]]) -> Facts:
+    """One line for each term of nested settings; a term whose value differs shows how.
+
+    >>> merged([{"host": {"cores": 2}, "step": 1}, {"host": {"cores": 2}, "step": 5}])
+    [('host · cores', '2'), ('step', '2 values, 1 to 5')]
+    """
+    seen: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for term, value in _flat(record):
+            seen.setdefault(term, {})[text(value)] = value
+    facts = []
+    for term, values in seen.items():
+        shown = list(values)
+        if len(shown) > 2:
+            numbers = all(isinstance(v, int | float) for v in values.values())
+            ordered = sorted(shown, key=lambda s: values[s]) if numbers else sorted(shown)
+            facts.append((term, f"{len(shown)} values, {ordered[0]} to {ordered[-1]}"))
+        elif len(shown) == 2 and all(isinstance(v, int | float) for v in values.values()):
+            facts.append((term, f"2 values, {' to '.join(sorted(shown, key=lambda s: values[s]))}"))
+        else:
+            facts.append((term, " / ".join(shown)))
+    return facts
+
+
+def _asked(methods: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = {one["method"]: {key: one[key] for key in one if key != "method"} for one in methods}
+    return {name: own or "no settings" for name, own in settings.items()} or {"methods": "none"}
+
+
+def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
+    """Headed lists: the model, each task, what all trials share, each arm's methods, versions and machine."""
+    study, records = evidence.study, list(evidence.trials.values())
+    sections: list[tuple[str, Facts]] = [("Model", merged([study.model]))]
+    for task in study.tasks:
+        lines = {k: v for k, v in task.items() if k != "name" and v not in (None, [])}
+        if isinstance(lines.get("majority"), float):
+            lines["majority"] = f"{100 * lines['majority']:.1f} % of dev is the largest class"
+        sections.append((f"Task {task['name']}", merged([lines])))
+    searched = set(study.search["space"]) if study.search else set()
+    shared = {name: value for name, value in study.training.items() if name not in searched}
+    sections.append(("Every trial", merged([shared, {"seeds": study.seeds, "margin in points": study.margin}])))
+    for arm in study.arms:
+        mine = [r for r in records if r.arm == arm]
+        own = [{name: value for name, value in r.settings["training"].items() if name in searched} for r in mine]
+        asked = [_asked(r.settings["arm"]["methods"]) | more for r, more in zip(mine, own, strict=True)]
+        done = [{m: {k: v for k, v in told.items() if k != "config"} for m, told in r.applied.items()} for r in mine]
+        if mine:
+            facts = dict(merged(asked)) | {f"applied · {term}": value for term, value in merged(done)}
+            sections.append((f"Arm {arm}", list(facts.items())))
+    if records:
+        seconds = {"seconds, all trials": sum(r.timing.get("total", 0.0) for r in records)}
+        sections.append(("Machine and versions", merged([r.environment for r in records]) + merged([seconds])))
+    return sections

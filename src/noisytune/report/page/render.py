@@ -1,0 +1,102 @@
+"""The report as one HTML file that needs nothing else, and the same as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from noisytune._files import publish
+from noisytune.errors import RunFolderError
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import Evidence, gather
+from noisytune.report.page.view import overview, view
+
+Report = tuple[StudyRecord, Iterable[TrialRecord], str]
+"""A study, its finished trials, and the name of its page."""
+
+
+def _markdown(value: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", re.sub(r"\s+", " ", str(value)))
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("noisytune.report.page"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = _markdown
+    return environment
+
+
+def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """One self-contained page: no script, no network, light and dark, for a phone and for a wide screen.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order; the study may still be running.
+
+    Returns:
+        The same text for the same records, whenever and wherever it is rendered.
+    """
+    template = _environment(html=True).get_template("page.html.j2")
+    return template.render(view(gather(study, records), drawn=True))
+
+
+def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """The same findings as Markdown, without the figures."""
+    template = _environment(html=False).get_template("page.md.j2")
+    return template.render(view(gather(study, records), drawn=False))
+
+
+def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord], name: str = "report") -> Path:
+    """Write ``NAME.html`` and ``NAME.md`` into a folder, each whole or not at all.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    known = list(records)
+    return _write(Path(folder), name, render_html(study, known), render_markdown(study, known))
+
+
+def render_overview(models: Sequence[Report]) -> str:
+    """One page on several studies that differ in the model only; it leads to the page of each.
+
+    Args:
+        models: of each study its plan, its finished trials, and the name of its page's file without the ending.
+    """
+    return _environment(html=True).get_template("overview.html.j2").render(overview(_gathered(models), drawn=True))
+
+
+def render_overview_markdown(models: Sequence[Report]) -> str:
+    """The same as Markdown, without the figures."""
+    return _environment(html=False).get_template("overview.md.j2").render(overview(_gathered(models), drawn=False))
+
+
+def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> Path:
+    """Write ``NAME.html`` and ``NAME.md`` on several studies; see `render_overview` and `write_report`."""
+    return _write(Path(folder), name, render_overview(models), render_overview_markdown(models))
+
+
+def _gathered(models: Sequence[Report]) -> list[tuple[Evidence, str]]:
+    return [(gather(study, records), page) for study, records, page in models]
+
+
+def _write(folder: Path, name: str, html: str, markdown: str) -> Path:
+    try:
+        publish(folder / f"{name}.md", markdown.encode())
+        publish(folder / f"{name}.html", html.encode())
+    except OSError as e:
+        raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
+    return folder / f"{name}.html"

@@ -1,0 +1,207 @@
+"""What stands on the page? Everything the templates print, computed, with no markup but the figures' SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noisytune.report.evidence import items
+from noisytune.report.evidence.norms import movements
+from noisytune.report.evidence.pairs import Comparison, Evidence
+from noisytune.report.evidence.summary import (
+    SummaryRow,
+    comparisons_at_once,
+    pooled_rows,
+    primary_rows,
+    task_rows,
+)
+from noisytune.report.page.cards import all_cards, paper_cards
+from noisytune.report.page.facts import what_was_run
+from noisytune.report.page.scores import score_table
+from noisytune.report.page.search_view import search_view
+from noisytune.report.page.wording import (
+    count,
+    failures,
+    fine,
+    headline,
+    number,
+    page_notes,
+    points,
+    probability,
+    scored_on,
+    sentence,
+    smallest_p,
+    span,
+)
+
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """Item level of one comparison."""
+
+    task: str
+    arm: str
+    bootstrap: items.Bootstrap | None
+    why_not: str
+    """Why there is no bootstrap, else empty."""
+    seeds: tuple[tuple[int, items.McNemar], ...]
+
+
+def item_rows(evidence: Evidence) -> list[ItemRow]:
+    """McNemar per seed and the bootstrap, from the predictions of both runs of each pair."""
+    rows = []
+    for c in evidence.comparisons:
+        pairs = [
+            p
+            for p in c.pairs
+            if len(p.baseline.predictions) == len(p.arm.predictions) == len(p.arm.references) > 0
+            and p.arm.references == p.baseline.references == c.pairs[0].baseline.references
+        ]
+        if not pairs:
+            continue
+        gold = pairs[0].arm.references
+        tests = []
+        if c.task["kind"] == "classification":
+            tests = [(p.seed, items.mcnemar(p.baseline.predictions, p.arm.predictions, gold)) for p in pairs]
+        bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
+        if not why_not:
+            before, after = [p.baseline.predictions for p in pairs], [p.arm.predictions for p in pairs]
+            metric = items.METRICS[c.task["metric"]]
+            bootstrap = items.hierarchical_bootstrap(before, after, gold, metric, seed=BOOTSTRAP_SEED)
+            if abs(bootstrap.mean - float(c.differences.mean())) > 0.01:
+                bootstrap, why_not = None, "the metric recomputed from the predictions differs from the recorded one"
+                if any(evidence.undefined(r) for p in pairs for r in (p.baseline, p.arm)):
+                    why_not = "a run without a defined score cannot be recomputed"
+        rows.append(ItemRow(c.task["name"], c.arm, bootstrap, why_not, tuple(tests)))
+    return rows
+
+
+def _why_no_bootstrap(comparison: Comparison, usable: int) -> str:
+    if comparison.task["metric"] not in items.METRICS:
+        return f"{comparison.task['metric']} cannot be recomputed from the predictions"
+    if usable < len(comparison.pairs):
+        return f"only {usable} of {count(len(comparison.pairs), 'pair')} have predictions on the same examples"
+    return "needs two pairs" if usable < 2 else ""
+
+
+def _key_numbers(row: SummaryRow) -> list[tuple[str, str, str]]:
+    unit = "seeds" if row.pooled else "pairs"
+    done = f"of {row.planned} planned" if row.n < row.planned else "as planned"
+    few = "points; the verdict rests on this"
+    if not math.isfinite(row.low):
+        few = "too few pairs, or too many equal differences, to bound it"
+    means = f"points, from {number(row.baseline_mean)} to {number(row.arm_mean)}"
+    return [
+        ("Mean difference", number(row.difference, True), means),
+        ("Anytime-valid 95 %", span(row.low, row.high), few),
+        ("Wins · ties · losses", f"{row.wins} · {row.ties} · {row.losses}", f"among {row.n} {unit}"),
+        (unit.capitalize(), str(row.n), done),
+    ]
+
+
+def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
+    lines = []
+    for row in evidence.study.trials:
+        record = evidence.trials.get(row["key"])
+        score, seconds, status = "", "", "not done"
+        if record:
+            score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
+            further = f"/{evidence.metrics[record.task]}"
+            score += "".join(
+                f" ({name.removesuffix(further)} {number(100 * value)})"
+                for name, value in record.scores.items()
+                if name.endswith(further)
+            )
+            seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
+            status = record.status
+        lines.append({**row, "score": score, "status": status, "seconds": seconds})
+    return lines
+
+
+def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
+    """What the templates print.
+
+    Args:
+        evidence: of one study.
+        drawn: whether to draw the figures too.
+    """
+    study, rows, primary = evidence.study, task_rows(evidence), primary_rows(evidence)
+    told, whole = headline(primary), sentence(evidence, primary)
+    lead = told.verdict.value.capitalize() if told else whole.split(":")[0]
+    table = score_table([evidence])
+    every = pooled_rows(evidence) + rows
+    return {
+        "study": study,
+        "verdict": told.verdict.value if told else "none",
+        "lead": lead,
+        "rest": whole[len(lead) :].replace("λ = ", "λ\u00a0=\u00a0").replace("95 %", "95\u00a0%"),
+        "notes": page_notes(evidence, primary),
+        "done": evidence.done,
+        "planned": evidence.planned,
+        "complete": evidence.complete,
+        "told": told,
+        "numbers": _key_numbers(told) if told else [],
+        "cards": all_cards(evidence, every, primary) if drawn else [],
+        "rows": every,
+        "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
+        "moved": movements(evidence),
+        "comparisons": comparisons_at_once(evidence),
+        "item_rows": item_rows(evidence),
+        "search": search_view(evidence, drawn=drawn),
+        "trials": _trial_lines(evidence),
+        "run": what_was_run(evidence),
+        "smallest_p": smallest_p(told.n) if told else "",
+        "number": number,
+        "fine": fine,
+        "failures": failures,
+        "points": points,
+        "probability": probability,
+        "scored_on": scored_on(study),
+        "span": span,
+    }
+
+
+def overview(models: Sequence[tuple[Evidence, str]], *, drawn: bool) -> dict[str, Any]:
+    """What the templates of a page on several models print.
+
+    Args:
+        models: the evidence of each model's study, and the name of its own page.
+        drawn: whether to draw the figures too.
+    """
+    cards = [
+        card
+        for i, (evidence, _) in enumerate(models)
+        for card in (paper_cards(evidence, model=True, key=f"m{i}-") if drawn else ())
+    ]
+    rows = [(evidence.study.model["name"], row) for evidence, _ in models for row in primary_rows(evidence)]
+    parts = []
+    for evidence, page in models:
+        primary = primary_rows(evidence)
+        told, whole = headline(primary), sentence(evidence, primary)
+        parts.append(
+            {
+                "model": evidence.study.model["name"],
+                "page": page,
+                "verdict": told.verdict.value if told else "none",
+                "sentence": whole,
+                "done": evidence.done,
+                "planned": evidence.planned,
+            }
+        )
+    return {
+        "study": models[0][0].study,
+        "tasks": list(dict.fromkeys(task["name"] for evidence, _ in models for task in evidence.study.tasks)),
+        "parts": parts,
+        "done": sum(evidence.done for evidence, _ in models),
+        "planned": sum(evidence.planned for evidence, _ in models),
+        "scores_table": score_table([evidence for evidence, _ in models]),
+        "rows": rows,
+        "cards": cards,
+        "number": number,
+        "span": span,
+        "probability": probability,
+    }

@@ -1,0 +1,355 @@
+"""How is a result said in plain English? Numbers, the verdict's sentence, and what a reader should know beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import Evidence, gather
+from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_spread
+from noisytune.report.evidence.summary import (
+    SummaryRow,
+    comparisons_at_once,
+    differences,
+    members,
+    primary_rows,
+    task_rows,
+)
+from noisytune.report.statistics.paired import (
+    ALPHA,
+    EXACT_UP_TO,
+    MONTE_CARLO_FLIPS,
+    Verdict,
+    critical_t,
+    pairs_needed,
+    selection_bias,
+)
+from noisytune.report.statistics.shape import has_outlier
+
+MINUS, DASH = "\u2212", "\u2013"
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Points with two decimals and a true minus sign; more digits where two would hide that it is not 0.
+
+    >>> number(1.5, signed=True), number(0.004), number(float("inf"))
+    ('+1.50', '0.004', '∞')
+    """
+    if math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return ("+" if signed and value > 0 else "") + (MINUS if value < 0 else "") + "∞"
+    text = f"{value:+.2f}"
+    if float(text) == 0.0:
+        text = f"{value:+.1g}" if abs(value) >= 1e-4 else "0.00"
+    return (text if signed else text.lstrip("+")).replace("-", MINUS)
+
+
+def fine(value: float, signed: bool = False) -> str:
+    """A percentage that may be very small, three digits, with a true minus sign.
+
+    >>> fine(0.0041234, signed=True)
+    '+0.00412'
+    """
+    if not math.isfinite(value):
+        return number(value, signed)
+    return (f"{value:+.3g}" if signed else f"{value:.3g}").replace("-", MINUS)
+
+
+def span(low: float, high: float) -> str:
+    """An interval for a sentence.
+
+    >>> span(0.1, 2.9)
+    '+0.10 to +2.90'
+    """
+    return f"{number(low, True)} to {number(high, True)}" if math.isfinite(low) else "unbounded"
+
+
+def probability(p: float) -> str:
+    """A p-value.
+
+    >>> probability(0.0625), probability(0.00002)
+    ('.0625', '< .001')
+    """
+    if p >= 0.9995 or p < 0.001:
+        return "1" if p >= 0.9995 else "< .001"
+    return f"{p:.3f}".lstrip("0") if p >= 0.1 else f"{p:.3g}".lstrip("0")
+
+
+def count(n: int, noun: str) -> str:
+    """``1 pair``, ``2 pairs``, ``2 studies``."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def failures(row: SummaryRow) -> str:
+    """`` (1 collapsed, 2 diverged)``, for the number of pairs; nothing where every run ended well."""
+    return f" ({', '.join(f'{n} {status}' for status, n in row.failed.items())})" if row.failed else ""
+
+
+def scored_on(study: StudyRecord) -> str:
+    """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    select, protocol = (
+        study.training.get(key, default) for key, default in (("select", "last"), ("protocol", "paper"))
+    )
+    if select == "last":
+        which = "the last epoch's"
+    elif protocol == "clean":
+        which = "those of the epoch that is best on a tenth of the training examples, which was not trained on"
+    else:
+        which = "those of the epoch that is best on dev itself, which flatters every arm"
+    said = f"The scores on dev are {which} (select {select}, protocol {protocol})."
+    return f"{said} {chosen_by(study.search)}" if study.search else said
+
+
+def chosen_by(search: dict[str, Any]) -> str:
+    """How each arm got its settings, in one sentence."""
+    chosen, n = search["chosen_on"], search["trained_on"]
+    if search["protocol"] == "clean":
+        where = f"{count(chosen, 'training example')} held out from the other {n:,}; the winners train on all"
+    else:
+        where = f"{count(chosen, 'dev example')}, the same that are reported, which flatters every arm"
+    return (
+        f"Each arm has the settings that were best in {count(search['budget'], 'trial')} of its own "
+        f"(sampler {search['sampler']}, protocol {search['protocol']}), chosen on {where}."
+    )
+
+
+def settings_text(settings: dict[str, float]) -> str:
+    """Settings of a search for a sentence.
+
+    >>> settings_text({"learning_rate": 2e-05, "batch_size": 16, "noise_lambda": 0.1})
+    'learning rate 2e-05, batch size 16, λ 0.1'
+    """
+    return ", ".join(
+        f"{'λ' if name == 'noise_lambda' else name.replace('_', ' ')} {value:g}" for name, value in settings.items()
+    )
+
+
+def by_chance(evidence: Evidence) -> str:
+    """What the best scores of the searches owe to their number alone."""
+    search, rows = evidence.study.search or {}, search_rows(evidence)
+    n, spread = search["budget"], seed_spread(rows)
+    if n == 1:
+        return "One trial of each arm: nothing was selected."
+    said = (
+        f"Selection alone: the best of {n} trials that all do the same lies {number(selection_bias(n))} standard "
+        "deviations above their mean (expected maximum of normal draws). "
+    )
+    if math.isnan(spread):
+        return said + "Two seeds of the winners tell how many points that is."
+    fewer = search["chosen_on"] < evidence.study.tasks[0]["dev_size"]  # and they scatter the more
+    about = "at least about" if fewer else "about"
+    said += (
+        f"Between seeds the winners' scores on dev have a standard deviation of {number(spread)} points, so the best "
+        f"score of a search is too high by {about} {number(gain_by_chance(rows, n))} points for nothing. "
+        "The verdict is of other runs, with fresh seeds"
+    )
+    if search["protocol"] == "clean":
+        return said + ", on dev examples that chose nothing."
+    return said + ", but on the dev examples that chose the settings: --protocol clean keeps them apart."
+
+
+def points(value: float) -> str:
+    """``±1 point``, ``±0.5 points``: a margin."""
+    return f"±{value:g} {'point' if value == 1 else 'points'}"
+
+
+def headline(rows: list[SummaryRow]) -> SummaryRow | None:
+    """The row that the sentence tells: what helped most surely, else what hurt, else the highest mean difference."""
+    known = [row for row in rows if row.n > 0]
+    if not known:
+        return None
+    helped = [row for row in known if row.verdict is Verdict.HELPED]
+    hurt = [row for row in known if row.verdict is Verdict.HURT]
+    if helped:
+        return max(helped, key=lambda row: row.low)
+    if hurt:
+        return min(hurt, key=lambda row: row.high)
+    return max(known, key=lambda row: row.difference)
+
+
+def _metric(evidence: Evidence, row: SummaryRow) -> str:
+    labels = {t["metric_label"] for t in evidence.study.tasks if row.pooled or t["name"] == row.task}
+    return labels.pop() if len(labels) == 1 else "the score"
+
+
+def _change(evidence: Evidence, row: SummaryRow) -> str:
+    metric, where = _metric(evidence, row), f"over {row.task}" if row.pooled else f"on {row.task}"
+    if row.verdict is Verdict.HELPED:
+        return f"{row.label} raised {metric} {where} by {number(row.difference)} points"
+    if row.verdict is Verdict.HURT:
+        return f"{row.label} lowered {metric} {where} by {number(-row.difference)} points"
+    return f"{row.label} changed {metric} {where} by {number(row.difference, True)} points"
+
+
+def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
+    """What follows the interval."""
+    pairs = count(row.n, "seed" if row.pooled else "pair")
+    if row.verdict is Verdict.EQUIVALENT:
+        return f", within the margin of {points(margin)} that counts as no difference"
+    if row.verdict is not Verdict.INCONCLUSIVE:
+        return ""
+    if not row.judged:
+        return "; no pair in which both runs ended well" + (" on every task" if row.pooled else "")
+    if math.isfinite(row.detectable):
+        return f"; {pairs} could have detected a difference of {number(row.detectable)} points"
+    first = next(n for n in range(2, 10_000) if math.isfinite(critical_t(n, alpha)))
+    if row.n >= first:
+        return f"; {pairs} with so many equal differences cannot settle a difference of any size"
+    return f"; {pairs} cannot settle a difference of any size, {first} can"
+
+
+def _others(rows: list[SummaryRow], told: SummaryRow) -> str:
+    others = [row for row in rows if row is not told]
+    if not others:
+        return ""
+    parts = [f"{n} {word}" for word in Verdict if (n := sum(row.verdict is word for row in others))]
+    if len(parts) == 1:
+        which = "other arm" if len(others) == 1 else f"other {len(others)} arms"
+        return f" The {which}: {others[0].verdict}."
+    return f" Of the other {len(others)} arms: {', '.join(parts)}."
+
+
+def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
+    """The verdict on the primary rows in one sentence, and a short second one where there are other arms."""
+    told = headline(rows)
+    if len(evidence.study.arms) < 2:
+        return f"Nothing to compare: the study has only the baseline, {evidence.study.arms[0]}."
+    if told is None:
+        return (
+            f"No verdict yet: {evidence.done} of {count(evidence.planned, 'trial')} are done, "
+            "and no seed has both its baseline and its arm."
+        )
+    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
+    unit = "seed" if told.pooled else "pair"
+    several = sum(row.n > 0 for row in rows) > 1
+    pick = ", the highest of the arms," if several and told.verdict is Verdict.INCONCLUSIVE else ""
+    change = _change(evidence, told)
+    if pick:
+        change = change.replace(told.label, told.label + pick, 1)
+    kind = "simultaneous anytime-valid" if alpha < ALPHA else "anytime-valid"
+    return (
+        f"{told.verdict.value.capitalize()} after {count(told.n, unit)}: {change} "
+        f"({kind} 95 % interval {span(told.low, told.high)}){_limits(told, alpha, evidence.study.margin)}."
+        + _others(rows, told)
+    )
+
+
+def verdict_sentence(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
+    """The verdict in plain English, honest about what this number of pairs can show.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+    """
+    evidence = gather(study, records)
+    return sentence(evidence, primary_rows(evidence))
+
+
+def _oddities(evidence: Evidence) -> list[str]:
+    notes = []
+    for status in ("collapsed", "diverged"):
+        odd = [record for record in evidence.trials.values() if record.status == status]
+        if odd:
+            by_arm = [f"{sum(r.arm == arm for r in odd)} of {arm}" for arm in evidence.study.arms]
+            listed = ", ".join(text for text in by_arm if not text.startswith("0 "))
+            notes.append(f"{count(len(odd), 'run')} {status} ({listed}); none is left out.")
+    missing = sum(evidence.undefined(record) for record in evidence.trials.values())
+    if missing:
+        lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low < 0]
+        value = f"the worst score of the study, {' and '.join(lowest)}" if lowest else "0"
+        notes.append(
+            f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
+            f"counted as {value}."
+        )
+    return notes
+
+
+def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
+    """One sentence where the differences are plainly not normal, else nothing."""
+    if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
+        seen = "one run of a pair collapsed or diverged and the other did not"
+    elif has_outlier(differences(evidence, row)):
+        seen = "a difference lies far from all others"
+    else:
+        return ""
+    where = f"over {row.task}" if row.pooled else f"on {row.task}"
+    return (
+        f"{row.arm} {where}: {seen}, and the anytime-valid interval's guarantee, which is for roughly normal "
+        f"differences, does not hold for such; the sign-flip p, for a fixed number of pairs, is {probability(row.p)}."
+    )
+
+
+def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    notes = [by_chance(evidence)] if evidence.study.search else []
+    notes += [said for row in rows if (said := _not_normal(evidence, row))]
+    for row in task_rows(evidence):
+        task = next(t for t in evidence.study.tasks if t["name"] == row.task)
+        share = task.get("majority")
+        if row.n and share is not None and task["metric"] == "accuracy" and row.baseline_mean <= 100 * share + 0.5:
+            notes.append(
+                f"The baseline on {row.task} hardly beats the majority class ({number(100 * share)} %): "
+                "differences between runs that learned nothing say little."
+            )
+        if row.n > 1 and row.sd == 0.0:
+            notes.append(
+                f"All differences of {row.arm} on {row.task} are equal: they show no spread, so no interval is "
+                "drawn from them."
+            )
+    arms = 1 + len(evidence.begun)
+    if arms > 2:
+        notes.append(
+            f"The best of {arms} settings (the baseline is one) looks better by about {selection_bias(arms):.2f} "
+            "standard errors even where none does anything. The intervals allow for the number of arms; "
+            "the highest mean does not."
+        )
+    return list(dict.fromkeys(notes))
+
+
+def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    told, margin = headline(rows), evidence.study.margin
+    if told is None or told.verdict is not Verdict.INCONCLUSIVE or not evidence.complete:
+        return []
+    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
+    more = "To sharpen it, run the same command with more --seeds: finished trials are kept."
+    needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.sd > 0 else None
+    if needed and needed > told.n and told.judged:
+        unit = "seed" if told.pooled else "pair"
+        more += (
+            f" At the spread seen so far, about {count(needed, unit)} would narrow the interval to {points(margin)}."
+        )
+    return [more]
+
+
+def notes(study: StudyRecord, records: Iterable[TrialRecord]) -> list[str]:
+    """What to be careful about beside the verdict, one sentence or two each: failed runs, doubtful intervals.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+    """
+    evidence = gather(study, records)
+    return _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
+
+
+def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    """The page's notes: how far the study is, what `notes` tells, and what to do next."""
+    progress = []
+    if not evidence.complete:
+        progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
+    return progress + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
+
+
+def smallest_p(pairs: int) -> str:
+    """What a sign-flip test of this many pairs can reach at best, for the page's explanation."""
+    if pairs < 1:
+        return ""
+    least = 2.0 ** (1 - pairs) if pairs <= EXACT_UP_TO else 1 / (1 + MONTE_CARLO_FLIPS)
+    if least > ALPHA:
+        return f"{count(pairs, 'pair')} cannot reach p < .05 by sign flip: the smallest possible p is {least:.4g}."
+    exact = "exact" if pairs <= EXACT_UP_TO else "by random flips"
+    return f"With {count(pairs, 'pair')} the test is {exact}, and the smallest possible p is {least:.2g}."

@@ -1,0 +1,1 @@
+"""Numbers in, intervals and p-values out. Knows no study."""

@@ -1,0 +1,85 @@
+"""NoisyTune on a state dict, in place: weights of a torch model without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from noisytune._perturb import steps as perturbation
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import UnsupportedTensorError
+from noisytune.manifest import Manifest, TensorEntry
+from noisytune.torch._dtensor import is_dtensor
+from noisytune.torch._tensors import TensorTarget, identity, refuse_unsupported
+
+
+@torch.no_grad()
+def perturb_state_dict(
+    state_dict: Mapping[str, Any],
+    config: NoisyTuneConfig | None = None,
+    *,
+    base_prefix: str | None = None,
+    padding_rows: Mapping[str, int] | None = None,
+    **settings: Any,
+) -> Manifest:
+    """Add noise to the tensors of a state dict, in place: the noise that `perturb_` gives their model, bit for bit.
+
+    A state dict does not say which tensors are parameters, padding or new. So: running statistics and rotary
+    frequencies are known by their names and left alone; padding rows are an argument; ``scope`` has no effect, every
+    tensor counts as pretrained (exclude a new head by name). Nothing tells a state dict that was perturbed from a clean
+    one: the manifest is the only record. Every tensor is checked before the first is written.
+
+    Args:
+        state_dict: name -> tensor, as ``module.state_dict()`` or ``torch.load`` gives it. What is no tensor is left
+            alone. Tensors with the same memory are tied: perturbed once, under the first name inside the base model.
+        config: the settings; or give them by name instead.
+        base_prefix: of a Hugging Face model with a head, its ``base_model_prefix``, such as ``"bert"``: the noise does
+            not depend on it, and what lies outside is named in the namespace ``head:``.
+        padding_rows: name -> row that gets no noise: the ``padding_idx`` of embeddings.
+        **settings: fields of `NoisyTuneConfig`.
+
+    Returns:
+        what was done to which tensor.
+
+    Raises:
+        ConfigError: a setting is out of range, or a glob or a padding row matches no tensor.
+        UnsupportedTensorError: a tensor is quantised, sharded, on the meta device, or overlaps another.
+        NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
+
+    Example:
+        >>> weights = torch.nn.Linear(8, 4).state_dict()
+        >>> [entry.name for entry in perturb_state_dict(weights, noise_lambda=0.15, seed=1).perturbed]
+        ['weight', 'bias']
+
+    Source: Wu et al. 2022, equation (1).
+    """
+    config = perturbation.settled(config, settings)
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+    groups = perturbation.tied({name: identity(tensor) for name, tensor in tensors.items()}, base_prefix)
+    targets = [TensorTarget(name, own_names, tensors[own_names[0]]) for name, own_names in groups]
+    perturbation.set_padding_rows(targets, padding_rows or {})
+    for target in targets:
+        target.left_alone = _why_left_alone(target)
+    perturbation.choose(targets, config)
+    chosen = [target for target in targets if target.left_alone is None]
+    for target in chosen:
+        if is_dtensor(target.tensor):
+            raise UnsupportedTensorError(f"{target.where} is sharded: perturb the module with perturb_ instead")
+    refuse_unsupported(chosen)
+    manifest = perturbation.perturb_targets(targets, config, threads=torch.get_num_threads())
+    others = (
+        TensorEntry(name, (name,), (), type(value).__name__, left_alone="not a tensor")
+        for name, value in state_dict.items()
+        if name not in tensors
+    )
+    return Manifest(config, (*manifest.entries, *others), manifest.notices)
+
+
+def _why_left_alone(target: TensorTarget) -> str | None:
+    if perturbation.is_buffer(target.name):
+        return "buffer"
+    if not target.tensor.is_floating_point() and target.tensor.dtype not in (torch.int8, torch.uint8):
+        return f"not floating point: {target.dtype}"
+    return None

@@ -1,0 +1,58 @@
+"""Canonical names and globs."""
+
+import pytest
+
+from noisytune._perturb import names
+from noisytune.errors import ConfigError
+
+WRAPPED = [
+    "module.{}",
+    "_orig_mod.{}",
+    "module._orig_mod.{}",
+    "_fsdp_wrapped_module.{}",
+    "base_model.model.{}",
+    "_orig_mod.module.base_model.model.{}",
+]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("name", ["encoder.layer.0.attention.self.query.weight", "weight", "h.0.mlp.c_fc.bias"])
+def test_wrappers_leave_no_trace(wrapper, name):
+    assert names.without_wrappers(wrapper.format(name)) == name
+
+
+def test_wrappers_inside_a_name_leave_no_trace():
+    inside = "encoder._fsdp_wrapped_module.layer.0._checkpoint_wrapped_module.query.base_layer.weight"
+    assert names.without_wrappers(inside) == "encoder.layer.0.query.weight"
+    saved = "base_model.model.classifier.modules_to_save.default.weight"
+    assert names.without_wrappers(saved) == "classifier.weight"
+    assert names.without_wrappers("classifier.original_module.weight") == "classifier.weight"
+
+
+def test_only_whole_parts_of_a_name_are_wrappers():
+    for name in ("submodule.weight", "modules.weight", "base_layers.weight", "my_orig_mod.weight"):
+        assert names.without_wrappers(name) == name
+
+
+def test_base_model_and_model_with_a_head_agree():
+    assert names.canonical("bert.encoder.weight", "bert") == names.canonical("encoder.weight", None)
+
+
+def test_head_has_a_namespace_of_its_own():
+    assert names.canonical("encoder.weight", "bert") == "head:encoder.weight"
+    assert names.canonical("bert.encoder.weight", "bert") == "encoder.weight"
+
+
+def test_adapters_are_told_from_the_base():
+    assert names.is_adapter("base_model.model.q.lora_A.default.weight")
+    assert names.is_adapter("q.lora_magnitude_vector.default.weight")
+    assert not names.is_adapter("base_model.model.q.base_layer.weight")
+    assert not names.is_adapter("floral_ora.weight")
+
+
+def test_globs():
+    assert names.match(["a.bias", "b"], ("*.bias",))
+    assert not names.match(["a.Bias"], ("*.bias",))
+    names.check_globs(["a.weight", "a.bias"], ("*.weight",), ("a.*",))
+    with pytest.raises(ConfigError, match=r"exclude: '\*wrod\*' matches none of the 2 tensor names \(a.weight, a.bias"):
+        names.check_globs(["a.weight", "a.bias"], (), ("*wrod*",))

@@ -1,0 +1,209 @@
+"""One noise for a model, whether it is added to its files or in memory: real classes of every family in the table."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
+from transformers.models.auto import modeling_auto
+
+from noisytune._perturb.families import FAMILIES
+from noisytune.checkpoint import perturb_checkpoint, verify_checkpoint
+from noisytune.torch import perturb_
+
+SIZES = {
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim"), 32),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "n_heads", "num_key_value_heads"), 2),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
+    **dict.fromkeys(("intermediate_size", "d_inner", "d_ff", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
+    **dict.fromkeys(("head_dim", "d_kv"), 16),
+    "embedding_size": 32,
+    "image_size": 32,
+    "patch_size": 16,
+    "vocab_size": 99,
+    "max_position_embeddings": 70,
+    "n_positions": 70,
+    "attention_window": 4,
+    "rotary_dim": 8,
+    "num_experts": 2,
+    "num_local_experts": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+SPECIAL = {
+    "falcon": {"head_dim": None},
+    "xlnet": {"max_position_embeddings": None},
+    "gpt_neo": {"attention_types": [[["global"], 2]]},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 4}
+    | dict.fromkeys(("num_attention_heads", "num_hidden_layers", "num_layers", "hidden_size", "intermediate_size")),
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
+    "xlm-roberta-xl": {"num_attention_heads": 2},
+    "big_bird": {"attention_type": "original_full"},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+}
+HEADS = [
+    getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING")
+    for task in ("MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION")
+]
+EXPERTS = ("mixtral", "qwen2_moe")
+"""transformers joins several of their files' tensors to one: no equality is claimed."""
+QUICK = ("bert", "roberta", "electra", "xlnet", "xlm-roberta", "gpt2", "t5", "llama", "modernbert", "vit", "bart")
+
+
+def config_of(family, **more):
+    known = AutoConfig.for_model(family)
+    sizes = {key: value for key, value in SIZES.items() if hasattr(known, key)} | SPECIAL.get(family, {})
+    sizes = {key: value for key, value in sizes.items() if value is not None}
+    if hasattr(known, "pad_token_id"):
+        sizes["pad_token_id"] = 3
+    return AutoConfig.for_model(family, **sizes | more)
+
+
+def head_classes(config):
+    found = []
+    for mapping in HEADS:
+        if type(config) in mapping:
+            classes = mapping[type(config)]
+            found += classes if isinstance(classes, tuple) else [classes]
+    return list(dict.fromkeys(found))
+
+
+def scatter(model):
+    """Constant biases and norms take no noise: give every parameter different values."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(torch.randn(parameter.shape) * 0.1 + 0.01)
+    return model
+
+
+def save(model, folder, **options):
+    model.save_pretrained(folder, **options)
+    return folder
+
+
+def tensors(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def in_memory(model_class, folder, **settings):
+    model = model_class.from_pretrained(folder)
+    perturb_(model, **settings)
+    return tensors(model)
+
+
+def on_disk(model_class, folder, out, **settings):
+    manifest = perturb_checkpoint(folder, out, **settings)
+    assert verify_checkpoint(out, folder).ok
+    return tensors(model_class.from_pretrained(out)), manifest
+
+
+@pytest.fixture(
+    params=[f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in sorted({*FAMILIES} - {*EXPERTS})]
+)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(0)
+
+
+def test_a_base_model_gets_the_same_noise_in_one_file_in_shards_and_in_memory(family, tmp_path):
+    model = scatter(AutoModel.from_config(config_of(family)))
+    save(model, tmp_path / "single")
+    save(model, tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    expected = in_memory(type(model), tmp_path / "single", seed=5)
+    assert not same(expected, tensors(model))
+    for form in ("single", "sharded"):
+        found, manifest = on_disk(type(model), tmp_path / form, tmp_path / f"{form}-noisy", seed=5)
+        assert same(found, expected)
+        assert not manifest.notices
+
+
+def test_a_model_with_a_head_gets_the_same_noise(family, tmp_path):
+    for model_class in head_classes(config_of(family)):
+        folder = tmp_path / model_class.__name__
+        save(scatter(model_class(config_of(family))), folder)
+        expected = in_memory(model_class, folder, seed=5)
+        assert same(on_disk(model_class, folder, tmp_path / f"{folder.name}-noisy", seed=5)[0], expected), model_class
+
+
+def test_the_body_of_a_model_with_a_head_gets_the_noise_of_the_base_model(family, tmp_path):
+    model = scatter(AutoModel.from_config(config_of(family)))
+    base = save(model, tmp_path / "base")
+    expected, _ = on_disk(type(model), base, tmp_path / "base-noisy", seed=5)
+    for model_class in head_classes(config_of(family)):
+        if "shared.weight" in FAMILIES[family].ties.values() and "CausalLM" in model_class.__name__:
+            continue  # a decoder alone has other tensors
+        headed = model_class.from_pretrained(base)
+        folder = save(headed, tmp_path / model_class.__name__)
+        perturb_checkpoint(folder, tmp_path / "noisy" / model_class.__name__, seed=5)
+        body = model_class.from_pretrained(tmp_path / "noisy" / model_class.__name__).base_model
+        found = tensors(body)
+        common = {
+            name for name in found.keys() & expected.keys() if "embed_positions" not in name
+        }  # Marian's: not saved
+        assert len(common) >= 0.6 * len(found)
+        assert all(torch.equal(found[name], expected[name]) for name in common), model_class
+
+
+def test_tied_copies_in_older_files_get_the_noise_of_their_source(family, tmp_path):
+    for model_class in head_classes(config_of(family)):
+        model = scatter(model_class(config_of(family, tie_word_embeddings=True)))
+        folder = save(model, tmp_path / model_class.__name__)
+        save_with_copies(model, folder)
+        expected = in_memory(model_class, folder, seed=5)
+        out = tmp_path / f"{folder.name}-noisy"
+        found, manifest = on_disk(model_class, folder, out, seed=5)
+        assert same(found, expected), model_class
+        for entry in manifest.entries:
+            values = [load_file(out / "model.safetensors")[name] for name in entry.own_names]
+            assert all(torch.equal(value, values[0]) for value in values)
+
+
+def test_untied_embeddings_get_noise_of_their_own(family, tmp_path):
+    for model_class in head_classes(config_of(family)):
+        model = scatter(model_class(config_of(family, tie_word_embeddings=False)))
+        folder = save(model, tmp_path / model_class.__name__)
+        expected = in_memory(model_class, folder, seed=5)
+        assert same(on_disk(model_class, folder, tmp_path / f"{folder.name}-noisy", seed=5)[0], expected), model_class
+
+
+def test_settings_that_older_configurations_leave_out_have_the_class_defaults(family):
+    defaults = AutoConfig.for_model(family)
+    known = FAMILIES[family]
+    if "pad_token_id" in known.padding.values():
+        assert known.pad == defaults.pad_token_id
+    if known.ties:
+        assert known.tied == defaults.tie_word_embeddings
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_no_equality_is_claimed_where_transformers_joins_tensors(family, tmp_path):
+    folder = save(AutoModel.from_config(config_of(family)), tmp_path / "clean")
+    (notice,) = perturb_checkpoint(folder, tmp_path / "noisy").notices
+    assert "experts" in notice
+    AutoModel.from_pretrained(tmp_path / "noisy")
+
+
+def save_with_copies(model, folder: Path):
+    """As files were written before tied copies were left out: every name of the state dict."""
+    held = load_file(folder / "model.safetensors")
+    state = model.state_dict()
+    copies = {name: state[name].clone() for name in model.all_tied_weights_keys if name in state}
+    assert all(re.search("embed|decoder|head|proj|loss", name) for name in copies)
+    save_file(held | copies, folder / "model.safetensors", {"format": "pt"})

@@ -1,0 +1,275 @@
+"""Noise on JAX pytrees: the arrays' noise, bit for bit, on the host and in XLA, with and without 64-bit types, on one
+device and on four."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="JAX is not installed")
+
+import jax.numpy as jnp  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from hypothesis.extra import numpy as hnp  # noqa: E402
+
+import noisytune.jax as nj  # noqa: E402
+from noisytune import field  # noqa: E402
+from noisytune._perturb.steps import DTYPES  # noqa: E402
+from noisytune.arrays import perturb_arrays  # noqa: E402
+from noisytune.config import NoisyTuneConfig  # noqa: E402
+from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
+from noisytune.jax import _xla  # noqa: E402
+
+
+def normal(shape, dtype=np.float32, spread=0.05):
+    return np.random.default_rng(0).normal(0, spread, shape).astype(dtype)
+
+
+def same_bits(one, other):
+    one, other = np.asarray(one), np.asarray(other)
+    assert (one.dtype, one.shape) == (other.dtype, other.shape)
+    np.testing.assert_array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
+
+
+def left_alone(manifest):
+    return {entry.name: entry.left_alone for entry in manifest.entries if entry.left_alone}
+
+
+@pytest.fixture(params=["on the host", "in XLA"])
+def path(request, monkeypatch):
+    """Sends leaves down the path of accelerators by hiding that they are on the CPU."""
+    if request.param == "in XLA":
+        monkeypatch.setattr(nj, "_on_host", lambda leaf: False)
+
+
+# --- the same noise as the arrays' ---
+
+EVERYWHERE = """
+import sys
+import jax, numpy as np
+import noisytune.jax as nj
+from noisytune._perturb.steps import DTYPES
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+devices = len(jax.devices())
+meshes = [jax.make_mesh((devices // 2 or 1, min(devices, 2)), ("a", "b"), axis_types=(kind,) * 2)
+          for kind in (AxisType.Auto, AxisType.Explicit)]
+layouts = [NamedSharding(mesh, spec) for mesh in meshes for spec in (P("a", "b"), P(None, ("b", "a")), P())]
+layouts = [None, *layouts[:6 if devices > 1 else 1]]
+weights = np.load(sys.argv[1])
+on_host, results = nj._on_host, {}
+for index, layout in enumerate(layouts):
+    for where in ("host", "xla"):
+        nj._on_host = on_host if where == "host" else lambda leaf: False
+        with jax.enable_x64(True):
+            tree = {name: jax.device_put(weights[name].view(DTYPES[name]), layout) for name in weights.files}
+        if index:
+            tree = {"float32": tree["float32"], "bfloat16": tree["bfloat16"]}
+        noisy, _ = nj.perturb(tree, noise_lambda=0.3, seed=4)
+        for name, leaf in noisy.items():
+            assert leaf.sharding == tree[name].sharding, (name, where, leaf.sharding)
+            assert leaf.dtype == tree[name].dtype
+            results[f"{name}/{index}/{where}"] = np.asarray(leaf).reshape(-1).view(np.uint8)
+np.savez(sys.argv[2], **results)
+"""
+
+
+@pytest.mark.parametrize(("devices", "x64"), [(1, "0"), (1, "1"), (4, "0")])
+def test_arrays_and_jax_get_the_same_bits(devices, x64, tmp_path):
+    weights = {name: normal((60, 76), dtype) for name, dtype in DTYPES.items()}
+    expected, _ = perturb_arrays(weights, noise_lambda=0.3, seed=4)
+    layouts = 6 if devices > 1 else 1  # on four devices: two kinds of meshes, split in three ways
+    words = {name: w.view(f"u{w.itemsize}") for name, w in weights.items()}
+    np.savez(tmp_path / "in.npz", **words)
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_ENABLE_X64": x64}
+    command = [sys.executable, "-c", EVERYWHERE, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
+    subprocess.run(command, env={**os.environ, **flags, "JAX_PLATFORMS": "cpu"}, check=True)
+    with np.load(tmp_path / "out.npz") as results:
+        assert len(results.files) == 2 * (len(DTYPES) + layouts * 2)
+        for label in results.files:
+            name, _, where = label.split("/")
+            if (name, where) == ("float64", "xla"):
+                # A float64 scale is not rounded, and the last bit of its sums depends on their order.
+                found = results[label].view(np.float64)
+                np.testing.assert_allclose(found, expected[name].reshape(-1), rtol=0, atol=1e-15, err_msg=label)
+                continue
+            same = expected[name].reshape(-1).view(np.uint8)
+            np.testing.assert_array_equal(results[label], same, err_msg=label)
+
+
+@settings(deadline=None, max_examples=12)
+@given(hnp.array_shapes(min_dims=0, max_dims=4, max_side=7), st.sampled_from(["float32", "float16", "bfloat16"]))
+def test_any_shape_in_xla(shape, dtype):
+    clean = normal(shape, DTYPES[dtype])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nj, "_on_host", lambda leaf: False)
+        noisy, manifest = nj.perturb({"w": jnp.asarray(clean)}, noise_lambda=0.3, seed=9)
+    expected, account = perturb_arrays({"w": clean}, noise_lambda=0.3, seed=9)
+    same_bits(noisy["w"], expected["w"])
+    assert left_alone(manifest) == left_alone(account)
+
+
+@pytest.mark.parametrize("row", [0, 5, 2**18, 2**20 - 1])
+def test_noise_of_a_part_of_an_array_of_2_to_the_34_elements(row):
+    start = row * 2**14 + 100
+    words = np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
+    key = np.array(field.key(3, "w"), np.uint32)
+    product = _xla._product(key, words, np.float32(1), (2, 500), (2**14, 1), "uniform")
+    expected = [field.uniform(3, "w", first, 500) for first in (start, start + 2**14)]
+    np.testing.assert_array_equal(product, expected)
+
+
+def test_flat_indices_beyond_32_bits():
+    high, low = _xla._flat_index(np.array([3, 2**32 - 1], np.uint32), (70_000, 2), (2**33 + 7, 1))
+    index = np.asarray(high).astype(np.uint64) << np.uint64(32) | np.asarray(low)
+    start = np.uint64(4 * 2**32 - 1)
+    expected = (
+        start + np.arange(70_000, dtype=np.uint64)[:, None] * np.uint64(2**33 + 7) + np.arange(2, dtype=np.uint64)
+    )
+    np.testing.assert_array_equal(index, expected)
+
+
+def test_gaussian_noise_agrees_to_one_unit_in_the_last_place(path):
+    weights = normal((200, 300))
+    noisy, _ = nj.perturb({"w": jnp.asarray(weights)}, distribution="gaussian", seed=2)
+    expected, account = perturb_arrays({"w": weights}, distribution="gaussian", seed=2)
+    width = account.entries[0].scale
+    assert (np.abs(noisy["w"] - expected["w"]) <= np.finfo(np.float32).eps * np.abs(expected["w"]).clip(width)).all()
+
+
+def test_accounts_of_host_and_xla_agree(path):
+    weights = normal((400, 300), spread=3) + 5
+    _, manifest = nj.perturb({"w": jnp.asarray(weights)}, scale="global")
+    (entry,) = manifest.entries
+    assert entry.std == pytest.approx(weights.astype(np.float64).std(ddof=1), rel=1e-12)
+    assert entry.realised_std == pytest.approx(entry.scale / 12**0.5, rel=0.01)
+    assert (entry.shape, entry.dtype) == ((400, 300), "float32")
+
+
+# --- Flax ---
+
+
+def test_nnx_and_a_plain_dict_get_the_same_noise():
+    nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.layers = nnx.List([nnx.Linear(8, 16, rngs=rngs), nnx.Linear(16, 4, rngs=rngs)])
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.dropout = nnx.Dropout(0.1, rngs=rngs)
+
+    model = Model(nnx.Rngs(0))
+    clean = {f"layers.{i}.kernel": np.array(model.layers[i].kernel[...]) for i in range(2)}
+    noisy, manifest = nj.perturb(nnx.state(model, nnx.Param), seed=5)
+    np.testing.assert_array_equal(model.layers[0].kernel[...], clean["layers.0.kernel"])
+    nnx.update(model, noisy)
+    expected, _ = perturb_arrays(clean, seed=5)
+    for i in range(2):
+        same_bits(model.layers[i].kernel[...], expected[f"layers.{i}.kernel"])
+    assert {entry.name for entry in manifest.perturbed} == set(clean)
+    assert left_alone(manifest)["norm.scale"] == "constant"
+    _, whole = nj.perturb(nnx.state(model))
+    assert left_alone(whole)["dropout.rngs.key"].startswith("not floating point: key<")
+
+
+def test_linen_variables_and_their_params_get_the_same_noise():
+    linen = pytest.importorskip("flax.linen", reason="Flax is not installed")
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.BatchNorm(use_running_average=False)(linen.Dense(4)(linen.Dense(16)(x)))
+
+    variables = Model().init(jax.random.key(0), jnp.ones((2, 8)))
+    whole, manifest = nj.perturb(variables, seed=5)
+    inside, _ = nj.perturb(variables["params"], seed=5)
+    assert jax.tree_util.tree_all(jax.tree_util.tree_map(lambda a, b: bool((a == b).all()), whole["params"], inside))
+    assert [entry.name for entry in manifest.perturbed] == ["Dense_0.kernel", "Dense_1.kernel"]
+    assert left_alone(manifest)["batch_stats.BatchNorm_0.mean"] == "not in params"
+    kernel = variables["params"]["Dense_0"]["kernel"]
+    expected, _ = perturb_arrays({"Dense_0.kernel": np.asarray(kernel)}, seed=5)
+    same_bits(whole["params"]["Dense_0"]["kernel"], expected["Dense_0.kernel"])
+    Model().apply(whole, jnp.ones((2, 8)), mutable=["batch_stats"])
+
+
+# --- the tree ---
+
+
+def test_structure_other_leaves_and_the_input_stay_as_they_were(path):
+    tree = {
+        "layers": [{"w": jnp.asarray(normal((4, 5)))}, {"w": normal((3, 3))}],
+        "steps": jnp.arange(3),
+        "ones": jnp.ones(4),
+        "temperature": jnp.float32(2),
+        "empty": jnp.zeros((0, 2)),
+        "key": jax.random.key(0),
+        "rate": 0.1,
+        "none": None,
+    }
+    before = jax.tree_util.tree_map(lambda leaf: leaf, tree)
+    copies = [np.array(layer["w"]) for layer in tree["layers"]]
+    noisy, manifest = nj.perturb(tree)
+    assert jax.tree_util.tree_structure(noisy) == jax.tree_util.tree_structure(tree)
+    assert [entry.name for entry in manifest.perturbed] == ["layers.0.w", "layers.1.w"]
+    assert isinstance(noisy["layers"][0]["w"], jax.Array)
+    assert isinstance(noisy["layers"][1]["w"], np.ndarray)
+    for name in ("steps", "ones", "temperature", "empty", "key", "rate"):
+        assert noisy[name] is before[name]
+    for layer, clean, changed in zip(tree["layers"], copies, noisy["layers"], strict=True):
+        np.testing.assert_array_equal(layer["w"], clean)
+        assert (np.asarray(changed["w"]) != clean).any()
+    assert left_alone(manifest) == {
+        "steps": "not floating point: int32",
+        "ones": "constant",
+        "temperature": "one element",
+        "empty": "empty",
+        "key": "not floating point: key<fry>",
+        "rate": "not an array",
+    }
+
+
+def test_an_array_under_two_paths_gets_one_noise():
+    shared = jnp.asarray(normal((4, 4)))
+    noisy, manifest = nj.perturb({"decoder": shared, "embedding": shared})
+    assert noisy["decoder"] is noisy["embedding"]
+    assert manifest.entries[0].own_names == ("decoder", "embedding")
+
+
+def test_uncommitted_arrays_stay_so(path):
+    noisy, _ = nj.perturb({"w": jnp.asarray(normal((4, 4)))})
+    assert not noisy["w"].committed
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (
+            lambda: jnp.asarray([1.0, jnp.nan, 2.0]),
+            NonFiniteError,
+            r"bad \(float32, shape \(3,\)\) has 1 values .* NaN",
+        ),
+        (lambda: jnp.asarray([65_000, 3], jnp.float16), NonFiniteError, "could pass the dtype's largest value 65504"),
+        (lambda: jnp.asarray([0.5, 3], jnp.float4_e2m1fn), UnsupportedTensorError, "takes no noise"),
+        (lambda: jax.ShapeDtypeStruct((3,), jnp.float32), UnsupportedTensorError, "has no values"),
+    ],
+)
+def test_refusals(path, bad, error, message):
+    with pytest.raises(error, match=message):
+        nj.perturb({"good": jnp.asarray(normal((3, 3))), "bad": bad()}, noise_lambda=3e4)
+
+
+def test_more_refusals():
+    gone = jnp.asarray(normal(4))
+    gone.delete()
+    with pytest.raises(UnsupportedTensorError, match="was deleted or donated"):
+        nj.perturb({"w": gone})
+    with pytest.raises(UnsupportedTensorError, match="outside jit"):
+        jax.jit(lambda tree: nj.perturb(tree)[0])({"w": jnp.ones(3)})
+    with pytest.raises(UnsupportedTensorError, match=r"the same name 'a\.b'"):
+        nj.perturb({"a.b": jnp.ones(3), "a": {"b": jnp.ones(4)}})
+    with pytest.raises(ConfigError, match="a config or settings, not both"):
+        nj.perturb({}, NoisyTuneConfig(), seed=1)
+    with pytest.raises(ConfigError, match="matches none"):
+        nj.perturb({"w": jnp.ones(3)}, include="v*")

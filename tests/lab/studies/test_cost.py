@@ -1,0 +1,106 @@
+"""The cost of a study: operations against PyTorch's own count, trials and tokens against the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification
+
+from noisytune.cli.cost_display import duration, print_budgets
+from noisytune.lab.store import Store
+from noisytune.lab.studies.cost import Budget, CalibrationJob, Speed, budget, flops
+from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.tokens import tokenise
+
+
+class InThisProcess:
+    """An engine that does its jobs where it stands."""
+
+    def start(self, at_most: int | None = None) -> None:
+        pass
+
+    def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
+        for job in jobs:
+            on_message(job(lambda _: None))
+
+
+def test_operations_are_those_that_pytorch_counts() -> None:
+    """A wide model on short texts: what the formula leaves out, attention's own products, is little there."""
+    config = BertConfig(
+        hidden_size=256, num_hidden_layers=3, num_attention_heads=4, intermediate_size=1024, vocab_size=90
+    )
+    model = BertForSequenceClassification(config)
+    n = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+    ids = torch.randint(90, (4, 16))
+    with FlopCounterMode(display=False) as counter:
+        model(ids, labels=torch.zeros(4, dtype=torch.long)).loss.backward()
+    assert flops(n, ids.numel()) == pytest.approx(counter.get_total_flops(), rel=0.05)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    assert flops(n, 0, ids.numel()) == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> None:
+    study = replace(tiny_study, training=replace(tiny_study.training, epochs=3))
+    found = budget(study, Store(tmp_path / "none"), InThisProcess(), 2)
+    assert not (tmp_path / "none").exists()
+    (task,) = found.tasks
+    assert (found.trials, found.done, found.workers) == (4, 0, 2)
+    assert task.arms == {arm.name: 2 for arm in study.arms}
+    tokens = tokenise(study.model.path, study.tasks[0], study.training.max_length)
+    assert task.tokens == pytest.approx(3 * sum(tokens.train.lengths))
+    assert task.flops == pytest.approx(flops(found.parameters, task.tokens, sum(tokens.dev.lengths)))
+    assert found.total("flops") == pytest.approx(4 * task.flops)
+    assert task.seconds > 0
+    assert budget_of_done(study, tmp_path) == Budget(study.model.name, 0, (), 4, 2)
+
+
+def budget_of_done(study: Study, folder: Path) -> Budget:
+    (folder / "trials").mkdir(parents=True)
+    for trial in study.plan:
+        (folder / "trials" / f"{trial.key}.json").write_text("")
+    return budget(study, Store(folder), InThisProcess(), 2)
+
+
+def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    (task,) = tiny_study.tasks
+    speed = CalibrationJob(tiny_study.plan[0], (task,), tiny_study.model.path)(lambda _: None)
+    assert isinstance(speed, Speed)
+    load: Any = AutoModelForSequenceClassification
+    model = load.from_pretrained(tiny_study.model.path, num_labels=len(task.labels))
+    expected = sum(p.numel() for name, p in model.named_parameters() if ".embeddings." not in name)
+    norms_of_embeddings = sum(p.numel() for name, p in model.named_parameters() if "embeddings.LayerNorm" in name)
+    assert speed.parameters == expected + norms_of_embeddings
+
+
+def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    found = budget(tiny_study, Store("nowhere"), InThisProcess(), 2)
+    tasks = tuple(replace(found.tasks[0], task=f"glue/{name}", tokens=2.4e8) for name in ("mnli", "rte"))
+    other = replace(found, model="google/electra-base-discriminator", tasks=tasks, parameters=85_000_000)
+    print_budgets(Console(width=80), "table2", Path("runs/paper"), [found, other])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "table2 on tiny-bert: 4 trials to run, 0 are done in runs/paper" in text
+    assert "2 plain, 2 noisytune(0.15)" in text
+    assert "All models: 12 trials" in text
+    assert "Kaplan et al. 2020" in text
+    assert "40% of the float32 peak of 19.5 (A100) and 67 (H100) TFLOP/s" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "< 1 s"), (5.5, "5.5 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (9e5, "10.4 days")],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,190 @@
+"""Studies as YAML: what is read, and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noisytune._pretrained import Model
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.studies.file import Changes, paper_studies, paper_study, read_studies
+from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.trial import PLAIN, Arm
+from tests.lab.tasks.glue_files import write_glue
+
+NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")
+WHOLE = """
+name: everything
+model: {model}
+tasks:
+  - topics
+  - task: reviews.csv
+    text_columns: [first, second]
+    label_column: stars
+    train_size: 8
+    dev_file: held-out.csv
+arms: [plain, noisytune(0.1), "noisytune+mixout(p=0.8)"]
+seeds: [3, 5]
+margin: 0.5
+training: {{epochs: 2, learning_rate: 1.0e-3}}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_everything_is_read(tiny: Model, tmp_path: Path) -> None:
+    rows = "first,second,stars\n" + "".join(f"a {i},b {i},{'good' if i % 2 else 'bad'}\n" for i in range(12))
+    for name in ("reviews.csv", "held-out.csv"):
+        (tmp_path / name).write_text(rows)
+    (study,) = read_studies(write(tmp_path, WHOLE.format(model=tiny.path)))
+    assert study.name == "everything"
+    assert study.model.digest == tiny.digest
+    topics, reviews = study.tasks
+    assert topics.name == "topics"
+    assert (len(reviews.train), len(reviews.dev), len(reviews.train.texts[0])) == (8, 12, 2)
+    assert study.arms == (PLAIN, Arm.parse("noisytune(0.1)"), Arm.parse("noisytune(0.15)+mixout(p=0.8)"))
+    assert study.seeds == (3, 5)
+    assert study.margin == 0.5
+    assert (study.training.epochs, study.training.learning_rate, study.training.warmup) == (2, 1e-3, 0.1)
+
+
+def test_little_is_needed(tmp_path: Path) -> None:
+    (study,) = read_studies(write(tmp_path, "arms: [noisytune]"))
+    assert study.name == "study"
+    assert [task.name for task in study.tasks] == ["topics"]
+    assert study.seeds == (0, 1, 2, 3, 4)
+    assert study.model.name == "all-MiniLM-L6-v2"
+    assert study.training.learning_rate == 2e-4
+
+
+def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
+    """Also where the data's folder is called as the task is."""
+    write_glue(tmp_path / "glue")
+    text = """
+        arms: [noisytune]
+        model: {model}
+        tasks:
+          - {{task: glue, data_dir: glue, train_size: 6}}
+          - topics
+        training: {{select: best, protocol: clean}}
+    """
+    (study,) = read_studies(write(tmp_path, text.format(model=tiny.path)))
+    assert len(study.tasks) == 10
+    assert {len(task.train) for task in study.tasks[:9]} == {6}
+    assert (study.training.select, study.training.protocol) == ("best", "clean")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("arms: [noisytune", "not YAML"),
+        ("- noisytune", "expected lines such as"),
+        ("arm: [noisytune]", "there is no key 'arm': did you mean 'arms'"),
+        ("tasks: [topics]", "arms must be a list"),
+        ("arms: noisytune", "arms must be a list"),
+        ("arms: [recadm]", "there is no method 'recadm': did you mean 'recadam'"),
+        ("{arms: [noisytune], seeds: 0}", "seeds must be a number of seeds >= 1"),
+        ("{arms: [noisytune], seeds: [a]}", "seeds must be"),
+        ("{arms: [noisytune], margin: much}", "margin must be a number of points"),
+        ("{arms: [noisytune], training: {epoch: 3}}", "training: there is no key 'epoch': did you mean 'epochs'"),
+        ("{arms: [noisytune], training: {epochs: 0}}", "epochs must be a whole number >= 1"),
+        ("{arms: [noisytune], training: 3}", "training must hold lines"),
+        ("{arms: [noisytune], tasks: [{label_column: x}]}", "a task lacks its name"),
+        ("{arms: [noisytune], tasks: [{task: topics, colour: x}]}", "there is no key 'colour'"),
+        ("{arms: [noisytune], tasks: [topisc]}", "did you mean 'topics'"),
+        ("{arms: [noisytune, noisytune]}", "is given twice"),
+        ("{arms: [noisytune], model: a, models: [b]}", "give model or models, not both"),
+        ("{arms: [noisytune], models: []}", "models must be a list"),
+        ("{arms: [noisytune], train_shares: [10]}", "shares of the training data, 0 < share <= 1, got 10"),
+        ("{arms: [noisytune], train_shares: 0.5}", "train_shares must be a list"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        read_studies(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read the study"):
+        read_studies(tmp_path / "none.yaml")
+
+
+def test_several_models_are_several_studies_of_the_same_data(tiny: Model, tmp_path: Path) -> None:
+    text = f"{{name: both, models: [{tiny.path}, all-MiniLM-L6-v2], arms: [noisytune], training: {{epochs: 2}}}}"
+    one, other = read_studies(write(tmp_path, text))
+    assert [study.model.name for study in (one, other)] == [tiny.path.name, "all-MiniLM-L6-v2"]
+    assert one.tasks == other.tasks
+    assert [study.training.learning_rate for study in (one, other)] == [2e-5, 2e-4]
+    assert [study.file_name for study in (one, other)] == [f"both-{tiny.path.name}", "both-all-MiniLM-L6-v2"]
+
+
+def test_shares_contain_each_other_and_the_whole_is_the_task_itself(tmp_path: Path) -> None:
+    (study,) = read_studies(write(tmp_path, "{arms: [noisytune], train_shares: [0.1, 0.5, 1.0]}"))
+    (plain,) = read_studies(write(tmp_path, "arms: [noisytune]"))
+    tenth, half, whole = study.tasks
+    assert [task.name for task in study.tasks] == ["topics 10 %", "topics 50 %", "topics"]
+    assert {task.part_of for task in study.tasks} == {"topics"}
+    assert [len(task.train) for task in study.tasks] == [round(share * len(whole.train)) for share in (0.1, 0.5, 1.0)]
+    assert set(tenth.train.texts) < set(half.train.texts) < set(whole.train.texts)
+    assert {task.dev for task in study.tasks} == {whole.dev}
+    # So a trial on all of the data is the one that any other study runs.
+    assert {trial.key for trial in plain.plan} < {trial.key for trial in study.plan}
+
+
+def test_what_is_asked_for_takes_the_place_of_what_is_written(tiny: Model, tmp_path: Path) -> None:
+    text = "{arms: [noisytune], tasks: [replies, {task: topics, dev_size: 50}], model: nowhere, seeds: 3}"
+    changes = Changes(models=(str(tiny.path),), tasks=("topics",), train_size=40, seeds=2, epochs=7)
+    (study,) = read_studies(write(tmp_path, text), changes)
+    assert study.model.digest == tiny.digest
+    ((topics,), epochs) = study.tasks, study.training.epochs
+    assert (topics.name, len(topics.train), len(topics.dev), study.seeds, epochs) == ("topics", 40, 50, (0, 1), 7)
+
+
+def test_a_share_that_is_too_small_is_one_line(tmp_path: Path) -> None:
+    file = write(tmp_path, "{arms: [noisytune], train_shares: [0.1]}")
+    with pytest.raises(DataError, match=r"topics, a share of 0.1: training size 2 is too small: give at least 5"):
+        read_studies(file, Changes(train_size=20))
+
+
+def changed(name: str, model: Model) -> Study:
+    """A study of the paper on what is at hand."""
+    changes = Changes(models=(str(model.path),), tasks=("topics",), train_size=60, seeds=1, epochs=1)
+    (study,) = read_studies(paper_study(name), changes)
+    return study
+
+
+def test_the_studies_of_the_paper_are_the_papers(tiny: Model) -> None:
+    import yaml
+
+    assert paper_studies() == ["figure2", "figure3", "figure4", "figure5", "figure6", "table2"]
+    written = {name: yaml.safe_load(paper_study(name).read_text(encoding="utf-8")) for name in paper_studies()}
+    for name in ("table2", "figure2", "figure3", "figure6"):
+        assert written[name]["tasks"] == [f"glue/{task}" for task in NINE]
+    for name in ("figure4", "figure5"):
+        assert written[name]["tasks"] == ["glue/mrpc"]
+    assert len(written["table2"]["models"]) == 4
+    studies = {name: changed(name, tiny) for name in paper_studies()}
+    assert {written[name]["name"] for name in studies} == set(studies)
+    assert {written[name]["seeds"] for name in studies} == {5}
+    lambdas = [arm.methods[0]["noise_lambda"] for arm in studies["figure6"].arms[1:]]
+    assert [0.0, *lambdas] == [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    kinds = [(arm.methods[0]["scale"], arm.methods[0]["distribution"]) for arm in studies["figure2"].arms[1:]]
+    assert kinds == [(scale, kind) for scale in ("global", "matrix") for kind in ("gaussian", "uniform")]
+    baselines = {trial.key for study in studies.values() for trial in study.plan if trial.arm == "plain"}
+    # Figure 4 has its smaller shares besides.
+    assert len(baselines) == len(studies["figure4"].tasks)
+    assert len({task.name for task in studies["figure4"].tasks}) == 6
+
+
+def test_a_study_with_a_typing_error_in_its_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'figure2'"):
+        paper_study("figur2")
+    with pytest.raises(ConfigError, match="choose one of figure2, figure3"):
+        paper_study("xtreme")

@@ -1,0 +1,530 @@
+"""One trial: paired with its twin bit for bit, equal to a bare loop, honest when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, Trainer, set_seed
+from transformers.utils import logging as transformers_logging
+
+import noisytune.torch
+from noisytune._pretrained import Model
+from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
+from noisytune.lab.kinds.units import Units
+from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
+from noisytune.lab.trials import fine_tune as training
+from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
+from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.methods import METHODS, Stack, make
+from noisytune.records import TrialRecord
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+SHORT = TrainingSettings(max_steps=3, max_length=32, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """As in a worker."""
+    quietly: Any = transformers_logging
+    before = quietly.get_verbosity()
+    quietly.set_verbosity_error()
+    yield
+    quietly.set_verbosity(before)
+
+
+def a_trial(study: Study, arm: Arm = PLAIN, seed: int = 0, **changes: Any) -> Trial:
+    return Trial.resolve(study.model, study.tasks[0], arm, seed, replace(study.training, **changes))
+
+
+def noisy(noise_lambda: float, **settings: Any) -> Arm:
+    return Arm.of(make("noisytune", {"noise_lambda": noise_lambda} | settings))
+
+
+def outcome(record: TrialRecord) -> dict[str, Any]:
+    """What may not depend on when and where the trial ran."""
+    return {
+        "status": record.status,
+        "scores": record.scores,
+        "losses": record.loss_curve,
+        "predictions": record.predictions,
+        "references": record.references,
+    }
+
+
+def test_lambda_zero_is_the_baseline_bit_for_bit(minilm: Model, topics: TaskData) -> None:
+    tokens = tokenise(minilm.path, topics, 32)
+    plain, zero, noise = (
+        run_trial(Trial.resolve(minilm, topics, arm, 3, SHORT), minilm.path, tokens)
+        for arm in (PLAIN, noisy(0), noisy(0.15))
+    )
+    assert outcome(plain) == outcome(zero)
+    assert plain.applied == {}
+    assert zero.applied["noisytune"]["perturbed"] == 0
+    assert noise.loss_curve != plain.loss_curve
+    assert noise.applied["noisytune"]["perturbed"] > 90
+    assert noise.applied["noisytune"]["config"]["seed"] == 3
+    assert TrialRecord.from_json(plain.to_json(), "here") == plain
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every batch that a Trainer sees, with the state of the random generator before and after the step."""
+    seen: list[dict[str, Any]] = []
+    step = Trainer.training_step
+
+    def watch(self: Any, model: Any, inputs: dict[str, Any], *args: Any) -> Any:
+        batch = {name: tensor.clone() for name, tensor in inputs.items()}
+        before = torch.get_rng_state()
+        loss = step(self, model, inputs, *args)
+        seen.append({"batch": batch, "before": before, "after": torch.get_rng_state(), "dtype": model.dtype})
+        return loss
+
+    monkeypatch.setattr(Trainer, "training_step", watch)
+    return seen
+
+
+def test_two_arms_of_a_seed_differ_in_the_weights_only(
+    tiny_study: Study, tiny_tokens: Tokens, watched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[torch.Tensor] = []
+    states: list[tuple[Any, ...]] = []
+    begin = Stack.begin_
+
+    def watch_noise(stack: Stack) -> Any:
+        heads.append(stack.run.model.get_parameter("classifier.weight").detach().clone())
+        before = (torch.get_rng_state(), np.random.get_state()[1:3])
+        applied = begin(stack)
+        states.append((before, (torch.get_rng_state(), np.random.get_state()[1:3])))
+        return applied
+
+    monkeypatch.setattr(Stack, "begin_", watch_noise)
+    runs, ends = [], []
+    for arm in (PLAIN, noisy(0.5), noisy(0.5, distribution="gaussian")):
+        watched.clear()
+        run_trial(a_trial(tiny_study, arm), tiny_study.model.path, tiny_tokens)
+        runs.append(list(watched))
+        ends.append(torch.get_rng_state())
+    assert len(runs[0]) == 5
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            for name in ("input_ids", "labels", "attention_mask"):
+                assert torch.equal(one["batch"][name], other["batch"][name])
+            assert torch.equal(one["before"], other["before"])
+            assert torch.equal(one["after"], other["after"])
+    assert all(torch.equal(heads[0], head) for head in heads)
+    assert len(heads) == len(states) == 3
+    assert all(torch.equal(ends[0], end) for end in ends)
+    for before, after in states:
+        assert torch.equal(before[0], after[0])
+        assert np.array_equal(before[1][0], after[1][0])
+        assert before[1][1] == after[1][1]
+    shapes = [step["batch"]["input_ids"].shape for step in runs[0]]
+    assert len({length for _, length in shapes}) > 1, "padded to each batch's own longest text"
+
+
+def test_a_trial_can_be_repeated_and_another_seed_is_another_trial(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    torch.rand(7)
+    one, again, other = (
+        run_trial(a_trial(tiny_study, noisy(0.15), seed), tiny_study.model.path, tiny_tokens) for seed in (5, 5, 6)
+    )
+    assert outcome(one) == outcome(again)
+    assert one.loss_curve != other.loss_curve
+    assert len(one.predictions) == len(one.references) == 30
+    assert set(one.timing) == {"load", "prepare", "train", "evaluate", "total"}
+
+
+def test_the_losses_are_those_of_a_bare_loop(
+    tmp_path: Path, save_tiny: Callable[..., Path], tiny_study: Study, watched: list[dict[str, Any]]
+) -> None:
+    """Without dropout, on the batches that the trial saw: AdamW, warm-up, linear decay, clipping, as documented."""
+    folder = save_tiny(tmp_path / "m", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    tokens = tokenise(folder, tiny_study.tasks[0], 32)
+    trial = a_trial(tiny_study, seed=2, warmup=0.2, weight_decay=0.1, max_grad_norm=0.5, epochs=2)
+    record = run_trial(trial, folder, tokens)
+    steps = len(watched)
+    assert steps == 2 * math.ceil(40 / 8)
+    assert sorted(len(step["batch"]["labels"]) for step in watched) == [8] * steps
+
+    set_seed(2)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(tiny_study.tasks[0].labels))
+    model.train()
+    decayed = [p for n, p in model.named_parameters() if "bias" not in n and "LayerNorm" not in n]
+    kept = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}])
+    losses = []
+    for i, step in enumerate(watched):
+        rate = min(i / 2, (steps - i) / (steps - 2))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * rate
+        batch = step["batch"]
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        loss = torch.nn.functional.cross_entropy(logits, batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(record.loss_curve, losses, rtol=2e-5)
+
+    model.eval()
+    tokenizer = load_tokenizer(folder)
+    with torch.no_grad():
+        alone = [
+            int(model(**tokenizer(*texts, truncation=True, max_length=32, return_tensors="pt")).logits.argmax())
+            for texts in tiny_study.tasks[0].dev.texts
+        ]
+    assert np.mean(np.array(alone) == np.array(record.predictions)) > 0.9
+
+
+def test_predictions_come_back_in_the_order_of_the_data(tiny: Model, tiny_tokens: Tokens, topics: TaskData) -> None:
+    from transformers import DataCollatorWithPadding
+
+    set_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny.path, num_labels=3).eval()
+    collate = DataCollatorWithPadding(load_tokenizer(tiny.path))
+    together = training._predict(model, tiny_tokens.dev, collate, 7)
+    alone = np.concatenate([training._predict(model, tiny_tokens.dev, collate, 1)])
+    with torch.no_grad():
+        by_hand = [
+            model(input_ids=torch.tensor([tiny_tokens.dev[i]["input_ids"]])).logits[0].numpy()
+            for i in range(len(tiny_tokens.dev))
+        ]
+    np.testing.assert_allclose(together, by_hand, atol=1e-5)
+    np.testing.assert_allclose(alone, by_hand, atol=1e-5)
+
+
+def lengths_as_values(data: TaskData, value: Callable[[float], float]) -> TaskData:
+    """The value is a function of the text's length: easy, if targets and texts stay together."""
+
+    def lengths(split: Any) -> Any:
+        return replace(split, targets=tuple(value(len(texts[0]) / 20) for texts in split.texts))
+
+    return replace(
+        data, kind="regression", metric="pearson", labels=(), train=lengths(data.train), dev=lengths(data.dev)
+    )
+
+
+def test_values_can_be_learnt_in_any_unit(tiny_study: Study, tiny: Model) -> None:
+    """Prices as well as years and shares: the unit and the zero are the user's, and change nothing else."""
+    topics = load_task("topics", TaskOptions(train_size=200, dev_size=60))
+    units = [(5000.0, 20000.0), (1e-6, 1e-3)]
+    seen = []
+    for slope, zero in units:
+        task = lengths_as_values(topics, lambda length, a=slope, b=zero: b + a * length)  # type: ignore[misc]
+        trial = a_trial(replace(tiny_study, tasks=(task,)), learning_rate=5e-3, epochs=8, batch_size=16)
+        record = run_trial(trial, tiny.path, tokenise(tiny.path, task, 32))
+        assert record.status == "ok"
+        assert record.references == list(task.dev.targets)
+        assert record.scores["pearson"] > 0.7
+        assert record.scores["r2"] > 0.3
+        seen.append((np.array(record.predictions) - zero) / slope)
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e300, 1e-300])
+def test_values_outside_float32_can_be_learnt(tiny_study: Study, tiny: Model, topics: TaskData, scale: float) -> None:
+    task = lengths_as_values(topics, lambda length: scale * length)
+    record = run_trial(
+        a_trial(replace(tiny_study, tasks=(task,)), max_steps=3), tiny.path, tokenise(tiny.path, task, 32)
+    )
+    assert record.status == "ok"
+    assert all(map(math.isfinite, record.predictions))
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_values_far_from_zero_do_not_count_as_collapsed() -> None:
+    units = Units.of(np.array([1e9, 1e9 + 1]))
+    status, predictions = training._judge("regression", np.array([[-1.0], [1.0]]), units)
+    assert status == "ok"
+    assert predictions == pytest.approx([1e9, 1e9 + 1], abs=1e-3)
+
+
+def test_a_diverged_trial_says_so_and_stops(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    told: list[tuple[int, int, float | None]] = []
+    trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0)
+    record = run_trial(trial, tiny_study.model.path, tiny_tokens, lambda *step: told.append(step))
+    assert record.status == "diverged"
+    assert 1 <= len(record.loss_curve) < 5
+    assert all(map(math.isfinite, record.loss_curve))
+    assert told[-1] == (len(record.loss_curve) + 1, 5, None)
+    assert record.scores == {}
+    assert record.predictions == []
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_a_collapsed_trial_says_so(tiny_study: Study, tiny: Model) -> None:
+    task = tiny_study.tasks[0]
+    one_class = replace(task, train=replace(task.train, targets=(1.0,) * len(task.train)))
+    trial = a_trial(replace(tiny_study, tasks=(one_class,)), learning_rate=1e-2, epochs=6)
+    record = run_trial(trial, tiny.path, tokenise(tiny.path, one_class, 32))
+    assert record.status == "collapsed"
+    assert set(record.predictions) == {1.0}
+    assert record.scores["matthews"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "status"),
+    [
+        ("regression", [[1.0], [1.0 + 1e-8]], "collapsed"),
+        ("regression", [[1.0], [1.1]], "ok"),
+        ("regression", [[1.0], [math.nan]], "diverged"),
+        ("classification", [[1.0, 0.0], [math.inf, 1.0]], "diverged"),
+        ("classification", [[1.0, 0.0], [0.0, 1.0]], "ok"),
+        ("classification", [[1.0, 0.0], [2.0, 1.0]], "collapsed"),
+    ],
+)
+def test_outputs_are_judged(kind: str, outputs: list[list[float]], status: str) -> None:
+    assert training._judge(kind, np.array(outputs))[0] == status
+
+
+def test_nan_in_the_weights_is_refused_in_every_arm(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"][3, 4] = math.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for arm in (PLAIN, noisy(0.15)):
+        with pytest.raises(NonFiniteError, match=r"encoder\.layer\.0\.output\.dense\.weight"):
+            run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    weights = {f"other.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="none of its weights fit"):
+        run_trial(a_trial(tiny_study), folder, tiny_tokens)
+
+
+@pytest.mark.parametrize(
+    "auto_map", [{}, {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Own"}]
+)
+def test_code_that_comes_with_a_model_is_not_run(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, auto_map: dict[str, str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(DataError, match="code that comes with a model is never run") as caught:
+        run_trial(a_trial(tiny_study), folder, tiny_tokens)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_study.model.path)
+    noisytune.torch.perturb_(model, noise_lambda=0.1)
+    model.save_pretrained(tmp_path)
+    for file in tiny_study.model.path.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    shutil.copy(tiny_study.model.path / "vocab.txt", tmp_path)
+    with pytest.raises(AlreadyPerturbedError):
+        run_trial(a_trial(tiny_study, noisy(0.15)), tmp_path, tiny_tokens)
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_noises_are_checked_without_adding_any(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    load = training._load
+
+    def watch(*args: Any) -> Any:
+        loaded.append(load(*args))
+        loaded.append(state_of(loaded[0]))
+        return loaded[0]
+
+    monkeypatch.setattr(training, "_load", watch)
+    trial, folder = a_trial(tiny_study), tiny_study.model.path
+    arms = [noisy(0.1), noisy(0.3, scale="global"), noisy(0.1, include="*query*"), noisy(0.0, scope="all")]
+    training.check_arms(trial, folder, [arm.methods for arm in arms])
+    model, before = loaded
+    assert noisytune.torch.receipt(model) is None
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"include": "*qeury*"}, r"include: '\*qeury\*' matches none"),
+        ({"exclude": ("*query*", "*wrod*")}, r"exclude: '\*wrod\*' matches none"),
+        ({"exclude": "*"}, "no tensor is left to perturb"),
+        ({"include": "classifier.*"}, "no tensor is left to perturb"),
+    ],
+)
+def test_a_noise_that_cannot_be_is_refused(tiny_study: Study, settings: dict[str, Any], said: str) -> None:
+    arms = [arm.methods for arm in (noisy(0.1), noisy(0.1, **settings))]
+    with pytest.raises(ConfigError, match=said) as caught:
+        training.check_arms(a_trial(tiny_study), tiny_study.model.path, arms)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_precision_weights_are_trained_in_single_precision(
+    tmp_path: Path, save_tiny: Callable[..., Path], tiny_study: Study, tiny_tokens: Tokens, watched: list[Any]
+) -> None:
+    folder = save_tiny(tmp_path / "m", dtype="bfloat16")
+    assert run_trial(a_trial(tiny_study), folder, tiny_tokens).status != "diverged"
+    assert {step["dtype"] for step in watched} == {torch.float32}
+
+
+def test_a_head_for_other_classes_is_replaced(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=11).save_pretrained(folder)
+    one, other = (run_trial(a_trial(tiny_study, seed=seed), folder, tiny_tokens) for seed in (0, 1))
+    assert one.status != "diverged"
+    assert one.loss_curve != other.loss_curve
+    assert max(one.predictions) < len(tiny_study.tasks[0].labels)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, monkeypatch: Any) -> None:
+    import tempfile
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run_trial(a_trial(tiny_study), tiny_study.model.path, tiny_tokens)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_every_step_and_changes_nothing(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trial = a_trial(tiny_study)
+    logged = run_trial(trial, tiny_study.model.path, tiny_tokens, tracker=Tracker("tensorboard", tmp_path))
+    silent = run_trial(trial, tiny_study.model.path, tiny_tokens)
+    assert outcome(logged) == outcome(silent)
+    events = EventAccumulator(str(tmp_path / "topics-plain-seed0"))
+    events.Reload()
+    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], logged.loss_curve, rtol=1e-6)
+
+
+def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisytune.lab.trials.trackers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="pip install wandb"):
+        Tracker("wandb", tmp_path)
+    with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
+        Tracker("paper", tmp_path)
+
+
+def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> list[float]:
+    """Each epoch's dev score by stopping there: the reference for `select="best"`, slow and plain."""
+    steps = math.ceil(len(tokens.train) / study.training.batch_size)
+    scores = []
+    for epoch in range(1, changes["epochs"] + 1):
+
+        class Stop(training._Steps):  # the schedule is that of the whole run
+            def on_step_end(self, args: Any, state: Any, control: Any, _last: int = epoch * steps, **more: Any) -> None:
+                control.should_training_stop = state.global_step >= _last
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_Steps", Stop)
+            record = run_trial(a_trial(study, arm, **changes), study.model.path, tokens)
+        scores.append(record.scores["accuracy"])
+    return scores
+
+
+@pytest.mark.parametrize("arm", ["plain", "noisytune+mixout", "hype+neftune"])
+def test_the_best_epoch_is_the_best_of_what_stopping_after_each_gives(
+    tiny_study: Study, tiny_tokens: Tokens, arm: str
+) -> None:
+    chosen, changes = Arm.parse(arm), {"epochs": 4, "learning_rate": 5e-3}
+    last = run_trial(a_trial(tiny_study, chosen, **changes), tiny_study.model.path, tiny_tokens)
+    best = run_trial(a_trial(tiny_study, chosen, select="best", **changes), tiny_study.model.path, tiny_tokens)
+    assert best.loss_curve == last.loss_curve, "looking changes nothing"
+    assert best.epoch_scores == scores_by_epoch(tiny_study, tiny_tokens, chosen, **changes)
+    assert best.epoch_scores[-1] == last.scores["accuracy"]
+    assert best.scores["accuracy"] == max(score for score in best.epoch_scores if score is not None)
+    assert np.mean(np.array(best.predictions) == np.array(best.references)) == best.scores["accuracy"]
+    assert last.epoch_scores == []
+    assert TrialRecord.from_json(best.to_json(), "here") == best
+
+
+def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
+    tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    predict = training._predict
+
+    def watch(model: Any, data: Any, *args: Any, **more: Any) -> Any:
+        asked.append(data)
+        return predict(model, data, *args, **more)
+
+    monkeypatch.setattr(training, "_predict", watch)
+    clean = a_trial(tiny_study, select="best", protocol="clean", epochs=3)
+    record = run_trial(clean, tiny_study.model.path, tiny_tokens)
+    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
+    assert len(record.loss_curve) == 3 * math.ceil(len(kept) / 8)
+    assert [data.targets.tolist() for data in asked if data is not tiny_tokens.dev] == [held.targets.tolist()] * 3
+    assert 1 <= sum(data is tiny_tokens.dev for data in asked) <= 3, "dev is looked at for a better epoch only"
+    assert len(record.epoch_scores) == 3
+    assert len(record.predictions) == len(tiny_tokens.dev)
+
+
+def test_a_tenth_is_held_out_evenly(tiny_tokens: Tokens) -> None:
+    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
+    assert (len(kept), len(held)) == (36, 4)
+    whole, parts = tiny_tokens.train, [kept[i] for i in range(36)] + [held[i] for i in range(4)]
+    assert sorted(map(str, parts)) == sorted(str(whole[i]) for i in range(40))
+    for label in set(whole.labels):
+        assert abs(held.labels.count(label) - whole.labels.count(label) / 10) < 1
+    with pytest.raises(DataError, match="protocol clean"):
+        hold_out([1.0])
+
+
+def test_with_the_last_epoch_the_protocols_come_to_the_same(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    paper, clean = (
+        run_trial(a_trial(tiny_study, protocol=protocol), tiny_study.model.path, tiny_tokens)
+        for protocol in ("paper", "clean")
+    )
+    assert outcome(paper) == outcome(clean)
+
+
+def test_a_diverged_trial_has_no_best_epoch(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0, select="best", epochs=3)
+    record = run_trial(trial, tiny_study.model.path, tiny_tokens)
+    assert (record.status, record.scores, record.predictions) == ("diverged", {}, [])
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+
+
+def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    both = replace(tiny_tokens, also={"mismatched": tiny_tokens.dev, "train": tiny_tokens.train})
+    for select in ("last", "best"):
+        record = run_trial(a_trial(tiny_study, select=select), tiny_study.model.path, both)
+        assert record.scores["mismatched/accuracy"] == record.scores["accuracy"]
+        assert "train/macro_f1" in record.scores
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_is_an_arm(tiny_study: Study, tiny_tokens: Tokens, name: str) -> None:
+    """The Trainer calls the hooks: repeatable, other than the plain run, and equal to it at the neutral setting."""
+    told = {"recadam": {"gamma": 100, "t0": 2}, "neftune": {"alpha": 50}, "r3f": {"eps": 0.1}, "hype": {"sigma": 0.1}}
+    arm = Arm.of(make(name, told.get(name, {})))
+    plain, one, again = (
+        run_trial(a_trial(tiny_study, each), tiny_study.model.path, tiny_tokens) for each in (PLAIN, arm, arm)
+    )
+    assert outcome(one) == outcome(again)
+    assert one.loss_curve != plain.loss_curve
+    neutral = METHODS[name].neutral
+    if neutral is not None:
+        still = run_trial(a_trial(tiny_study, Arm.of(make(name, neutral))), tiny_study.model.path, tiny_tokens)
+        assert outcome(still) == outcome(plain)

@@ -1,0 +1,138 @@
+"""Token ids, against the tokenizer called on one example at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import RobertaConfig, RobertaModel
+
+from noisytune._pretrained import Model
+from noisytune.errors import ConfigError, DataError, RunFolderError
+from noisytune.lab.tasks import Split, TaskData, TaskOptions, load_task
+from noisytune.lab.trials.tokens import Tokens, cache_name, load_tokenizer, tokenise
+
+
+@pytest.fixture(scope="module")
+def replies() -> TaskData:
+    return load_task("replies", TaskOptions(train_size=30, dev_size=20))
+
+
+def test_every_example_is_what_the_tokenizer_makes_of_it_alone(tiny: Model, replies: TaskData) -> None:
+    tokens, tokenizer = tokenise(tiny.path, replies, 16), load_tokenizer(tiny.path)
+    assert len(tokens.train) == len(replies.train)
+    for split, raw in ((tokens.train, replies.train), (tokens.dev, replies.dev)):
+        assert split.lengths == [len(split[i]["input_ids"]) for i in range(len(split))]
+        for i, (texts, target) in enumerate(zip(raw.texts, raw.targets, strict=True)):
+            alone = tokenizer(*texts, truncation=True, max_length=16)
+            assert split[i]["input_ids"] == alone["input_ids"]
+            assert split[i]["token_type_ids"] == alone["token_type_ids"]
+            assert split[i]["labels"] == target
+            assert isinstance(split[i]["labels"], int)
+    assert {1} <= set(tokens.train.types.tolist())  # type: ignore[union-attr]
+    assert any("reach --max-length 16" in notice for notice in tokens.notices)
+
+
+def test_tokens_survive_the_file(tmp_path: Path, tiny: Model, replies: TaskData) -> None:
+    for task in (replies, as_regression(replies)):
+        made = tokenise(tiny.path, task, 32)
+        file = tmp_path / cache_name(tiny.digest, task, 32)
+        made.write(file)
+        back = Tokens.read(file)
+        assert back.notices == made.notices
+        for one, other in ((made.train, back.train), (made.dev, back.dev)):
+            assert [one[i] for i in range(len(one))] == [other[i] for i in range(len(other))]
+            assert one.targets.tolist() == other.targets.tolist()
+            assert {type(label) for label in one.labels} == {type(label) for label in other.labels}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_cache_knows_what_the_tokens_depend_on(tiny: Model, replies: TaskData) -> None:
+    fewer = replace(replies, train=replies.train.take(range(10)))
+    names = [
+        cache_name(tiny.digest, replies, 32),
+        cache_name("other", replies, 32),
+        cache_name(tiny.digest, fewer, 32),
+        cache_name(tiny.digest, replies, 33),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    with pytest.raises(RunFolderError, match="tokens"):
+        Tokens.read(tmp_path / "tokens")
+
+
+def test_more_tokens_than_positions_are_refused(tiny: Model, topics: TaskData) -> None:
+    with pytest.raises(ConfigError, match="only 64 positions"):
+        tokenise(tiny.path, topics, 65)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 5])
+def test_the_limit_is_what_a_model_like_roberta_can_take(
+    tmp_path: Path, tiny: Model, topics: TaskData, pad: int
+) -> None:
+    """Its tokenizer says nothing; the reference is the model itself, called on texts without padding."""
+    config = RobertaConfig(
+        vocab_size=30522,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=66,
+        pad_token_id=pad,
+    )
+    model = RobertaModel(config)
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(tiny.path / name, tmp_path)
+    settings = json.loads((tiny.path / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    limit = 66 - pad - 1
+    with torch.no_grad():
+        model(torch.full((1, limit), 9))
+        with pytest.raises((IndexError, RuntimeError), match="index"):
+            model(torch.full((1, limit + 1), 9))
+    tokenise(tmp_path, topics, limit)
+    with pytest.raises(ConfigError, match=f"only {limit} positions; give --max-length {limit}"):
+        tokenise(tmp_path, topics, limit + 1)
+
+
+def test_an_empty_split_of_columns_is_refused(tiny: Model, topics: TaskData) -> None:
+    three = Split((("a", "b", "c"),), (0.0,))
+    with pytest.raises(DataError, match="one or two"):
+        tokenise(tiny.path, replace(topics, train=three), 16)
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end_token(tmp_path: Path, tiny: Model, topics: TaskData) -> None:
+    folder = Path(shutil.copytree(tiny.path, tmp_path / "m"))
+    (folder / "special_tokens_map.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"pad_token": None, "eos_token": "[SEP]", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(folder).pad_token == "[SEP]"
+    assert any("[SEP]" in notice for notice in tokenise(folder, topics, 16).notices)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    with pytest.raises(DataError, match="no padding token"):
+        load_tokenizer(folder)
+
+
+def test_a_model_without_tokenizer_is_not_trained_on_unknown_words(
+    tmp_path: Path, tiny: Model, topics: TaskData
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny.path / name, tmp_path)
+    with pytest.raises(DataError, match="tokenizer") as caught:
+        tokenise(tmp_path, topics, 16)
+    assert "\n" not in str(caught.value)
+
+
+def as_regression(task: TaskData) -> TaskData:
+    """The same texts with values to predict."""
+    return replace(task, kind="regression", metric="pearson", labels=())

@@ -1,0 +1,309 @@
+"""From records to pairs, rows and words."""
+
+import doctest
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from noisytune import report
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import gather
+from noisytune.report.evidence.summary import decided, pooled_rows, primary_rows, summary_rows
+from noisytune.report.page import facts, wording
+from noisytune.report.page.wording import notes, page_notes, verdict_sentence
+from noisytune.report.statistics import paired, shape
+from noisytune.report.statistics.paired import Verdict
+
+Built = tuple[StudyRecord, list[TrialRecord]]
+Build = Callable[..., Built]
+GAINS = [1.2, -0.7, 0.9, 0.0, 1.4]
+
+
+@pytest.mark.parametrize("module", [wording, facts, shape])
+def test_examples_in_the_docstrings(module: object) -> None:
+    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
+
+
+def _notes(built: Built) -> str:
+    study, records = built
+    evidence = gather(study, records)
+    return " ".join(page_notes(evidence, primary_rows(evidence)))
+
+
+def test_row_by_hand(build: Build) -> None:
+    (row,) = summary_rows(*build({"λ = 0.15": GAINS}))
+    assert (row.task, row.arm, row.n, row.planned, row.pooled) == ("topics", "λ = 0.15", 5, 5, False)
+    assert (row.wins, row.ties, row.losses) == (3, 1, 1)
+    assert row.difference == pytest.approx(0.56)
+    assert row.arm_mean - row.baseline_mean == pytest.approx(0.56)
+    expected = paired.summarise(GAINS)
+    assert (row.low, row.high) == pytest.approx((expected.anytime.low, expected.anytime.high))
+    assert (row.p, row.detectable) == pytest.approx((expected.sign_flip.p, expected.detectable))
+    assert row.verdict is Verdict.INCONCLUSIVE
+
+
+def test_order_of_records_does_not_matter_and_foreign_ones_are_left_out(build: Build) -> None:
+    study, records = build()
+    strange = replace(records[0], key="feedfacefeedface", scores={"accuracy": 0.0})
+    shuffled = random.Random(0).sample([*records, strange], len(records) + 1)
+    assert summary_rows(study, shuffled) == summary_rows(study, records)
+    assert gather(study, shuffled).done == len(records)
+
+
+def test_missing_trials_are_counted(build: Build) -> None:
+    built = build({"λ = 0.15": GAINS}, missing=[("λ = 0.15", 3), ("baseline", 4), ("λ = 0.15", 4)])
+    (row,) = summary_rows(*built)
+    assert (row.n, row.planned) == (3, 5)
+    assert "7 of 10 trials are done" in _notes(built)
+    assert "3 pairs cannot settle a difference of any size, 5 can" in verdict_sentence(*built)
+
+
+def test_no_pair_yet(build: Build) -> None:
+    built = build(missing=[("λ = 0.15", seed) for seed in range(5)])
+    (row,) = summary_rows(*built)
+    assert row.n == 0
+    assert math.isnan(row.difference)
+    assert verdict_sentence(*built).startswith("No verdict yet: 5 of 10 trials are done")
+    assert not decided(*built)
+
+
+def test_only_a_baseline(build: Build) -> None:
+    study, records = build({}, {})
+    assert summary_rows(study, records) == []
+    assert verdict_sentence(study, records).startswith("Nothing to compare")
+
+
+def test_one_seed(build: Build) -> None:
+    built = build({"λ = 0.15": [0.4]})
+    assert "Inconclusive after 1 pair:" in verdict_sentence(*built)
+    assert "unbounded" in verdict_sentence(*built)
+
+
+@pytest.mark.parametrize(
+    ("gains", "margin", "verdict", "words"),
+    [
+        ([1.4, 1.6, 1.5, 1.3, 1.7, 1.5], 1.0, Verdict.HELPED, "raised accuracy on topics by 1.50 points"),
+        ([-1.4, -1.6, -1.5, -1.3, -1.7, -1.5], 1.0, Verdict.HURT, "lowered accuracy on topics by 1.50 points"),
+        ([0.1, -0.1, 0.2, -0.2, 0.1, 0.0], 1.0, Verdict.EQUIVALENT, "within the margin of ±1 point"),
+        ([0.1, -0.1, 0.2, -0.2, 0.1, 0.0], 0.1, Verdict.INCONCLUSIVE, "could have detected a difference of"),
+    ],
+)
+def test_verdicts_in_words(build: Build, gains: list[float], margin: float, verdict: Verdict, words: str) -> None:
+    study, records = build({"λ = 0.15": gains}, margin=margin)
+    (row,) = summary_rows(study, records)
+    assert row.verdict is verdict
+    assert words in verdict_sentence(study, records)
+    assert "NoisyTune (λ = 0.15)" in verdict_sentence(study, records)
+    assert decided(study, records) == (verdict is not Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.0, -3.0])
+def test_all_differences_equal(build: Build, gain: float) -> None:
+    built = build({"λ = 0.15": [gain] * 6})
+    (row,) = summary_rows(*built)
+    assert (row.sd, row.low, row.high) == (0.0, -math.inf, math.inf)
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert not decided(*built)
+    assert "they show no spread" in _notes(built)
+    assert "6 pairs with so many equal differences cannot settle" in verdict_sentence(*built)
+    assert "would narrow the interval" not in _notes(built)
+
+
+@pytest.mark.parametrize("state", ["collapsed", "diverged"])
+@pytest.mark.parametrize("failed", ["λ = 0.15", "baseline", "both"])
+def test_runs_that_all_failed_decide_nothing(build: Build, state: str, failed: str) -> None:
+    arms = ["λ = 0.15", "baseline"] if failed == "both" else [failed]
+    gains = [0.1, -0.1, 0.2, -0.2, 0.1, 0.0]
+    built = build({"λ = 0.15": gains}, status={(arm, s): state for arm in arms for s in range(6)})
+    (row,) = summary_rows(*built)
+    assert row.verdict is Verdict.INCONCLUSIVE
+    assert not decided(*built)
+    assert verdict_sentence(*built).endswith("no pair in which both runs ended well.")
+
+
+def test_one_failed_task_keeps_the_mean_over_tasks_inconclusive(build: Build) -> None:
+    study, records = build({"λ = 0.15": [2.1, 1.9, 2.0, 2.2, 1.8, 2.3]}, tasks=("a", "b"))
+    assert summary_rows(study, records)[-1].verdict is Verdict.HELPED
+    failed = [replace(r, status="collapsed") if r.task == "b" else r for r in records]
+    assert [row.verdict.value for row in summary_rows(study, failed)] == ["helped", "inconclusive", "inconclusive"]
+    assert "ended well on every task" in verdict_sentence(study, failed)
+
+
+def test_noise_that_changes_nothing(build: Build) -> None:
+    (row,) = summary_rows(*build({"zero": [0.0] * 6}, {"zero": 0.0}))
+    assert (row.difference, row.ties, row.p) == (0.0, 6, 1.0)
+
+
+def test_collapsed_and_diverged_runs_stay_in_and_are_told(build: Build) -> None:
+    built = build(status={("λ = 0.15", 1): "collapsed", ("baseline", 3): "diverged"})
+    (row,) = summary_rows(*built)
+    assert row.n == 5
+    assert row.wins + row.losses == 5
+    assert gather(*built).comparisons[0].pairs[3].before == 0.0
+    assert "1 run collapsed (1 of λ = 0.15)" in _notes(built)
+    assert "1 run diverged (1 of baseline)" in _notes(built)
+    assert row.failed == {"collapsed": 1, "diverged": 1}
+    assert wording.failures(row) == " (1 collapsed, 1 diverged)"
+    (fine,) = summary_rows(*build())
+    assert (fine.failed, wording.failures(fine)) == ({}, "")
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({}, "the last epoch's (select last, protocol paper)"),
+        ({"select": "last", "protocol": "clean"}, "the last epoch's (select last, protocol clean)"),
+        ({"select": "best"}, "best on dev itself, which flatters every arm (select best, protocol paper)"),
+        ({"select": "best", "protocol": "clean"}, "a tenth of the training examples"),
+    ],
+)
+def test_which_epoch_is_scored_is_said(build: Build, training: dict[str, str], said: str) -> None:
+    study, _ = build()
+    assert said in wording.scored_on(replace(study, training=study.training | training))
+
+
+def test_an_undefined_correlation_counts_as_zero(build: Build) -> None:
+    built = build(kind="regression", metric="pearson", status={("λ = 0.15", 2): "collapsed"})
+    pair = gather(*built).comparisons[0].pairs[2]
+    assert pair.after == 0.0
+    assert pair.before > 10
+    assert "1 run had no defined score" in _notes(built)
+
+
+def test_an_undefined_score_counts_as_the_worst_one_of_the_study(build: Build) -> None:
+    study, records = build(
+        {"λ = 0.15": GAINS}, kind="regression", metric="r2", status={("λ = 0.15", 2): "diverged"}, margin=1.0
+    )
+    bad = next(r for r in records if (r.arm, r.seed) == ("baseline", 4))
+    records = [replace(r, scores={"r2": -3.0}) if r is bad else r for r in records]
+    pair = gather(study, records).comparisons[0].pairs[2]
+    assert pair.after == -300.0
+    assert "counted as the worst score of the study, \u2212300.00 (r2)" in _notes((study, records))
+    assert "\u2212300.00 (undefined)" in report.render_html(study, records)
+
+
+def test_failures_on_one_side_void_the_guarantee_and_the_page_says_so(build: Build) -> None:
+    gains = [1.4, 1.6, 1.5, 1.3, 1.7, 1.55]
+    assert "guarantee" not in _notes(build({"λ = 0.15": gains}))
+    mixed = build({"λ = 0.15": gains}, status={("λ = 0.15", 1): "collapsed"})
+    assert "λ = 0.15 on topics: one run of a pair collapsed or diverged and the other did not" in _notes(mixed)
+    assert f"is {wording.probability(summary_rows(*mixed)[0].p)}." in _notes(mixed)
+    assert "guarantee" in report.render_markdown(*mixed)
+    far = build({"λ = 0.15": [*gains, 1.2, -20.0]})
+    assert "λ = 0.15 on topics: a difference lies far from all others" in _notes(far)
+    study, records = build({"λ = 0.15": gains}, tasks=("a", "b"), status={("λ = 0.15", 1): "collapsed"})
+    assert "λ = 0.15 over all 2 tasks: one run of a pair" in _notes((study, records))
+
+
+def test_public_notes_are_the_cautions_without_progress_and_advice(build: Build) -> None:
+    assert report.notes(*build()) == notes(*build()) == []
+    study, records = build(status={("λ = 0.15", 1): "collapsed"}, missing=[("λ = 0.15", 4)])
+    found = report.notes(study, iter(records))
+    assert found[0] == "1 run collapsed (1 of λ = 0.15); none is left out."
+    assert "guarantee" in found[1]
+    assert not any("not complete" in line or "--seeds" in line for line in found)
+
+
+def test_an_arm_that_has_not_begun_costs_the_others_nothing(build: Build) -> None:
+    gains = {"λ = 0.1": [1.4, 1.6, 1.5, 1.3, 1.7], "λ = 15": [0.0] * 5}
+    lambdas = {"λ = 0.1": 0.1, "λ = 15": 15.0}
+    alone, idle = build({"λ = 0.1": gains["λ = 0.1"]}, {"λ = 0.1": 0.1}), [("λ = 15", s) for s in range(5)]
+    both = build(gains, lambdas, missing=idle)
+    (one,), (same, other) = summary_rows(*alone), summary_rows(*both)
+    assert (same.low, same.high, same.p_holm) == (one.low, one.high, one.p_holm)
+    assert other.n == 0
+    assert verdict_sentence(*both).startswith(verdict_sentence(*alone))
+    assert "settings" not in _notes(both)
+    begun = summary_rows(*build(gains, lambdas, missing=idle[1:]))[0]
+    assert begun.p_holm == 2 * one.p_holm
+    assert not math.isfinite(begun.low)
+
+
+def test_deciding_on_the_arms_asked_for(build: Build) -> None:
+    gains = {"good": [1.4, 1.6, 1.5, 1.3, 1.7, 1.55], "open": [9.0, -9.0, 4.0, -3.0, 1.0, 0.0]}
+    lambdas = {"good": 0.1, "open": 0.2}
+    study, records = build(gains, lambdas)
+    assert not decided(study, records)
+    assert decided(study, records, ["baseline", "good"])
+    assert not decided(study, records, ["good", "open"])
+    assert not decided(study, records, ["good", "unheard of"])
+    assert not decided(study, records, ["baseline"])
+    begun = [r for r in records if r.arm != "open"]
+    assert decided(study, begun)
+    assert not decided(study, begun, ["good", "open"])
+
+
+def test_several_arms_share_the_error_rate(build: Build) -> None:
+    gains = {"λ = 0.1": [0.1, 0.5, 0.3, -0.2, 0.6, 0.2, 0.4, 0.1], "λ = 0.2": [2.0, 1.5, 1.8, 2.2, 1.9, 1.7, 2.1, 1.6]}
+    built = build(gains, {"λ = 0.1": 0.1, "λ = 0.2": 0.2})
+    first, second = summary_rows(*built)
+    expected = paired.summarise(gains["λ = 0.1"], comparisons=2)
+    assert (first.low, first.high) == pytest.approx((expected.anytime.low, expected.anytime.high))
+    assert [first.p_holm, second.p_holm] == pytest.approx(paired.holm([first.p, second.p]))
+    said = verdict_sentence(*built)
+    assert said.startswith("Helped after 8 pairs: NoisyTune (λ = 0.2)")
+    assert "simultaneous" in said
+    assert said.endswith("The other arm: equivalent.")
+    assert f"{paired.selection_bias(3):.2f} standard errors" in _notes(built)
+    assert decided(*built)
+
+
+def test_several_tasks_are_pooled_over_seeds_with_every_task(build: Build) -> None:
+    study, records = build({"λ = 0.15": GAINS}, tasks=("a", "b", "c"))
+    records = [r for r in records if (r.task, r.arm, r.seed) != ("b", "λ = 0.15", 4)]
+    rows = summary_rows(study, records)
+    assert [(row.task, row.n, row.pooled) for row in rows] == [
+        ("a", 5, False),
+        ("b", 4, False),
+        ("c", 5, False),
+        ("all 3 tasks", 4, True),
+    ]
+    expected = paired.summarise([gain + 0.3 for gain in GAINS[:4]])
+    assert rows[3].difference == pytest.approx(expected.mean)
+    assert (rows[3].low, rows[3].high) == pytest.approx((expected.anytime.low, expected.anytime.high))
+    assert "over all 3 tasks" in verdict_sentence(study, records)
+    assert pooled_rows(gather(*build())) == []
+
+
+def test_arms_that_share_a_lambda_keep_their_names(build: Build) -> None:
+    built = build({"uniform": [1.0, 2.0], "gaussian": [0.0, 1.0]}, {"uniform": 0.15, "gaussian": 0.15})
+    assert [row.label for row in summary_rows(*built)] == ["uniform", "gaussian"]
+
+
+def test_a_baseline_that_learned_nothing_is_told(build: Build) -> None:
+    study, records = build()
+    study = replace(study, tasks=[{**study.tasks[0], "majority": 0.9}])
+    assert "hardly beats the majority class" in _notes((study, records))
+
+
+def test_advice_is_kept_for_a_finished_inconclusive_study(build: Build) -> None:
+    assert "more --seeds" in _notes(build())
+    assert "more --seeds" not in _notes(build(missing=[("baseline", 0)]))
+    assert "more --seeds" not in _notes(build({"λ = 0.15": [1.5, 1.4, 1.6, 1.5, 1.3, 1.7]}))
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (5, "cannot reach p < .05"),
+        (6, "p is 0.031"),
+        (20, "is exact, and the smallest possible p is 1.9e-06"),
+        (25, "by random flips, and the smallest possible p is 1e-05"),
+        (0, ""),
+    ],
+)
+def test_smallest_p(n: int, said: str) -> None:
+    assert said in wording.smallest_p(n)
+
+
+def test_importing_the_report_and_deciding_load_neither_matplotlib_nor_torch() -> None:
+    code = (
+        "import sys, noisytune.report; assert 'scipy' not in sys.modules; noisytune.report.decided; "
+        "assert not {'torch', 'matplotlib', 'jinja2', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,133 @@
+"""Which weights are meant, and whether they are still the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from noisytune import _pretrained as model_module
+from noisytune._pretrained import Model, default_model, model_digest, resolve_model
+from noisytune.errors import DataError, MissingExtraError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "m").mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"):
+        (tmp_path / "m" / name).write_text(f'{{"file": "{name}"}}')
+    return tmp_path / "m"
+
+
+def test_the_default_model_is_there_and_has_a_name() -> None:
+    found = Model.find()
+    assert found.name == "all-MiniLM-L6-v2"
+    assert found.path == default_model()
+    assert (found.path / "model.safetensors").stat().st_size > 80_000_000
+
+
+def test_a_directory_is_called_by_its_own_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    names = {Model.find(text).name for text in ("m", "./m", "m/", str(folder), "../" + folder.parent.name + "/m")}
+    assert names == {"m"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"])
+def test_whatever_the_model_reads_is_in_its_digest(folder: Path, name: str) -> None:
+    before = model_digest(folder)
+    (folder / name).write_text("changed")
+    assert model_digest(folder) != before
+
+
+def test_the_digest_looks_at_nothing_else(folder: Path) -> None:
+    before = model_digest(folder)
+    (folder / "README.md").write_text("changed")
+    (folder / "optimizer.pt").write_text("state")
+    (folder / "pytorch_model.bin").write_text("the safetensors win")
+    shutil.copytree(folder, folder.parent / "copy")
+    assert model_digest(folder) == before == model_digest(folder.parent / "copy")
+
+
+def test_weights_in_the_old_format_count_where_there_are_no_others(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    before = model_digest(resolve_model(str(folder)))
+    (folder / "pytorch_model.bin").write_text("changed")
+    assert model_digest(folder) != before
+
+
+@pytest.mark.parametrize("gone", ["config.json", "model.safetensors"])
+def test_a_directory_that_is_no_model_says_what_it_lacks(folder: Path, gone: str) -> None:
+    (folder / gone).unlink()
+    with pytest.raises(DataError, match=gone.split(".")[-1]):
+        resolve_model(str(folder))
+
+
+def test_weights_that_carry_noise_are_refused_when_they_are_found(tmp_path: Path, tiny: Model) -> None:
+    from transformers import AutoModel
+
+    import noisytune.torch
+
+    model = AutoModel.from_pretrained(tiny.path)
+    noisytune.torch.perturb_(model, noise_lambda=0.1, seed=7)
+    model.save_pretrained(tmp_path / "noisy")
+    with pytest.raises(
+        DataError, match=r"noisy'.*already \(lambda 0\.1, seed 7\): give the clean checkpoint"
+    ) as caught:
+        Model.find(str(tmp_path / "noisy"))
+    assert "again" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{'single': 'quotes'}", b"\xff\xfe"])
+def test_a_configuration_that_is_not_json_is_one_line(folder: Path, text: bytes) -> None:
+    (folder / "config.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"config\.json is not JSON") as caught:
+        resolve_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/place", "~/nowhere-at-all", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(name: str) -> None:
+    with pytest.raises(DataError, match="no such directory"):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize("name", ["nobody-here/no-such-model", "no-such-model", "not a valid id!"])
+def test_a_model_that_the_hub_does_not_give_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError) as caught:
+        resolve_model(name)
+    assert name in str(caught.value)
+    assert "HF_HUB_OFFLINE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_safetensors_are_preferred_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+
+    def download(_: str, allow_patterns: list[str], ignore_patterns: str) -> str:
+        asked.append(allow_patterns)
+        (tmp_path / "config.json").write_text("{}")
+        if "pytorch_model*.bin" in allow_patterns:
+            (tmp_path / "pytorch_model.bin").write_text("weights")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_model("some/old-model") == tmp_path
+    assert ["*.safetensors" in patterns for patterns in asked] == [True, False]
+    asked.clear()
+    (tmp_path / "model.safetensors").write_text("weights")
+    resolve_model("some/new-model")
+    assert len(asked) == 1
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisytune.errors.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"noisytune\[demo\]"):
+        model_module.default_model()

@@ -1,0 +1,62 @@
+"""The field in plain torch operations (run here on the CPU, as any device would) against NumPy and the kernels."""
+
+import pytest
+import torch
+
+from noisytune import field
+from noisytune._noise import moments
+from noisytune.torch import _device
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 4096), (5, 9000), (4095, 2), (2**44 + 1000, 5000)])
+def test_uniform_is_the_references_bit_for_bit(start, count):
+    drawn = _device.noise("uniform", field.key(7, "w"), start, count, torch.device("cpu"))
+    assert torch.equal(drawn, torch.from_numpy(field.uniform(7, "w", start, count)))
+
+
+def test_gaussian_agrees_to_one_unit_in_the_last_place():
+    drawn = _device.noise("gaussian", field.key(7, "w"), 0, 50_000, torch.device("cpu"))
+    expected = torch.from_numpy(field.gaussian(7, "w", 0, 50_000))
+    assert ((drawn - expected).abs() <= torch.finfo(torch.float32).eps * expected.abs()).all()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2],
+    ids=str,
+)
+def test_weights_and_account_are_the_references(dtype, monkeypatch):
+    monkeypatch.setattr(_device, "CHUNK", 3 * field.BLOCK)
+    weights = (torch.randn(40_001, generator=torch.Generator().manual_seed(0)) * 0.05).to(dtype)
+    before = weights.clone()
+    array = before.to(torch.float64 if dtype == torch.float64 else torch.float32).numpy()
+    account = _device.add_noise_(weights, 0.05, 0.15, "uniform", 1, "w")
+    expected = torch.from_numpy(field.add_noise(array, 0.05, 0.15, "uniform", 1, "w")).to(dtype)
+    assert torch.equal(weights.view(torch.uint8), expected.view(torch.uint8))
+    added = weights.double() - before.double()
+    assert account.n == added.numel()
+    assert account.std == pytest.approx(added.std().item(), rel=1e-6)
+
+
+def test_moments_are_the_references():
+    weights = torch.randn(200_001, generator=torch.Generator().manual_seed(0)).mul_(3).add_(5)
+    assert _device.moments(weights).std == pytest.approx(moments.of(weights.numpy()).std, rel=1e-12)
+    assert _device.moments(torch.full((70_000,), 1 / 3)).is_constant
+    weights[66_000] = float("nan")
+    assert not _device.moments(weights).is_finite
+
+
+def test_perturbing_on_another_device_gives_the_cpus_bits(monkeypatch):
+    """Sends a model down the path of other devices by hiding that it is on the CPU."""
+    import noisytune.torch as nt
+    from noisytune.torch import _tensors
+
+    def model():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Embedding(30, 16, padding_idx=0), torch.nn.Linear(16, 8))
+
+    fast, plain = model(), model()
+    nt.perturb_(fast, noise_lambda=0.15, seed=1)
+    monkeypatch.setattr(_tensors, "on_cpu", lambda tensor: False)
+    nt.perturb_(plain, noise_lambda=0.15, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(fast.parameters(), plain.parameters(), strict=True))
