@@ -38,10 +38,12 @@ from transformers.utils import logging
 
 from noisytune._pretrained import Model
 from noisytune.lab.tasks import Split, TaskData, TaskOptions, load_task
+from noisytune.lab.trials.arm import PLAIN
 from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import tokenise
 from noisytune.lab.trials.trainer import StackTrainer
-from noisytune.lab.trials.trial import PLAIN, TrainingSettings, Trial
+from noisytune.lab.trials.trial import Trial
 
 LENGTHS = {
     "rte": (28, 36, 42, 47, 52, 58, 66, 84, 119, 128),

@@ -21,8 +21,9 @@ from noisytune.lab.engines import LocalEngine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study, run_study
 from noisytune.lab.tasks import TaskOptions, load_task
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import Event, TrialStarted
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings
+from noisytune.lab.trials.settings import TrainingSettings
 
 
 def main() -> None:

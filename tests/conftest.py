@@ -15,8 +15,9 @@ from hypothesis import settings
 from noisytune._pretrained import Model, default_model
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
+from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, tokenise
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras itself would look for TensorFlow
 

@@ -21,7 +21,9 @@ from noisytune.checkpoint import perturb_checkpoint
 from noisytune.cli import app
 from noisytune.lab.store import Store
 from noisytune.lab.tasks import Split, TaskData
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.trial import Trial
 from noisytune.report import render_html, render_markdown
 
 GOLDEN = Path(__file__).parent / "golden"

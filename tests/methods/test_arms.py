@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisytune.errors import ConfigError
-from noisytune.lab.trials.trial import Arm, methods_of
+from noisytune.lab.trials.arm import Arm, methods_of
 from noisytune.methods import METHODS, label, make, parse, setting_of
 
 numbers = st.floats(0, 0.99).map(lambda x: round(x, 6))

@@ -23,7 +23,7 @@ from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
 if TYPE_CHECKING:
     from noisytune.lab.studies.file import Changes
     from noisytune.lab.studies.study import Study
-    from noisytune.lab.trials.trial import Arm
+    from noisytune.lab.trials.arm import Arm
     from noisytune.records import StudyRecord, TrialRecord
 
 app = typer.Typer(
@@ -149,7 +149,7 @@ def compare(
         from noisytune.lab.store import STUDY, Store
         from noisytune.lab.studies.study import Study, run_study
         from noisytune.lab.tasks import TaskOptions, load_tasks
-        from noisytune.lab.trials.trial import TrainingSettings
+        from noisytune.lab.trials.settings import TrainingSettings
 
         for library in _LAB:
             require(library, extra="lab", needed_for="noisytune compare")
@@ -344,7 +344,7 @@ def _noises(
     lambdas: str, distributions: str, scales: str, scope: str, include: list[str], exclude: list[str]
 ) -> Iterator[Arm]:
     """One arm for each combination of the comma-separated values."""
-    from noisytune.lab.trials.trial import Arm
+    from noisytune.lab.trials.arm import Arm
     from noisytune.methods import make
 
     shared = {"scope": scope, "include": include, "exclude": exclude}
@@ -357,7 +357,7 @@ def _noises(
 
 def _arms(noises: Iterable[Arm], written: list[str]) -> tuple[Arm, ...]:
     """Plain fine-tuning, then each other arm once."""
-    from noisytune.lab.trials.trial import PLAIN, Arm
+    from noisytune.lab.trials.arm import PLAIN, Arm
 
     arms = [PLAIN]
     for one in itertools.chain(noises, map(Arm.parse, written)):

@@ -94,7 +94,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any], show: Cal
             from noisytune.lab.studies.tune import Tuning
             from noisytune.lab.studies.tune import tune as run_search
             from noisytune.lab.tasks import GLUE, TaskOptions, load_task
-            from noisytune.lab.trials.trial import TrainingSettings
+            from noisytune.lab.trials.settings import TrainingSettings
 
             for library in ("transformers", "scipy", "matplotlib", "jinja2"):
                 require(library, extra="lab", needed_for="noisytune tune")

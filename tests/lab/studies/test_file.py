@@ -10,7 +10,7 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.studies.file import Changes, paper_studies, paper_study, read_studies
 from noisytune.lab.studies.study import Study
-from noisytune.lab.trials.trial import PLAIN, Arm
+from noisytune.lab.trials.arm import PLAIN, Arm
 from tests.lab.tasks.glue_files import write_glue
 
 NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")

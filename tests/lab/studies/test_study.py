@@ -24,10 +24,10 @@ from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError, Run
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study, run_study
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import Event, Notice, StudyStarted, TrialDone, TrialProgress, TrialStarted
 from noisytune.lab.trials.jobs import ArmsCheckJob, TokensJob, TrialJob
 from noisytune.lab.trials.tokens import Tokens
-from noisytune.lab.trials.trial import PLAIN, Arm
 from noisytune.records import StudyRecord, TrialRecord
 
 

@@ -18,9 +18,11 @@ from noisytune.lab.studies.search import Space
 from noisytune.lab.studies.study import Study, run_study
 from noisytune.lab.studies.tune import FIRST_SEED, Tuning, tune
 from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import Event, SearchStarted, SearchTold, StudyStarted, TrialDone
 from noisytune.lab.trials.jobs import TrialJob
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
 SPACE = Space(learning_rate=(1e-4, 1e-3), epochs=(1, 2), batch_size=(8, 16), noise_lambda=(0.0, 0.1, 0.2))

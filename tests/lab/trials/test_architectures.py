@@ -26,9 +26,11 @@ from transformers.utils import logging as transformers_logging
 from noisytune._pretrained import Model
 from noisytune.lab.tasks import TaskOptions, load_task, load_tasks
 from noisytune.lab.trials import fine_tune as training
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import load_tokenizer, tokenise
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trials.trial import Trial
 from tests.lab.tasks.glue_files import PAIRS, write_glue
 from tests.lab.tiny_models import ARCHITECTURES, save_model
 

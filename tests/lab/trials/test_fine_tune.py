@@ -23,10 +23,12 @@ from noisytune.lab.kinds.units import Units
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
 from noisytune.lab.trials import fine_tune as training
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trackers import Tracker
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial
+from noisytune.lab.trials.trial import Trial
 from noisytune.methods import METHODS, Stack, make
 from noisytune.records import TrialRecord
 

@@ -15,10 +15,11 @@ from transformers import AutoModelForSequenceClassification
 from noisytune._pretrained import Model
 from noisytune.checkpoint import diff_checkpoints
 from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.norms import copies, l1_norms, weights_of
 from noisytune.lab.trials.tokens import Tokens
-from noisytune.lab.trials.trial import PLAIN, Arm, Trial
+from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from noisytune.errors import ConfigError
 from noisytune.lab.studies.study import Study
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial, methods_of
+from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.trial import Trial
 from noisytune.methods import make
 
 

@@ -13,7 +13,8 @@ from noisytune._pretrained import Model, usual_learning_rate
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, limit, load_tasks
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings
+from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.settings import TrainingSettings
 
 _KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "seeds", "margin", "training")
 _TASK_KEYS = tuple(field.name for field in fields(TaskOptions))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from noisytune.errors import ConfigError, RunFolderError, require
 from noisytune.lab.tasks import order_key
-from noisytune.lab.trials.trial import TrainingSettings
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
 
 if TYPE_CHECKING:

@@ -17,11 +17,13 @@ from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.store import Store, file_name
 from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.events import Event, Notice, StudyStarted, TrialDone
 from noisytune.lab.trials.jobs import ArmsCheckJob, TokensJob, TrialJob
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import cache_name
 from noisytune.lab.trials.trackers import Tracker
-from noisytune.lab.trials.trial import Arm, TrainingSettings, Trial
+from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
 Until = Callable[[StudyRecord, list[TrialRecord]], bool]

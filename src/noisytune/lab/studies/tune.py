@@ -14,9 +14,11 @@ from noisytune.lab.store import Store
 from noisytune.lab.studies.search import Candidate, Search, Space
 from noisytune.lab.studies.study import Study, check_arms, make_tokens, run_study, tokens_file
 from noisytune.lab.tasks import TaskData, hold_out
+from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
 from noisytune.lab.trials.events import Event, SearchStarted, SearchTold, TrialDone
 from noisytune.lab.trials.jobs import TrialJob
-from noisytune.lab.trials.trial import PLAIN, Arm, TrainingSettings, Trial, methods_of
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
 FIRST_SEED = 1_000_000
@@ -39,7 +41,7 @@ class Tuning:
     model: Model
     task: TaskData
     arms: tuple[str, ...] = (_NOISE,)
-    """As for `noisytune.lab.trials.trial.Arm.parse`; the baseline is searched besides. The search chooses the
+    """As for `noisytune.lab.trials.arm.Arm.parse`; the baseline is searched besides. The search chooses the
     noise_lambda of each arm with NoisyTune, whatever is written."""
     space: Space = field(default_factory=Space)
     budget: int = 20

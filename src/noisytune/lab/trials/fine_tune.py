@@ -29,12 +29,14 @@ from noisytune.errors import DataError, NonFiniteError
 from noisytune.lab.kinds import metrics
 from noisytune.lab.kinds.units import Units
 from noisytune.lab.tasks import hold_out
+from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.norms import copies, l1_norms, weights_of
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Floats, Tokens, TokenSplit, load_tokenizer
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trainer import StackTrainer
-from noisytune.lab.trials.trial import TrainingSettings, Trial, methods_of
+from noisytune.lab.trials.trial import Trial
 from noisytune.methods import Run, Stack
 from noisytune.records import Status, TrialRecord
 
@@ -131,7 +133,7 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
     Args:
         trial: says which head the model gets.
         model_dir: where the weights are.
-        arms: each as in `noisytune.lab.trials.trial.Arm.methods`.
+        arms: each as in `noisytune.lab.trials.arm.Arm.methods`.
 
     Raises:
         ConfigError: a glob matches no tensor, or a selection of tensors is empty.

@@ -48,7 +48,7 @@ class ArmsCheckJob:
     """Any of the study: it says which head the model gets."""
     model_dir: Path
     arms: tuple[tuple[dict[str, Any], ...], ...]
-    """Each as in `noisytune.lab.trials.trial.Arm.methods`."""
+    """Each as in `noisytune.lab.trials.arm.Arm.methods`."""
 
     @property
     def label(self) -> str:

@@ -1,0 +1,52 @@
+"""An arm: the methods that one treatment of a study applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from noisytune.methods import Method, combine, label, make, parse
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the treatments that a study compares."""
+
+    name: str
+    methods: tuple[dict[str, Any], ...] = ()
+    """In the order of application, each ``{"method": name, setting: value, ...}`` with every setting. None of them:
+    plain fine-tuning."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of `noisytune.lab.trials.settings.TrainingSettings` in which this arm differs from its study."""
+
+    @classmethod
+    def of(cls, *methods: Method) -> Self:
+        """The arm that applies these methods, named after everything that is not the default.
+
+        Raises:
+            ConfigError: they cannot be combined.
+
+        >>> Arm.of(*parse("noisytune(0.1, distribution=gaussian)")).name
+        'noisytune(0.1, distribution=gaussian)'
+        """
+        stack = combine(methods)
+        return cls(label(stack), tuple({"method": method.name} | method.settings for method in stack))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The arm as `noisytune.methods.parse` reads it.
+
+        >>> Arm.parse("noisytune(0.15)").methods[0]["noise_lambda"]
+        0.15
+        """
+        return cls.of(*parse(text))
+
+
+def methods_of(planned: Sequence[dict[str, Any]]) -> tuple[Method, ...]:
+    """The inverse of `Arm.of`: `Arm.methods` as methods."""
+    return combine(make(one["method"], {key: one[key] for key in one if key != "method"}) for one in planned)
+
+
+PLAIN = Arm.of()
+"""Plain fine-tuning: the baseline."""
