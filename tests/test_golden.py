@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +47,21 @@ CLASSES = TaskData("pairs", "classification", "accuracy", ("no", "yes"), PAIRS, 
 REGRESSION = TaskData("values", "regression", "pearson", (), VALUES, VALUES, ())
 TWO_DEV_SETS = TaskData("two", "classification", "matthews", ("no", "yes"), PAIRS, PAIRS, (), {"mismatched": PAIRS})
 MODEL = Model("bert", Path("bert"), "0123456789abcdef")
+OLD = TrainingSettings(learning_rate=5e-5, warmup=0.0, weight_decay=0.0)
+"""The defaults when the keys were written down."""
 TRIALS = {
-    "plain": (CLASSES, PLAIN, 0, TrainingSettings()),
-    "another seed": (CLASSES, PLAIN, 7, TrainingSettings()),
-    "noise": (CLASSES, Arm.parse("noisytune"), 0, TrainingSettings()),
+    "plain": (CLASSES, PLAIN, 0, OLD),
+    "another seed": (CLASSES, PLAIN, 7, OLD),
+    "noise": (CLASSES, Arm.parse("noisytune"), 0, OLD),
     "every setting of the noise": (
         CLASSES,
         Arm.parse("noisytune(0.1, distribution=gaussian, scale=global, scope=all)"),
         1,
-        TrainingSettings(),
+        OLD,
     ),
-    "two methods": (CLASSES, Arm.parse("noisytune(0.15)+mixout(p=0.8)"), 2, TrainingSettings()),
-    "recadam": (CLASSES, Arm.parse("recadam(t0=20)"), 0, TrainingSettings()),
-    "regression": (REGRESSION, Arm.parse("noisytune"), 0, TrainingSettings(learning_rate=2e-5)),
+    "two methods": (CLASSES, Arm.parse("noisytune(0.15)+mixout(p=0.8)"), 2, OLD),
+    "recadam": (CLASSES, Arm.parse("recadam(t0=20)"), 0, OLD),
+    "regression": (REGRESSION, Arm.parse("noisytune"), 0, replace(OLD, learning_rate=2e-5)),
     "every setting of the training": (
         CLASSES,
         PLAIN,
@@ -74,13 +77,13 @@ TRIALS = {
             max_steps=9,
         ),
     ),
-    "best epoch": (CLASSES, PLAIN, 0, TrainingSettings(select="best", protocol="clean")),
-    "a second dev set": (TWO_DEV_SETS, PLAIN, 0, TrainingSettings(select="best")),
+    "best epoch": (CLASSES, PLAIN, 0, replace(OLD, select="best", protocol="clean")),
+    "a second dev set": (TWO_DEV_SETS, PLAIN, 0, replace(OLD, select="best")),
     "an arm with a training of its own": (
         CLASSES,
         Arm("l2sp", Arm.parse("l2sp").methods, {"learning_rate": 3e-5, "epochs": 7}),
         0,
-        TrainingSettings(),
+        OLD,
     ),
 }
 

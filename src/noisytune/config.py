@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
 
+from noisytune._settings import check, choice, nearest, number, settings_of, whole, words
 from noisytune.errors import ConfigError
 
 Distribution = Literal["uniform", "gaussian"]
 Scale = Literal["matrix", "global"]
 Scope = Literal["pretrained", "all"]
+
+_GLOBS = "globs, separated by |"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +32,39 @@ class NoisyTuneConfig:
     Source: Wu et al. 2022, "NoisyTune: A Little Noise Can Help You Finetune Pretrained Language Models Better", ACL.
     """
 
-    noise_lambda: float = 0.15
+    noise_lambda: float = number(
+        0.15,
+        "Add noise of this width, in standard deviations of each tensor.",
+        "a finite number >= 0",
+        lambda x: x >= 0,
+        "L",
+    )
     """Width of the noise in standard deviations of the tensor, >= 0. The paper uses 0.15 on GLUE and 0.1 on XTREME; 0
     adds nothing."""
-    seed: int = 0
+    seed: int = whole(
+        0, "Select the noise by this number.", "a whole number, 0 <= seed < 2**64", lambda n: 0 <= n < 2**64
+    )
     """0 <= seed < 2**64. Selects the noise, together with each tensor's name."""
-    distribution: Distribution = "uniform"
+    distribution: Distribution = choice("uniform", "Draw the noise from this distribution.", *get_args(Distribution))
     """"uniform", or "gaussian" of the same variance, lambda**2 / 12."""
-    scale: Scale = "matrix"
+    scale: Scale = choice(
+        "matrix", "Scale it by each tensor's own std (matrix), or by one for all (global).", *get_args(Scale)
+    )
     """"matrix": times each tensor's own standard deviation. "global": times the one pooled over all perturbed
     tensors."""
-    scope: Scope = "pretrained"
+    scope: Scope = choice(
+        "pretrained", "Leave a new head alone (pretrained), or perturb it too (all).", *get_args(Scope)
+    )
     """"pretrained": leave freshly initialised tensors, such as a new head, alone. "all": perturb them too, as the
     paper's snippet does."""
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] = words("Perturb only tensors that match these globs.", _GLOBS, metavar="GLOB")
     """Globs of tensor names to perturb; empty means all."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = words("Leave tensors alone that match these globs.", _GLOBS, metavar="GLOB")
     """Globs of tensor names to leave alone; wins over ``include``. For multilingual models the paper leaves out the
     token embeddings: ``("*word_embeddings*",)``."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_lambda", _finite_non_negative("noise_lambda", self.noise_lambda))
-        object.__setattr__(self, "seed", _seed(self.seed))
-        for name, allowed in (("distribution", Distribution), ("scale", Scale), ("scope", Scope)):
-            _one_of(name, getattr(self, name), get_args(allowed))
-        for name in ("include", "exclude"):
-            object.__setattr__(self, name, _globs(name, getattr(self, name)))
+        check(self)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated again."""
@@ -74,42 +81,8 @@ class NoisyTuneConfig:
         Raises:
             ConfigError: a setting is unknown (with the nearest known one) or its value is not allowed.
         """
-        known = [f.name for f in fields(cls)]
+        known = settings_of(cls)
         for name in settings:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-                raise ConfigError(f"unknown setting {name!r}: {hint}")
+                raise ConfigError(f"unknown setting {name!r}: {nearest(name, known)}")
         return cls(**settings)
-
-
-def _finite_non_negative(name: str, value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number) or number < 0:
-        raise ConfigError(f"{name} must be a finite number >= 0, got {value!r}")
-    return number
-
-
-def _seed(value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if isinstance(value, bool) or not 0 <= number < 2**64:
-        raise ConfigError(f"seed must be a whole number, 0 <= seed < 2**64, got {value!r}")
-    return number
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _globs(name: str, value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    globs = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(glob, str) and glob for glob in globs):
-        raise ConfigError(f"{name} must be globs such as '*word_embeddings*', got {value!r}")
-    return globs

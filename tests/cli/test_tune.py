@@ -70,7 +70,7 @@ def test_glue_under_the_paper_protocol_with_tpe(tiny, tmp_path):
         (["--epochs", "1,two"], 2, "--epochs must be whole numbers with commas between them, got '1,two'"),
         (["--learning-rate", ""], 2, "learning_rate: the search needs at least one value"),
         (["--sampler", "best"], 2, "sampler must be one of random, grid, tpe, got 'best'"),
-        (["--protocol", "dirty"], 2, "protocol must be 'paper' or 'clean', got 'dirty'"),
+        (["--protocol", "dirty"], 2, "protocol must be paper or clean, got 'dirty'"),
         (["--arm", "noisytune", "--arm", "noisytune(0.2)"], 2, "are the same: the search chooses their noise_lambda"),
         (["--arm", "plain"], 2, "only the baseline is asked for"),
         (["--storage", "mysql+no://a:secret@b/c"], 2, "the storage of the search cannot be used"),

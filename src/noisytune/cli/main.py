@@ -142,7 +142,7 @@ def compare(
     The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
     """
     with _one_line_errors(debug):
-        from noisytune._pretrained import Model, usual_learning_rate
+        from noisytune._pretrained import Model
         from noisytune.cli.study_display import StudyDisplay
         from noisytune.errors import require
         from noisytune.lab.engines import LocalEngine
@@ -155,7 +155,7 @@ def compare(
             require(library, extra="lab", needed_for="noisytune compare")
         training = TrainingSettings(
             epochs=epochs,
-            learning_rate=usual_learning_rate(model) if learning_rate is None else learning_rate,
+            learning_rate=learning_rate,
             batch_size=batch_size,
             max_length=max_length,
             warmup=warmup,

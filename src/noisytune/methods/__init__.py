@@ -6,10 +6,10 @@
     mixout.attach_(model, p=0.9)
 """
 
+from noisytune._settings import Setting, setting_of
 from noisytune.methods._arms import PLAIN, combine, label, make, method_class, parse
 from noisytune.methods._base import Groups, Inputs, Method, Run, Stage
 from noisytune.methods._registry import METHODS
-from noisytune.methods._settings import Setting, setting_of
 from noisytune.methods._stack import Stack
 
 __all__ = [

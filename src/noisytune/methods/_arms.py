@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from itertools import combinations
 from typing import Any
 
+from noisytune._settings import nearest
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Method
 from noisytune.methods._registry import METHODS
@@ -60,7 +60,7 @@ def make(name: str, settings: Mapping[str, Any]) -> Method:
     known = [f.name for f in fields(kind)]
     for setting in settings:
         if setting not in known:
-            raise ConfigError(f"{name} has no setting {setting!r}: {_nearest(setting, known)}")
+            raise ConfigError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
     return kind(**settings)
 
 
@@ -71,7 +71,7 @@ def method_class(name: str) -> type[Method]:
         ConfigError: unknown; says the nearest known ones.
     """
     if name not in METHODS:
-        raise ConfigError(f"there is no method {name!r}: {_nearest(name, METHODS)}")
+        raise ConfigError(f"there is no method {name!r}: {nearest(name, METHODS)}")
     return METHODS[name]
 
 
@@ -120,11 +120,3 @@ def _arguments(text: str, name: str, inside: str) -> dict[str, str]:
             raise ConfigError(f"arm {text!r}: {setting} is given twice")
         found[setting] = value
     return found
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"known: {', '.join(known)}" if known else "it has none"

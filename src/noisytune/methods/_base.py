@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from noisytune.methods._settings import check
+from noisytune._settings import check
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Method:
     """Methods that it cannot be combined with, each with the reason. One side says so."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, f"{self.name}: ")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from noisytune._settings import choice, number, whole
 from noisytune.errors import ConfigError
 from noisytune.methods._anchors import pretrained
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._blocks import blocks
-from noisytune.methods._settings import choice, number, whole
 
 
 @torch.no_grad()

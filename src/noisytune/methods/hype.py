@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from noisytune._settings import choice, number
 from noisytune.methods import _dropout
 from noisytune.methods._base import Method, Run
 from noisytune.methods._blocks import blocks
-from noisytune.methods._settings import choice, number
 
 
 def noise_like(tensor: Tensor, sigma: float, distribution: str) -> Tensor:

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from noisytune._settings import choice, number
 from noisytune.methods._base import Groups, Method, Run
-from noisytune.methods._settings import choice, number
 
 
 def attach_(optimizer: Optimizer, anchors: Mapping[Tensor, Tensor], strength: float) -> RemovableHandle:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from noisytune._settings import number
 from noisytune.methods._base import Groups, Method, Run
 from noisytune.methods._blocks import depth_of
-from noisytune.methods._settings import number
 
 if TYPE_CHECKING:
     from torch import nn

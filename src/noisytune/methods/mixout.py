@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from noisytune._settings import choice, number
 from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
 from noisytune.methods._anchors import pretrained, snapshot
 from noisytune.methods._base import Method, Run
 from noisytune.methods._blocks import base_of
-from noisytune.methods._settings import choice, number
 
 _STATE = "_noisytune_mixout"
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from noisytune._settings import number
 from noisytune.methods._base import Method, Run
 from noisytune.methods._blocks import token_embeddings
-from noisytune.methods._settings import number
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from noisytune._settings import like
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Method, Run, Stage
-from noisytune.methods._settings import choice, number, words
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,12 @@ class NoisyTune(Method):
     neutral: ClassVar = {"noise_lambda": 0.0}
     stage: ClassVar = Stage.PERTURB
 
-    noise_lambda: float = number(
-        NoisyTuneConfig.noise_lambda, "width of the noise, in standard deviations", ">= 0", lambda x: x >= 0
-    )
-    distribution: str = choice("uniform", "of the same variance", "uniform", "gaussian")
-    scale: str = choice("matrix", "each matrix's own standard deviation, or one pooled over all", "matrix", "global")
-    scope: str = choice("pretrained", "leave a new head alone, or perturb it too", "pretrained", "all")
-    include: tuple[str, ...] = words("globs of tensors to perturb; none means all")
-    exclude: tuple[str, ...] = words("globs of tensors to leave alone")
+    noise_lambda: float = like(NoisyTuneConfig, "noise_lambda")
+    distribution: str = like(NoisyTuneConfig, "distribution")
+    scale: str = like(NoisyTuneConfig, "scale")
+    scope: str = like(NoisyTuneConfig, "scope")
+    include: tuple[str, ...] = like(NoisyTuneConfig, "include")
+    exclude: tuple[str, ...] = like(NoisyTuneConfig, "exclude")
 
     @property
     def label(self) -> str:

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from noisytune._settings import choice, number
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._blocks import token_embeddings
 from noisytune.methods._divergence import symmetric_divergence
-from noisytune.methods._settings import choice, number
 from noisytune.methods.hype import noise_like
 
 

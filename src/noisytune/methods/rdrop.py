@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from noisytune._settings import number
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._divergence import symmetric_divergence
-from noisytune.methods._settings import number
 
 
 def rdrop_loss(

@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from noisytune._settings import choice, number
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Groups, Method, Run
-from noisytune.methods._settings import choice, number
 
 Anneal = Literal["sigmoid", "linear", "constant"]
 

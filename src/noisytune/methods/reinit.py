@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from noisytune._settings import whole
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Method, Run, Stage
 from noisytune.methods._blocks import base_of, blocks
-from noisytune.methods._settings import whole
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from noisytune._pretrained import Model, usual_learning_rate
+from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, limit, load_tasks
@@ -96,9 +96,8 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     arms = [Arm.parse(str(arm)) for arm in _list(path, "arms", content.get("arms"))]
     seeds = _seeds(path, changes.seeds or content.get("seeds", 5))
     margin = _margin(path, content.get("margin", 1.0))
-    models = {name: Model.find(name) for name in changes.models or _models(path, content)}
+    models = [Model.find(name) for name in changes.models or _models(path, content)]
     tasks = tuple(_tasks(path, content, changes))
-    usual = {name: {"learning_rate": usual_learning_rate(name), "warmup": 0.1, "weight_decay": 0.01} for name in models}
     return tuple(
         Study(
             name=str(content.get("name", path.stem)),
@@ -106,10 +105,10 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
             tasks=tasks,
             arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
             seeds=seeds,
-            training=TrainingSettings(**usual[name] | training),
+            training=TrainingSettings(**training),
             margin=margin,
         )
-        for name, model in models.items()
+        for model in models
     )
 
 

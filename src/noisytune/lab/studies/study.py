@@ -47,6 +47,7 @@ class Study:
     seeds: tuple[int, ...]
     """0 <= seed < 2**32, in the order in which they are run."""
     training: TrainingSettings
+    """What depends on the model is put in: see `TrainingSettings.for_model`."""
     margin: float
     """Differences within +- this many points count as equivalent, >= 0."""
     search: dict[str, Any] | None = None
@@ -68,6 +69,7 @@ class Study:
                 raise ConfigError(f"seed {seed}: must be a whole number, 0 <= seed < 2**32")
         if not 0 <= self.margin < math.inf:
             raise ConfigError(f"margin must be a finite number of points, >= 0, got {self.margin}")
+        object.__setattr__(self, "training", self.training.for_model(self.model))
 
     @cached_property
     def plan(self) -> tuple[Trial, ...]:

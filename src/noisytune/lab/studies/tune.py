@@ -58,6 +58,8 @@ class Tuning:
     """Differences within +- this many points count as equivalent, >= 0."""
 
     def __post_init__(self) -> None:
+        # Searched: its value here says nothing. It is always the same, so that a search goes on in its folder.
+        object.__setattr__(self, "training", replace(self.training, learning_rate=5e-5))
         for name, value, most in (("budget", self.budget, 2**31), ("seeds", self.seeds, FIRST_SEED)):
             if type(value) is not int or not 1 <= value <= most:
                 raise ConfigError(f"{name} must be a whole number, 1 to {most:,}, got {value!r}")

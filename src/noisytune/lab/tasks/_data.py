@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._settings import check, path, text, whole, words
 from noisytune.errors import DataError
 from noisytune.records import digest
 
@@ -92,24 +93,31 @@ class TaskData:
 class TaskOptions:
     """What a user may ask of a task. What does not apply to the task at hand is refused, not ignored."""
 
-    train_size: int | None = None
-    """Training examples to use. None: all. A smaller number takes a part of what a larger one takes."""
-    dev_size: int | None = None
-    """Dev examples to use. None: all."""
-    text_columns: tuple[str, ...] = ()
-    """Files: the column of the text, or the two of a pair. Numbers count from 0 and mean a file without a header."""
-    label_column: str | None = None
-    """Files: the column of the label."""
-    dev_file: Path | None = None
-    """Files: the dev set. None: a fifth of the file, stratified."""
-    data_dir: Path | None = None
-    """GLUE: the folder that holds ``CoLA``, ``SST-2`` ... of the official download. None: from the Hub."""
-    language: str = "english"
-    """Topics: any language (folder) of the corpus."""
-    metric: str | None = None
-    """Primary metric. For files it also decides how a column of numbers is read: as classes or as values."""
-    split_seed: int = 0
-    """Decides which examples are train and which dev, and which ones a size takes."""
+    train_size: int | None = whole(
+        None, "Train on this many examples. Default: all.", "a whole number >= 1", lambda n: n >= 1
+    )
+    """A smaller number takes a part of what a larger one takes."""
+    dev_size: int | None = whole(
+        None, "Score this many dev examples. Default: all.", "a whole number >= 1", lambda n: n >= 1
+    )
+    text_columns: tuple[str, ...] = words(
+        "Read the text from this column, or a pair from two.", "names of columns with a comma between", ",", "A[,B]"
+    )
+    """Files: numbers count from 0 and mean a file without a header."""
+    label_column: str | None = text(None, "Read the label from this column.", "the name of a column")
+    """Files."""
+    dev_file: Path | None = path("Score on this file. Default: a fifth of the task's own, stratified.", "FILE")
+    """Files."""
+    data_dir: Path | None = path("Read GLUE from here: its official download (CoLA ...). Default: the Hub.", "DIR")
+    """GLUE: the folder that holds ``CoLA``, ``SST-2`` ..."""
+    language: str = text("english", "Take topics in this language of its corpus.", "a language of the corpus")
+    """Topics: any folder of the corpus."""
+    metric: str | None = text(None, "Compare by this score. Default: the task's own.", "a metric")
+    """For files it also decides how a column of numbers is read: as classes or as values."""
+    split_seed: int = whole(0, "Draw train, dev and parts of them by this number.", "a whole number", lambda n: True)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 DEFAULTS = TaskOptions()

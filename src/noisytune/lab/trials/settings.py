@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune.errors import ConfigError
+from noisytune._settings import check, choice, number, whole
+
+if TYPE_CHECKING:
+    from noisytune._pretrained import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,54 +22,57 @@ class TrainingSettings:
     16
     """
 
-    epochs: int = 3
-    """Passes over the training examples, >= 1."""
-    learning_rate: float = 5e-5
-    """The largest learning rate, > 0."""
-    batch_size: int = 16
-    """Examples a step, >= 1. The last batch of an epoch may be smaller."""
-    max_length: int = 128
-    """Tokens; longer texts are cut."""
-    warmup: float = 0.0
-    """Share of the steps in which the learning rate rises, 0 <= warmup < 1."""
-    weight_decay: float = 0.0
-    """>= 0; biases and layer norms are exempt."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm, > 0."""
-    max_steps: int | None = None
-    """Stop after so many steps, whatever ``epochs`` says."""
-    schedule: Literal["linear"] = "linear"
-    select: Literal["last", "best"] = "last"
-    """Which epoch's model predicts: the last one, or the one with the best primary score (the first of equal ones)."""
-    protocol: Literal["paper", "clean"] = "paper"
+    epochs: int = whole(3, "Pass this many times over the training examples.", "a whole number >= 1", lambda n: n >= 1)
+    learning_rate: float | None = number(
+        None,
+        "Train with this peak learning rate. Default: the model's usual one, 2e-5, or 2e-4 for the default model.",
+        "a finite number > 0",
+        lambda x: x > 0,
+        "RATE",
+    )
+    """None: the model's usual one, put in by `for_model`."""
+    batch_size: int = whole(16, "Train on this many examples a step.", "a whole number >= 1", lambda n: n >= 1)
+    """The last batch of an epoch may be smaller."""
+    max_length: int = whole(
+        # Two more than the start and end marks that most tokenizers add.
+        128,
+        "Cut texts to this many tokens.",
+        "a whole number >= 4",
+        lambda n: n >= 4,
+    )
+    warmup: float = number(
+        0.1,
+        "Let the learning rate rise over this share of the steps.",
+        "a share of the steps, 0 <= warmup < 1",
+        lambda x: 0 <= x < 1,
+        "SHARE",
+    )
+    weight_decay: float = number(
+        0.01, "Decay the weights by AdamW with this strength.", "a finite number >= 0", lambda x: x >= 0, "W"
+    )
+    """Biases and layer norms are exempt."""
+    max_grad_norm: float = number(
+        1.0, "Scale gradients down to this norm.", "a finite number > 0", lambda x: x > 0, "NORM"
+    )
+    max_steps: int | None = whole(
+        None, "Stop after this many steps, whatever the epochs.", "a whole number >= 1", lambda n: n >= 1
+    )
+    schedule: Literal["linear"] = choice("linear", "Let the learning rate fall along this line.", "linear")
+    select: Literal["last", "best"] = choice("last", "Score the last epoch, or the best.", "last", "best")
+    """``best``: the one with the best primary score, the first of equal ones."""
+    protocol: Literal["paper", "clean"] = choice(
+        "paper", "Choose the best epoch on dev (paper) or on a tenth of train (clean).", "paper", "clean"
+    )
     """Where ``select="best"`` looks, while dev is reported. ``paper``: on dev itself, which flatters. ``clean``: on a
     tenth of the training examples, which is not trained on. With ``select="last"`` nothing is chosen: both train on
     everything and come to the same."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_steps"):
-            value = getattr(self, name)
-            if value is not None or name != "max_steps":
-                _require(type(value) is int and value >= 1, name, value, "a whole number >= 1")
-        # Two more than the start and end marks that most tokenizers add.
-        _require(
-            type(self.max_length) is int and self.max_length >= 4, "max_length", self.max_length, "a whole number >= 4"
-        )
-        for name in ("learning_rate", "max_grad_norm"):
-            _require(self._number(name) > 0, name, getattr(self, name), "a finite number > 0")
-        _require(self._number("weight_decay") >= 0, "weight_decay", self.weight_decay, "a finite number >= 0")
-        _require(0 <= self._number("warmup") < 1, "warmup", self.warmup, "a share of the steps, 0 <= warmup < 1")
-        _require(self.schedule == "linear", "schedule", self.schedule, "'linear'")
-        _require(self.select in ("last", "best"), "select", self.select, "'last' or 'best'")
-        _require(self.protocol in ("paper", "clean"), "protocol", self.protocol, "'paper' or 'clean'")
+        check(self)
 
-    def _number(self, name: str) -> float:
-        """The value as a float, put back as one: 1 and 1.0 must give the same key. NaN where it is not a number."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return math.nan
-        object.__setattr__(self, name, float(value))
-        return float(value)
+    def for_model(self, model: Model) -> Self:
+        """The settings with what depends on the model: its usual learning rate where none is given."""
+        return self if self.learning_rate is not None else replace(self, learning_rate=model.usual_learning_rate)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -77,8 +82,3 @@ class TrainingSettings:
     def from_dict(cls, settings: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         return cls(**settings)
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {allowed}, got {value!r}")

@@ -43,7 +43,7 @@ class Trial:
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,
-                "training": replace(training, **arm.training).to_dict(),
+                "training": replace(training, **arm.training).for_model(model).to_dict(),
             }
         )
 

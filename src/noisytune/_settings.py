@@ -1,0 +1,172 @@
+"""Settings: dataclass fields that know what they are for, what is allowed, and how to read text.
+
+Command line, study files and Python share them: an option, a key and an argument are one field, declared once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from noisytune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known about one field besides its name and default."""
+
+    about: str
+    """What it does: a few words for a table, or a sentence for a help page."""
+    allowed: str
+    """The range, for tables and error messages: ``"0 <= p < 1"``."""
+    read: Callable[[Any], Any]
+    """The value from itself or from text. Raises ValueError or TypeError if it is not allowed."""
+    type: type = str
+    """Of one value, for front ends that convert."""
+    metavar: str = "TEXT"
+    """What stands for a value on a help page."""
+
+
+def number(default: float | None, about: str, allowed: str, holds: Callable[[float], bool], metavar: str = "X") -> Any:
+    """A field for a finite number.
+
+    Args:
+        default: the field's default. None is then allowed too.
+        about: what the setting does.
+        allowed: the range, such as ``"0 <= p < 1"``.
+        holds: whether a number lies in it.
+        metavar: what stands for the number on a help page.
+    """
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not math.isfinite(float(value)) or not holds(float(value)):
+            raise ValueError
+        return float(value)
+
+    return _field(default, Setting(about, allowed, read, float, metavar))
+
+
+def whole(default: int | None, about: str, allowed: str, holds: Callable[[int], bool], metavar: str = "N") -> Any:
+    """A field for a whole number; arguments as for `number`."""
+
+    def read(value: Any) -> int:
+        found = int(value) if isinstance(value, str) else operator.index(value)
+        if isinstance(value, bool) or not holds(found):
+            raise ValueError
+        return found
+
+    return _field(default, Setting(about, allowed, read, int, metavar))
+
+
+def choice(default: str | None, about: str, *options: str) -> Any:
+    """A field for one of several words."""
+
+    def read(value: Any) -> str:
+        if value not in options:
+            raise ValueError
+        return str(value)
+
+    return _field(default, Setting(about, " or ".join(options), read, str, "|".join(options)))
+
+
+def words(about: str, allowed: str, separator: str = "|", metavar: str = "WORD") -> Any:
+    """A field for any number of words, none by default.
+
+    Args:
+        about: what the setting does.
+        allowed: what the words are, for tables and error messages.
+        separator: what stands between them in text.
+        metavar: what stands for them on a help page.
+    """
+
+    def read(value: Any) -> tuple[str, ...]:
+        parts = value.split(separator) if isinstance(value, str) else list(value)
+        if not all(isinstance(part, str) and part.strip() for part in parts):
+            raise ValueError
+        return tuple(part.strip() for part in parts)
+
+    return _field((), Setting(about, allowed, read, str, metavar))
+
+
+def text(default: str | None, about: str, allowed: str = "a name", metavar: str = "NAME") -> Any:
+    """A field for a name."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise ValueError
+        return value
+
+    return _field(default, Setting(about, allowed, read, str, metavar))
+
+
+def path(about: str, metavar: str) -> Any:
+    """A field for a file or a folder; none by default."""
+
+    def read(value: Any) -> Path:
+        if isinstance(value, bytes) or "\0" in os.fspath(value) or not os.fspath(value):
+            raise ValueError
+        return Path(value)
+
+    return _field(None, Setting(about, "a path", read, Path, metavar))
+
+
+def like(owner: Any, name: str) -> Any:
+    """A field with the default, the range and the words of another dataclass's field."""
+    field = settings_of(owner)[name]
+    return _field(field.default, setting_of(field))
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting:
+    """What is known about a field."""
+    setting: Setting = field.metadata["setting"]
+    return setting
+
+
+def settings_of(owner: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass that are settings, by name, in order."""
+    return {field.name: field for field in dataclasses.fields(owner) if "setting" in field.metadata}
+
+
+def check(settings: Any, where: str = "") -> None:
+    """Validate every setting of a frozen dataclass and put back the value that was read.
+
+    Args:
+        settings: the dataclass.
+        where: before the name in an error message: ``"recadam: "``.
+
+    Raises:
+        ConfigError: a value is not allowed; names the setting, the value and the range.
+    """
+    for name, field in settings_of(settings).items():
+        value = getattr(settings, name)
+        if value is None and field.default is None:
+            continue
+        setting = setting_of(field)
+        try:
+            object.__setattr__(settings, name, setting.read(value))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{where}{name} must be {setting.allowed}, got {value!r}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say to somebody who wrote a name that does not exist.
+
+    >>> nearest("epoch", ["epochs", "seeds"]), nearest("x", ["epochs", "seeds"])
+    ("did you mean 'epochs'?", 'known: epochs, seeds')
+    """
+    known = list(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known: {', '.join(known)}" if known else "it has none"
+
+
+def _field(default: Any, setting: Setting) -> Any:
+    return dataclasses.field(default=default, metadata={"setting": setting})
