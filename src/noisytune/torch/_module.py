@@ -16,6 +16,7 @@ from noisytune._perturb import names
 from noisytune._perturb import steps as perturbation
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
+from noisytune.torch._adapters import adapter_tensors, refuse_adapters_that_know_the_weights
 from noisytune.torch._tensors import TensorTarget, identity, looks_quantised
 from noisytune.torch._tensors import refuse_unsupported as refuse_tensors
 
@@ -46,17 +47,18 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
         target.padding_row = padding_rows.get(memory)
         targets.append(target)
     _refuse_collisions(targets)
-    usual = [target for target in targets if not names.is_adapter(target.own_names[0])]
+    adapters = adapter_tensors(module)
+    usual = [target for target in targets if id(target.tensor) not in adapters]
     names.check_globs((name for t in usual for name in (t.name, *t.own_names)), config.include, config.exclude)
-    fresh = {} if config.scope == "all" else _not_pretrained(module, models, notices)
+    fresh = {} if config.scope == "all" else _not_pretrained(module, models, adapters, notices)
     for target in targets:
-        target.left_alone = _why_left_alone(target, config, fresh)
+        target.left_alone = "adapter" if id(target.tensor) in adapters else _why_left_alone(target, config, fresh)
     if any(parameter.grad is not None for _, parameter in named):
         notices.append(
             "some parameters have gradients: an optimizer, EMA or reference copy made before now holds clean weights"
         )
         warnings.warn(f"noisytune: {notices[-1]}", stacklevel=5)
-    if any(names.is_adapter(target.own_names[0]) for target in targets):
+    if adapters:
         notices.append(
             "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
         )
@@ -132,14 +134,16 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
     }
 
 
-def _not_pretrained(module: nn.Module, models: dict[str, nn.Module], notices: list[str]) -> dict[int, str]:
+def _not_pretrained(
+    module: nn.Module, models: dict[str, nn.Module], adapters: set[int], notices: list[str]
+) -> dict[int, str]:
     """Why parameters do not count as pretrained, by id. transformers flags those that a checkpoint held."""
     if not models:
         return {}
     inside: set[int] = set()
     fresh: dict[int, str] = {}
     for path, model in models.items():
-        named = dict(model.named_parameters())
+        named = {name: p for name, p in model.named_parameters() if id(p) not in adapters}
         inside |= {id(parameter) for parameter in named.values()}
         # copies lose the mark: PEFT's modules_to_save goes by the original
         marked = {names.without_wrappers(name) for name, p in named.items() if getattr(p, "_is_hf_initialized", False)}
@@ -196,29 +200,5 @@ def refuse_unsupported(module: nn.Module, targets: list[TensorTarget]) -> None:
             raise UnsupportedTensorError(
                 f"{name or 'the model'} ({type(part).__name__}) is quantised: perturb the model before quantising"
             )
-    _refuse_adapters_that_know_the_weights(module)
+    refuse_adapters_that_know_the_weights(module)
     refuse_tensors(targets)
-
-
-_HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
-"""Values of LoRA's ``init_lora_weights`` that leave the base weights as they are."""
-
-
-def _refuse_adapters_that_know_the_weights(module: nn.Module) -> None:
-    """Adapters that were computed from the clean weights, or that changed them, when they were put on."""
-    for name, part in module.named_modules():
-        where = f"{name or 'the model'} ({type(part).__name__})"
-        if len(part.__dict__.get("_modules", {}).get("lora_magnitude_vector") or ()):
-            raise UnsupportedTensorError(
-                f"{where} has DoRA magnitudes of the clean weights: perturb before get_peft_model"
-            )
-        if getattr(part, "merged", False) is True:
-            raise UnsupportedTensorError(f"{where} has an adapter merged into its weights: unmerge it first")
-        adapters = getattr(part, "peft_config", None)
-        for adapter in adapters.values() if isinstance(adapters, dict) else ():
-            start = getattr(adapter, "init_lora_weights", None)
-            if start not in _HARMLESS_STARTS:
-                raise UnsupportedTensorError(
-                    f"{where} has an adapter with init_lora_weights={start!r}, which changes the base weights: "
-                    "perturb before get_peft_model"
-                )
