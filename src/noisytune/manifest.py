@@ -115,9 +115,8 @@ class Manifest:
             every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
             width: columns of the terminal.
         """
-        from rich.table import Table  # most who perturb print no table
-
-        from noisytune._console import Console
+        from rich.console import Console  # most who perturb print no table
+        from rich.table import Table
 
         groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
         for entry in self.entries:
@@ -132,7 +131,7 @@ class Manifest:
             outcome = f"left: {left_alone}" if left_alone else _range(entry.realised_std for entry in group)
             table.add_row(pattern, count, size, dtype, _range(entry.std for entry in group), outcome)
         text = io.StringIO()
-        console = Console(file=text, width=width, color_system=None)
+        console = Console(file=text, width=width, color_system=None, highlight=False)
         console.print(self.headline(), soft_wrap=True)
         console.print(table)
         for notice in self.notices:

@@ -126,10 +126,10 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
         (["--model", "./no-such-folder"], 1, "no-such-folder"),
         (["--task", "glue/rt"], 1, "did you mean 'glue/rte'?"),
         (["--task", "glue", "--data-dir", "nowhere"], 1, "nowhere: there is no such folder"),
-        (["--task", "topics", "--data-dir", "."], 2, "--data-dir is for the tasks of glue"),
+        (["--task", "topics", "--data-dir", "."], 2, "is for the tasks of glue"),
         (["--select", "worst"], 2, "select must be last or best"),
         (["--protocol", "dirty"], 2, "protocol must be paper or clean"),
-        (["--train-size", "2"], 1, "--train-size 2 is too small"),
+        (["--train-size", "2"], 1, "2 is too small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

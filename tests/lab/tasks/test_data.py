@@ -23,7 +23,7 @@ def split_of(sizes):
 
 def take(split, size, *, kind="classification", seed=0):
     labels = tuple("abcde")[: len(set(split.targets))]
-    return limit(split, size, kind=kind, labels=labels, option="--train-size", seed=seed)
+    return limit(split, size, kind=kind, labels=labels, option="train_size", seed=seed)
 
 
 @given(class_sizes, st.data())
@@ -70,12 +70,12 @@ def test_more_than_there_is_takes_all_and_says_so():
     assert take(split, 7) == (split, ())
     part, (notice,) = take(split, 8)
     assert part == split
-    assert notice == "--train-size 8: only 7 examples are there, all are used"
+    assert notice == "train_size 8: only 7 examples are there, all are used"
 
 
 @pytest.mark.parametrize(("size", "kind"), [(1, "classification"), (0, "regression"), (-3, "classification")])
 def test_a_part_too_small_is_refused(size, kind):
-    with pytest.raises(DataError, match=r"--train-size -?\d is too small: give at least"):
+    with pytest.raises(DataError, match=r"train_size -?\d is too small: give at least"):
         take(split_of([3, 4]), size, kind=kind)
 
 

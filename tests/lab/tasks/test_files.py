@@ -120,7 +120,15 @@ def test_incomplete_rows_are_counted(folder):
     task = load(write(folder / "holes.jsonl", rows))
     assert len(task.train) + len(task.dev) == 40
     assert task.labels == ("bad", "good")
-    assert any("3 of 43 rows lack a text or a label" in notice for notice in task.notices)
+    told = (
+        "holes.jsonl: 3 of 43 rows are left out: 2 without the text, 1 without a label (missing_labels=keep keeps them)"
+    )
+    assert told in task.notices
+    assert task.facts["rows"] == [{"source": "holes.jsonl", "rows": 43}]
+    assert task.facts["left_out"] == [
+        {"source": "holes.jsonl", "reason": "no text", "rows": 2},
+        {"source": "holes.jsonl", "reason": "no label", "rows": 1},
+    ]
 
 
 def test_a_class_with_one_text_stays_in_train(folder):
@@ -141,9 +149,9 @@ REFUSED = {
     "no such label column": (GOOD, {"label_column": "nope"}, "no column 'nope'"),
     "three texts": (GOOD, {"text_columns": ("text", "other", "label")}, "give one, or two"),
     "used twice": (GOOD, {"text_columns": ("text",), "label_column": "text"}, "used twice"),
-    "no guess for the label": ([{"text": "a", "y1": 1}], {}, "--label-column; the columns are text, y1"),
+    "no guess for the label": ([{"text": "a", "y1": 1}], {}, "label_column; the columns are text, y1"),
     "two guesses for the label": ([{"text": "a", "label": 1, "score": 1}], {}, "several could be the label"),
-    "no guess for the text": ([{"a": "a", "label": 1}], {}, "--text-columns; the columns are a, label"),
+    "no guess for the text": ([{"a": "a", "label": 1}], {}, "text_columns; the columns are a, label"),
     "two guesses for the text": ([{"text": "a", "review": "b", "label": 1}], {}, "several could be the text"),
     "one class": (reviews({"good": 9}), {}, "only one class, 'good'"),
     "one value": ([{"text": str(i), "label": 0.5} for i in range(9)], {}, "only one value, 0.5"),
@@ -192,9 +200,9 @@ def test_a_class_that_only_dev_has_is_refused(folder):
         ("topics", {"metric": "bleu"}, ConfigError, "no metric 'bleu'"),
         ("topics", {"metric": "f1"}, ConfigError, "does not fit"),
         ("topics", {"metric": "pearson"}, ConfigError, "does not fit"),
-        ("topics", {"label_column": "label"}, ConfigError, "are for files"),
-        ("topics", {"train_size": 3}, DataError, "--train-size 3 is too small: give at least 5"),
-        ("gone.csv", {"language": "german"}, ConfigError, "--language is for the task topics"),
+        ("topics", {"label_column": "label"}, ConfigError, "for files only"),
+        ("topics", {"train_size": 3}, DataError, "train_size 3 is too small: give at least 5"),
+        ("gone.csv", {"language": "german"}, ConfigError, "language is for the task topics"),
     ],
 )
 def test_requests_that_do_not_fit(name, options, error, message):

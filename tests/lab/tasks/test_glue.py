@@ -169,8 +169,8 @@ def test_what_is_wrong_is_one_line(case: str, data: Path) -> None:
     ("name", "options", "said"),
     [
         ("glue/rte", {"data_dir": Path("no-such-place")}, "there is no such folder"),
-        ("topics", {"data_dir": Path()}, "--data-dir is for the tasks of glue"),
-        ("glue/rte", {"label_column": "label"}, "are for files"),
+        ("topics", {"data_dir": Path()}, "data_dir is for the tasks of glue"),
+        ("glue/rte", {"label_column": "label"}, "for files only"),
         ("glue/rte", {"language": "german"}, "is English"),
         ("glue/stsb", {"metric": "accuracy"}, "does not fit"),
     ],
@@ -251,7 +251,7 @@ def test_without_network_and_data_dir_one_line_says_so(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"HF_HUB_OFFLINE is set.*--data-dir") as caught:
+    with pytest.raises(DataError, match=r"HF_HUB_OFFLINE is set.*data_dir") as caught:
         load_task("glue/wnli")
     assert "\n" not in str(caught.value)
 

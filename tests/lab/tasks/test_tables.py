@@ -137,7 +137,7 @@ BROKEN = {
     "empty.jsonl": ("\n", "no rows"),
     "twice.csv": ("a,a\n1,2\n", "two columns are called 'a'"),
     "word.jsonl": ('{"a": 1}\nnope\n', "line 2 is not JSON"),
-    "list.jsonl": ("[1]\n", "line 1 is not a JSON object"),
+    "list.jsonl": ("[1]\n", "item 1 of the list is not a JSON object but a int"),
     "half.jsonl": ('{"a": "\\ud800"}\n', "line 1 is not JSON"),
     "t.parquet": ("no parquet", "not a Parquet file"),
     "t.xlsx": ("x", "unknown kind of file '.xlsx'"),

@@ -12,7 +12,7 @@ from typing import Any
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, limit, load_tasks
+from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 
@@ -158,7 +158,9 @@ def _part(whole: TaskData, share: float, seed: int) -> TaskData:
     option = f"{whole.name}, a share of {share:g}: training size"
     size = round(share * len(whole.train))
     train, _ = limit(whole.train, size, kind=whole.kind, labels=whole.labels, option=option, seed=seed)
-    return replace(whole, name=f"{whole.name} {100 * share:g} %", train=train, part_of=whole.name)
+    notices = whole.notices[1:]  # the first counts the examples of the whole
+    name = f"{whole.name} {100 * share:g} %"
+    return described(replace(whole, name=name, train=train, part_of=whole.name, notices=notices))
 
 
 def _task(path: Path, task: Any) -> tuple[str, dict[str, Any]]:

@@ -104,6 +104,7 @@ class Study:
                     "majority": task.majority,
                     "digest": task.digest,
                     "part_of": task.part_of,
+                    "facts": task.facts,
                 }
                 for task in self.tasks
             ],

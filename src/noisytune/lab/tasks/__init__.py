@@ -11,7 +11,8 @@ from pathlib import Path
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, hold_out, limit, order_key
-from noisytune.lab.tasks._tables import READERS
+from noisytune.lab.tasks._facts import described
+from noisytune.lab.tasks._tables import READERS, suffix
 from noisytune.lab.tasks.files import load_file
 from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
 from noisytune.lab.tasks.replies import load_replies
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "TaskData",
     "TaskOptions",
+    "described",
     "hold_out",
     "limit",
     "load_task",
@@ -33,6 +35,9 @@ __all__ = [
 
 GLUE = "glue"
 """Stands for its nine tasks."""
+
+FILES_ONLY = ("text_columns", "join_columns", "label_column", "dev_file", "kind", "missing_labels", "empty_texts")
+"""Settings that no other task has."""
 
 TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {
     "topics": load_topics,
@@ -46,7 +51,7 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     """Load a task by its name, or a file by its path.
 
     Args:
-        name_or_file: a name in `TASKS`, or the path of a CSV, TSV, JSON Lines or Parquet file.
+        name_or_file: a name in `TASKS`, or the path of a CSV, TSV, JSON, JSON Lines or Parquet file.
         options: what the user asked for.
 
     Returns:
@@ -64,18 +69,18 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     if options.metric is not None and options.metric not in METRICS:
         raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(METRICS)}")
     path = Path(name_or_file)
-    known_file = path.suffix.lower() in READERS or path.exists()
+    known_file = suffix(path) in READERS or path.exists()
     spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
     near = [] if known_file else get_close_matches(name_or_file.lower(), spellings, n=1)
     if options.data_dir and not name_or_file.startswith(GLUE):
-        raise ConfigError(f"--data-dir is for the tasks of glue, not for {name_or_file!r}")
+        raise ConfigError(f"data_dir is for the tasks of glue, not for {name_or_file!r}")
     if name_or_file in TASKS:
-        if options.text_columns or options.label_column or options.dev_file:
-            raise ConfigError(f"--text-columns, --label-column and --dev-file are for files, not for {name_or_file!r}")
+        if for_files := [name for name in FILES_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]:
+            raise ConfigError(f"{' and '.join(for_files)} can be given for files only, not for {name_or_file!r}")
         task = TASKS[name_or_file](options)
     elif known_file or ("/" in name_or_file and not near):
         if options.language != "english":
-            raise ConfigError(f"--language is for the task topics: {name_or_file} is read as it is")
+            raise ConfigError(f"language is for the task topics: {name_or_file} is read as it is")
         task = load_file(path, options)
     else:
         hint = f"did you mean {spellings[near[0]]!r}? " if near else ""
@@ -83,15 +88,24 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
             f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
         )
     metric = options.metric or task.metric
-    if METRICS[metric].kind != task.kind or (METRICS[metric].binary and len(task.labels) != 2):
+    if metric not in (fitting := metrics_for(task)):
         shape = f"{len(task.labels)} classes" if task.labels else "values"
-        raise ConfigError(f"the metric {metric} does not fit the task {task.name!r} ({task.kind}, {shape})")
+        raise ConfigError(
+            f"the metric {metric} does not fit the task {task.name!r} ({task.kind}, {shape}): "
+            f"choose {' or '.join(f'metric={key}' for key in fitting)}"
+        )
     take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)
-    train, about_train = take(task.train, options.train_size, option="--train-size")
-    dev, about_dev = take(task.dev, options.dev_size, option="--dev-size")
-    also = {name: take(split, options.dev_size, option="--dev-size")[0] for name, split in task.also.items()}
+    train, about_train = take(task.train, options.train_size, option="train_size")
+    dev, about_dev = take(task.dev, options.dev_size, option="dev_size")
+    also = {name: take(split, options.dev_size, option="dev_size")[0] for name, split in task.also.items()}
     notices = (*task.notices, *about_train, *about_dev)
-    return replace(task, metric=metric, train=train, dev=dev, also=also, notices=notices)
+    return described(replace(task, metric=metric, train=train, dev=dev, also=also, notices=notices))
+
+
+def metrics_for(task: TaskData) -> list[str]:
+    """The keys of the metrics that a task can be scored by, its kind's default first."""
+    binary = len(task.labels) == 2
+    return [key for key, metric in METRICS.items() if metric.kind == task.kind and (binary or not metric.binary)]
 
 
 def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, ...]:

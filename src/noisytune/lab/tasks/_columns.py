@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from noisytune.errors import DataError
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.tasks._data import TaskOptions
 from noisytune.lab.tasks._tables import Table
 
 TEXT_NAMES: tuple[tuple[str, ...], ...] = (
@@ -42,51 +48,101 @@ LABEL_NAMES = (
 """What their label columns are called."""
 
 
-def choose_columns(
-    table: Table, text_columns: tuple[str, ...], label_column: str | None
-) -> tuple[tuple[tuple[str, ...], str], tuple[str, ...]]:
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table make a task."""
+
+    texts: tuple[str, ...]
+    label: str
+    joined: bool = False
+    """Whether the texts make one, in place of a pair."""
+
+
+def choose_columns(table: Table, options: TaskOptions) -> tuple[Columns, tuple[str, ...]]:
     """The text columns and the label column, guessed by their names where they are not given and only one guess fits.
 
     Args:
         table: the training file.
-        text_columns: as the user gave them: none, one or two.
-        label_column: as the user gave it, or None.
+        options: ``text_columns`` (none, one or two), ``join_columns`` and ``label_column`` are read here.
 
     Returns:
-        ((text columns, label column), notices).
+        The columns, and notices.
 
     Raises:
         DataError: no guess fits or several do, more than two text columns, or a column that is used twice.
+        ConfigError: both ``text_columns`` and ``join_columns``.
     """
     notices = []
-    if len(text_columns) > 2:
+    if options.text_columns and options.join_columns:
+        raise ConfigError("text_columns and join_columns exclude each other: give one of them")
+    if len(options.text_columns) > 2:
         raise DataError(
-            f"{len(text_columns)} text columns are too many: give one, or two for pairs, with --text-columns"
+            f"{len(options.text_columns)} text columns are too many: give one, or two for pairs, with text_columns; "
+            "join_columns makes one text of several"
         )
+    texts = tuple(find_column(table, name) for name in options.text_columns or options.join_columns)
     # A name matches in any case, and only where it is spelt once.
-    spelt = {name.strip().lower(): name for name in table.columns}
-    if label_column is None:
-        labels = [spelt[name] for name in LABEL_NAMES if name in spelt and spelt[name] not in text_columns]
+    spellings = Counter(folded(name) for name in table.columns)
+    spelt = {folded(name): name for name in table.columns if spellings[folded(name)] == 1}
+    if options.label_column is not None:
+        label = find_column(table, options.label_column)
+    else:
+        labels = [spelt[name] for name in LABEL_NAMES if name in spelt and spelt[name] not in texts]
         if len(labels) != 1:
-            raise unclear(table, "label", "--label-column", labels)
-        label_column = labels[0]
-        notices.append(f"label column: {label_column!r} (guessed from its name; --label-column chooses another)")
-    if not text_columns:
+            raise unclear(table, "label", "label_column", labels, LABEL_NAMES)
+        label = labels[0]
+        notices.append(f"label column: {label!r} (guessed from its name; label_column chooses another)")
+    if not texts:
         found = [tuple(spelt[name] for name in names) for names in TEXT_NAMES if all(name in spelt for name in names)]
-        found = [names for names in found if label_column not in names]
+        found = [names for names in found if label not in names]
         found = [names for names in found if not any(set(names) < set(others) for others in found)]
         if len(found) != 1:
-            raise unclear(table, "text", "--text-columns", [" + ".join(names) for names in found])
-        text_columns = found[0]
-        quoted = " and ".join(repr(name) for name in text_columns)
-        notices.append(f"text: {quoted} (guessed from the names; --text-columns chooses others)")
-    used = (*text_columns, label_column)
+            known = [name for names in TEXT_NAMES for name in names]
+            raise unclear(table, "text", "text_columns", [" + ".join(names) for names in found], known)
+        texts = found[0]
+        quoted = " and ".join(repr(name) for name in texts)
+        notices.append(f"text: {quoted} (guessed from the names; text_columns chooses others)")
+    used = (*texts, label)
     if len(set(used)) < len(used):
         raise DataError(f"{table.path}: a column is used twice ({', '.join(used)}); text and label need their own")
-    return (text_columns, label_column), tuple(notices)
+    return Columns(texts, label, joined=bool(options.join_columns)), tuple(notices)
 
 
-def unclear(table: Table, what: str, option: str, found: list[str]) -> DataError:
+def find_column(table: Table, name: str) -> str:
+    """The column of that name, or the only one whose name differs in case or in white space around it.
+
+    Raises:
+        DataError: there is none, or there are several; the nearest is named.
+    """
+    if name in table.columns:
+        return name
+    alike = [column for column in table.columns if folded(column) == folded(name)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise DataError(f"{table.path}: column {name!r} may be {' or '.join(map(repr, alike))}; give its exact name")
+    near = get_close_matches(folded(name), {folded(column): column for column in table.columns}, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(f"{table.path}: no column {name!r}; {hint}the columns are {table.names}")
+
+
+def folded(name: str) -> str:
+    """A column's name without what people do not see as a difference."""
+    return name.strip().casefold()
+
+
+def unclear(table: Table, what: str, setting: str, found: list[str], known: Iterable[str]) -> DataError:
     """The error for a guess that fits nowhere or more than once."""
-    seen = f"several could be the {what} ({', '.join(found)})" if found else f"none is known as the {what} by its name"
-    return DataError(f"{table.path}: {seen}; say which with {option}; the columns are {table.names}")
+    twins = [name for name in table.columns if folded(name) in known and spelt_twice(table, name)]
+    if found:
+        seen = f"several could be the {what} ({', '.join(found)})"
+    elif twins:
+        seen = f"columns {' and '.join(map(repr, twins))} differ in case alone"
+    else:
+        seen = f"none is known as the {what} by its name"
+    return DataError(f"{table.path}: {seen}; say which with {setting}; the columns are {table.names}")
+
+
+def spelt_twice(table: Table, name: str) -> bool:
+    """Whether another column's name differs in case alone."""
+    return sum(folded(other) == folded(name) for other in table.columns) > 1

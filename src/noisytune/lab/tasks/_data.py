@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from noisytune._settings import check, path, text, whole, words
+from noisytune._settings import check, choice, path, text, whole, words
 from noisytune.errors import DataError
 from noisytune.records import digest
 
@@ -61,13 +61,15 @@ class TaskData:
     part_of: str = ""
     """The name of the whole task, where this is one with a share of its training examples (or all of them) in a study
     of several shares."""
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What was noticed about the data, as plain JSON: see `noisytune.lab.tasks._facts`."""
 
     def __post_init__(self) -> None:
         values = self.train.targets
         if self.kind == "regression" and values and min(values) == max(values):
             raise DataError(
                 f"{self.name}: every training value is {values[0]:g}, there is nothing to learn; "
-                "give more training rows or another --label-column"
+                "give more training rows or another label_column"
             )
 
     @cached_property
@@ -113,7 +115,24 @@ class TaskOptions:
     language: str = text("english", "Take topics in this language of its corpus.", "a language of the corpus")
     """Topics: any folder of the corpus."""
     metric: str | None = text(None, "Compare by this score. Default: the task's own.", "a metric")
-    """For files it also decides how a column of numbers is read: as classes or as values."""
+    """For files it also decides how a column of numbers is read, where ``kind`` does not."""
+    kind: Kind | None = choice(
+        None, "Read labels as classes or as values. Default: what they look like.", "classification", "regression"
+    )
+    """Files. Where it is not clear what they look like, an error asks for it."""
+    missing_labels: Literal["drop", "keep"] | None = choice(
+        None, "Leave out rows whose label stands for none (empty, NA, ?), or keep them as a class.", "drop", "keep"
+    )
+    """Files. None: empty cells are left out, and words such as ``NA`` among numbers; others (``?``, and ``-1`` beside
+    0, 1, 2) stay classes, with a notice."""
+    join_columns: tuple[str, ...] = words(
+        "Join the texts of these columns into one.", "names of columns with a comma between", ",", "A,B[,C...]"
+    )
+    """Files: in place of ``text_columns``, with a space between."""
+    empty_texts: Literal["drop", "keep"] = choice(
+        "drop", "Leave out rows with an empty text in one of two columns, or keep them.", "drop", "keep"
+    )
+    """Files."""
     split_seed: int = whole(0, "Draw train, dev and parts of them by this number.", "a whole number", lambda n: True)
 
     def __post_init__(self) -> None:
@@ -172,7 +191,7 @@ def limit(
         size: how many to take; None takes all, and so does a number larger than what there is (with a notice).
         kind: a regression's examples are drawn without regard to their values.
         labels: class names in id order, for the error message.
-        option: the option's name on the command line, for messages: ``"--train-size"``.
+        option: the setting's name, for messages: ``"train_size"``.
         seed: another seed takes another part.
 
     Returns:

@@ -1,18 +1,19 @@
-"""A user's table, read strictly: CSV, TSV, JSON Lines or Parquet into columns of cells."""
+"""A user's table, read strictly: CSV, TSV, JSON or Parquet into columns of cells."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from noisytune.errors import DataError, require
+from noisytune.lab.tasks._json import records_of
+from noisytune.lab.tasks._text import PACKED, decode, read_bytes
 
 Rows = list[list[str]]
 Given = tuple[str, ...]
@@ -24,7 +25,7 @@ class Table:
 
     path: Path
     columns: dict[str, list[object]]
-    """Name -> cells: str from CSV and TSV, any type from JSON Lines and Parquet. None where the cell is empty."""
+    """Name -> cells: str from CSV and TSV, any type from JSON and Parquet. None where the cell is empty."""
     notices: tuple[str, ...] = ()
 
     @property
@@ -38,7 +39,7 @@ def read_table(path: Path, given: Given = ()) -> Table:
     """Read a file by its suffix.
 
     Args:
-        path: its suffix is in `READERS`. Text is UTF-8, with or without a byte order mark.
+        path: its suffix is in `READERS`, with or without that of a compression. Text is UTF-8, or UTF-16 that shows it.
         given: the columns that the user named. Numbers that the first line of a CSV or TSV does not hold mean that
             it is no header; the columns are then called "0", "1" ...
 
@@ -46,24 +47,62 @@ def read_table(path: Path, given: Given = ()) -> Table:
         DataError: no such file, another suffix, not UTF-8, rows of different lengths, no rows; names the line.
         MissingExtraError: Parquet without pyarrow.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; noisytune reads {', '.join(READERS)}")
+    reader = READERS.get(suffix(path))
     try:
+        if reader is None:
+            if path.is_dir():
+                raise DataError(f"{path}: Is a directory; give a file in it ({', '.join(READERS)})")
+            raise DataError(f"{path}: unknown kind of file {path.suffix!r}; noisytune reads {', '.join(READERS)}")
         table = reader(path, given)
     except OSError as e:
-        raise DataError(f"{path}: {e.strerror or 'cannot be read'}; give the path of a {path.suffix} file") from e
+        raise DataError(f"{path}: {e.strerror or 'cannot be read'}; give the path of a {suffix(path)} file") from e
     if not table.columns or not next(iter(table.columns.values())):
         raise DataError(f"{path}: no rows; the file needs at least one below the header")
     return table
 
 
+def suffix(path: Path) -> str:
+    """What kind of file it is by its name, in small letters, whether or not it is compressed.
+
+    >>> suffix(Path("reviews.CSV.gz"))
+    '.csv'
+    """
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if last in PACKED else last
+
+
+def stem(path: Path) -> str:
+    """Its name without what says the kind of file.
+
+    >>> stem(Path("data/reviews.csv.gz"))
+    'reviews'
+    """
+    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+
+
 def read_csv(path: Path, given: Given) -> Table:
-    """Comma separated, quoted by the standard; semicolons where the header has no comma but semicolons."""
+    """Quoted by the standard; separated by what a line ``sep=;`` says, or the header shows, commas before others."""
     text = decode(path)
-    first = text.lstrip().partition("\n")[0]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    notices = (f"{path.name}: cells are separated by semicolons",) if delimiter == ";" else ()
+    first, _, rest = text.lstrip().partition("\n")
+    if told := re.fullmatch(r'"?sep=(.)"?', first.rstrip("\r"), re.IGNORECASE):
+        return _quoted_table(path, rest, told[1], given)
+    candidates = [mark for mark in SEPARATORS if mark in first] or [","]
+    if "," not in candidates:
+        return _quoted_table(path, text, candidates[0], given)
+    try:
+        return _quoted_table(path, text, ",", given)
+    except DataError:
+        for mark in candidates[1:]:
+            with suppress(DataError):
+                return _quoted_table(path, text, mark, given)
+        raise
+
+
+def _quoted_table(path: Path, text: str, delimiter: str, given: Given) -> Table:
+    """A table whose separator is known; another one than the comma is a notice."""
+    notices = (
+        () if delimiter == "," else (f"{path.name}: cells are separated by {SEPARATORS.get(delimiter, delimiter)}",)
+    )
     try:
         lines = quoted(text, delimiter)
     except csv.Error as e:
@@ -73,6 +112,10 @@ def read_csv(path: Path, given: Given) -> Table:
     if wrong := ragged(lines):
         raise DataError(f"{path}: {wrong}; quote cells that contain the separator {delimiter!r}")
     return to_table(path, [cells for _, cells in lines], given, notices)
+
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What may stand between the cells of a CSV file, the usual one first."""
 
 
 def read_tsv(path: Path, given: Given) -> Table:
@@ -92,21 +135,9 @@ def read_tsv(path: Path, given: Given) -> Table:
     return to_table(path, [cells for _, cells in plain], given, (notice,) if '"' in text else ())
 
 
-def read_jsonl(path: Path, given: Given) -> Table:
-    """One JSON object a line; a key that a line lacks is an empty cell."""
-    records: list[dict[str, object]] = []
-    for number, line in enumerate(decode(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            json.dumps(record, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as e:
-            reason = "half a surrogate pair" if isinstance(e, UnicodeEncodeError) else str(e)
-            raise DataError(f"{path}: line {number} is not JSON ({reason}); write one object a line") from e
-        if not isinstance(record, dict):
-            raise DataError(f"{path}: line {number} is not a JSON object; write one object a line")
-        records.append(record)
+def read_json(path: Path, given: Given) -> Table:
+    """One JSON object a line, or one list of objects; a key that an object lacks is an empty cell."""
+    records = records_of(path, decode(path))
     names = dict.fromkeys(name for record in records for name in record)
     return Table(path, {name: [record.get(name) for record in records] for name in names})
 
@@ -118,8 +149,7 @@ def read_parquet(path: Path, given: Given) -> Table:
     import pyarrow.parquet
 
     try:
-        with path.open("rb") as file:
-            table = pyarrow.parquet.read_table(file)
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(read_bytes(path)))
         return Table(path, {name: table[name].to_pylist() for name in table.column_names})
     except (pyarrow.lib.ArrowException, KeyError) as e:
         reason = str(e).splitlines()[0]
@@ -129,20 +159,13 @@ def read_parquet(path: Path, given: Given) -> Table:
 READERS: dict[str, Callable[[Path, Given], Table]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
     ".parquet": read_parquet,
     ".pq": read_parquet,
 }
-
-
-def decode(path: Path) -> str:
-    """The file's text, without a byte order mark."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        byte = f"byte 0x{e.object[e.start]:02x} at position {e.start}"
-        raise DataError(f"{path}: not UTF-8 ({byte}); save it as UTF-8") from e
+"""Suffix -> reader."""
 
 
 def quoted(text: str, delimiter: str) -> list[tuple[int, list[str]]]:

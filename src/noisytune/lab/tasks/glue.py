@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from noisytune._hub import fetch
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions
-from noisytune.lab.tasks._labels import is_missing, name_of, number
-from noisytune.lab.tasks._tables import decode, plain_rows, read_table
+from noisytune.lab.tasks._labels import label_texts, number
+from noisytune.lab.tasks._rows import Rows, as_split
+from noisytune.lab.tasks._tables import plain_rows, read_table
+from noisytune.lab.tasks._text import decode
 
 HUB_ID = "nyu-mll/glue"
 
@@ -160,22 +163,26 @@ def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     https://huggingface.co/datasets/nyu-mll/glue.
     """
     if options.language != "english":
-        raise ConfigError(f"--language is for the task topics: glue/{name} is English")
+        raise ConfigError(f"language is for the task topics: glue/{name} is English")
     task = OFFICIAL[name]
     parts = _local(task, options.data_dir) if options.data_dir else _from_hub(name)
+    facts: dict[str, Any] = {"rows": [], "left_out": []}
     official = (task.train_rows, task.dev_rows, task.other_dev[2] if task.other_dev else 0)
     splits: list[Split] = []
     notices: list[str] = []
     for part, rows, expected in zip(("train", "dev", "mismatched dev"), parts, official, strict=False):
-        split, told = _as_split(rows, task)
+        split, told = _targets(rows, task)
         if len(split) != expected:
             relation = f"of {expected:,} rows" if len(split) < expected else f"rows, officially {expected:,}"
             told.append(f"{len(split):,} {relation}")
+        facts["rows"].append({"source": rows.name, "rows": len(rows.labels), "official": expected})
+        if missing := len(rows.labels) - len(split):
+            facts["left_out"].append({"source": rows.name, "reason": "no text or label", "rows": missing})
         notices += [f"glue/{name} {part}: {text}" for text in told]
         splits.append(split)
     train, dev, *other = splits
     also = {"mismatched": other[0]} if other else {}
-    return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, dev, tuple(notices), also)
+    return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, dev, tuple(notices), also, facts=facts)
 
 
 def folders(data_dir: Path) -> dict[str, bool]:
@@ -183,27 +190,16 @@ def folders(data_dir: Path) -> dict[str, bool]:
     return {name: (data_dir.expanduser() / task.folder).is_dir() for name, task in OFFICIAL.items()}
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a file before their labels are understood. A cell that is not there is None."""
-
-    path: Path
-    lines: list[int]
-    """The number of each, for messages."""
-    texts: list[tuple[str | None, ...]]
-    labels: list[object]
-
-
-def _local(task: Official, data_dir: Path) -> Iterator[_Rows]:
+def _local(task: Official, data_dir: Path) -> Iterator[Rows]:
     """Train, dev, and the second dev set where its file is there."""
     data_dir = data_dir.expanduser()
     folder = data_dir / task.folder
     if not data_dir.is_dir():
-        raise DataError(f"--data-dir {data_dir}: there is no such folder")
+        raise DataError(f"data_dir {data_dir}: there is no such folder")
     if not folder.is_dir():
         found = ", ".join(OFFICIAL[name].folder for name, there in folders(data_dir).items() if there)
         raise DataError(
-            f"--data-dir {data_dir}: no folder {task.folder} in it (found: {found or 'no task'}); "
+            f"data_dir {data_dir}: no folder {task.folder} in it (found: {found or 'no task'}); "
             "give the folder that holds CoLA, SST-2 ... of the official download"
         )
     train, dev = next((pair for pair in task.files if (folder / pair[0]).exists()), task.files[0])
@@ -213,7 +209,7 @@ def _local(task: Official, data_dir: Path) -> Iterator[_Rows]:
         yield _read(folder / task.other_dev[0], task)
 
 
-def _read(path: Path, task: Official) -> _Rows:
+def _read(path: Path, task: Official) -> Rows:
     """The text columns and the label of a file: by their names, or by their places under a header without them."""
     try:
         rows = plain_rows(decode(path))
@@ -233,31 +229,32 @@ def _read(path: Path, task: Official) -> _Rows:
         places.append(first.index(name) if named else place % len(first))
     body = rows[task.header :]
     *texts, labels = ([cells[place] if place < len(cells) else None for _, cells in body] for place in places)
-    return _Rows(path, [line for line, _ in body], list(zip(*texts, strict=True)), list(labels))
+    return Rows(str(path), list(zip(*texts, strict=True)), label_texts(labels), [line for line, _ in body])
 
 
-def _from_hub(name: str) -> Iterator[_Rows]:
+def _from_hub(name: str) -> Iterator[Rows]:
     """The same from the Hub's Parquet files."""
     task = OFFICIAL[name]
     splits = ["train", task.hub_dev, *([task.other_dev[1]] if task.other_dev else [])]
     patterns = [f"{name}/{split}-*.parquet" for split in splits]
     folder = fetch(
-        f"task 'glue/{name}': no --data-dir is given",
+        f"task 'glue/{name}': no data_dir is given",
         HUB_ID,
-        "the official download as --data-dir",
+        "the official download as data_dir",
         repo_type="dataset",
         allow_patterns=patterns,
     )
     for pattern in patterns:
         files = sorted(folder.glob(pattern))
         if not files:
-            raise DataError(f"task 'glue/{name}': the Hub gave no {pattern} of {HUB_ID}; try again, or give --data-dir")
+            raise DataError(f"task 'glue/{name}': the Hub gave no {pattern} of {HUB_ID}; try again, or give data_dir")
         parts = [_read_parquet(file, task) for file in files]
         texts = [row for part in parts for row in part.texts]
-        yield _Rows(files[0], list(range(1, len(texts) + 1)), texts, [label for part in parts for label in part.labels])
+        labels = [label for part in parts for label in part.labels]
+        yield Rows(str(files[0]), texts, labels, list(range(1, len(texts) + 1)))
 
 
-def _read_parquet(path: Path, task: Official) -> _Rows:
+def _read_parquet(path: Path, task: Official) -> Rows:
     """One Parquet file; its labels by the names that the file gives them."""
     import pyarrow.parquet
 
@@ -273,30 +270,34 @@ def _read_parquet(path: Path, task: Official) -> _Rows:
     texts = zip(
         *([None if cell is None else str(cell) for cell in columns[name]] for name in task.hub_texts), strict=True
     )
-    return _Rows(path, [], list(texts), labels)
+    return Rows(str(path), list(texts), label_texts(labels))
 
 
-def _as_split(rows: _Rows, task: Official) -> tuple[Split, list[str]]:
-    """Texts and targets of the rows that are whole, and what to say about the others.
+def _targets(rows: Rows, task: Official) -> tuple[Split, list[str]]:
+    """The examples, and what to say about the rows that are none.
 
     Raises:
         DataError: a label is none of the task's, or no row is whole.
     """
     ids = {label: float(i) for i, label in enumerate(task.labels)}
     ids |= {str(i): float(i) for i in range(len(task.labels))}
-    texts, targets, short = [], [], []
-    for line, row, label in zip(rows.lines, rows.texts, rows.labels, strict=True):
-        whole = tuple(text for text in row if text is not None)
-        if is_missing(label) or len(whole) < len(row):
-            short.append(line)
-            continue
-        target = ids.get(name_of(label)) if task.labels else number(label)
-        if target is None or not (task.labels or 0 <= target <= HIGHEST):
+
+    def target(label: str | None) -> float | None:
+        if label is None:
+            return None
+        value = ids.get(label) if task.labels else number(label)
+        if value is None or not (task.labels or 0 <= value <= HIGHEST):
             allowed = " or ".join(task.labels) if task.labels else f"a number, 0 to {HIGHEST:g}"
-            raise DataError(f"{rows.path}: line {line}: the label {label!r} is unknown; it must be {allowed}")
-        texts.append(whole)
-        targets.append(target)
-    if not targets:
-        raise DataError(f"{rows.path}: none of the {len(short)} rows has its texts and a label; is it a test file?")
-    told = [f"{len(short)} rows lack a text or a label and are left out (the first: line {short[0]})"] if short else []
-    return Split(tuple(texts), tuple(targets)), told
+            line = rows.lines[rows.labels.index(label)]
+            raise DataError(f"{rows.where}: line {line}: the label {label!r} is unknown; it must be {allowed}")
+        return value
+
+    split, out = as_split(rows, target)
+    if not split.targets:
+        raise DataError(
+            f"{rows.where}: none of the {len(out.places)} rows has its texts and a label; is it a test file?"
+        )
+    if not out.places:
+        return split, []
+    first = rows.lines[out.places[0]]
+    return split, [f"{len(out.places)} rows lack a text or a label and are left out (the first: line {first})"]

@@ -1,0 +1,47 @@
+"""A dev set for a task that comes without one: a fifth of its texts, the same ones for ever."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from noisytune.errors import DataError, require
+from noisytune.lab.tasks._data import Kind, Split
+
+DEV_SHARE = 0.2
+"""Share of the distinct texts that becomes dev."""
+
+
+def split_off_dev(data: Split, kind: Kind, where: str, seed: int) -> tuple[Split, Split]:
+    """Train and dev, stratified by class; rows with the same text stay on one side, a class with one text in train.
+
+    Args:
+        data: what there is.
+        kind: a regression's texts are drawn at random.
+        where: the source, for messages.
+        seed: another one splits otherwise.
+
+    Raises:
+        DataError: too few texts.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    require("sklearn", extra="lab", needed_for="splitting a file into train and dev")
+    from sklearn.model_selection import train_test_split
+
+    first: dict[tuple[str, ...], float] = {}
+    for texts, target in zip(data.texts, data.targets, strict=True):
+        first.setdefault(texts, target)
+    classes = Counter(first.values()) if kind == "classification" else Counter()
+    movable = [texts for texts, target in first.items() if classes[target] != 1]
+    strata = [first[texts] for texts in movable] if classes else None
+    need = sum(count > 1 for count in classes.values()) or 1
+    size = max(round(DEV_SHARE * len(movable)), need)
+    if len(movable) - size < max(need, 2):
+        raise DataError(
+            f"{where}: {len(first)} different texts are too few to split off a dev set; add rows or give dev_file"
+        )
+    held = set(train_test_split(movable, test_size=size, stratify=strata, random_state=seed)[1])
+    sides = [[i for i, texts in enumerate(data.texts) if (texts in held) == dev] for dev in (False, True)]
+    train, dev = (data.take(side) for side in sides)
+    if classes and set(train.targets) < set(data.targets):
+        raise DataError(f"{where}: a class has only texts that other rows label otherwise; remove these rows")
+    return train, dev

@@ -1,0 +1,95 @@
+"""What was noticed about a task's data, as plain JSON for the study's record, and its first line for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from noisytune.lab.tasks._data import Split, TaskData
+from noisytune.lab.tasks._from_tables import some
+
+SHOWN = 8
+"""More classes than these are abbreviated."""
+
+
+def described(task: TaskData) -> TaskData:
+    """The task with its facts, and a first notice that says what it was taken for.
+
+    ``facts`` has what the loader noticed and ``examples``, ``lengths``, and ``classes`` (with their numbers of
+    examples), ``majority`` and ``absent_from_dev``, or ``values``::
+
+        {"rows": [{"source": "reviews.csv", "rows": 600}],
+         "left_out": [{"source": "reviews.csv", "reason": "no label", "rows": 38}],
+         "split_off": 112, "repeated": 3,
+         "examples": {"train": 450, "dev": 112},
+         "lengths": {"train": {"characters": {"median": 80, "mean": 91.5, "largest": 300}, "words": {...}}, ...},
+         "classes": [{"name": "bad", "train": 150, "dev": 37}, ...],
+         "majority": 0.67, "absent_from_dev": []}
+    """
+    splits = {"train": task.train, "dev": task.dev, **task.also}
+    facts: dict[str, Any] = {
+        **task.facts,
+        "examples": {name: len(split) for name, split in splits.items()},
+        "lengths": {name: lengths(split) for name, split in splits.items()},
+    }
+    notices = []
+    if task.labels:
+        counts = {name: Counter(split.targets) for name, split in splits.items()}
+        facts["classes"] = [
+            {"name": label} | {name: of[float(i)] for name, of in counts.items()} for i, label in enumerate(task.labels)
+        ]
+        facts["majority"] = task.majority
+        facts["absent_from_dev"] = [label for i, label in enumerate(task.labels) if not counts["dev"][float(i)]]
+        if facts["absent_from_dev"]:
+            notices.append(f"dev has no example of {some(facts['absent_from_dev'])}")
+    else:
+        facts["values"] = {name: spread(split) for name, split in splits.items()}
+    return replace(task, facts=facts, notices=(first_line(task, facts), *task.notices, *notices))
+
+
+def first_line(task: TaskData, facts: dict[str, Any]) -> str:
+    """What the task was taken for, in one line."""
+    taken = f"{task.name}: {task.kind}, {len(task.train):,} train and {len(task.dev):,} dev examples"
+    if not task.labels:
+        seen = facts["values"]["train"]
+        return f"{taken}, values {seen['smallest']:g} to {seen['largest']:g}, mean {seen['mean']:.4g}"
+    classes = facts["classes"]
+    listed = ", ".join(f"{c['name']} {c['train']:,} + {c['dev']:,}" for c in classes)
+    if len(classes) > SHOWN:
+        by_size = sorted(classes, key=lambda c: -c["train"])
+        most, least = (f"{c['name']} {c['train']:,} + {c['dev']:,}" for c in (by_size[0], by_size[-1]))
+        listed = f"from {most} to {least}"
+    majority = f"the largest is {100 * facts['majority']:.1f} % of dev"
+    return f"{taken}, {len(classes)} classes ({listed}; {majority})"
+
+
+def lengths(split: Split) -> dict[str, dict[str, float]]:
+    """Characters and words of an example, its texts together; words are what stands between white space."""
+    counted = {
+        "characters": [sum(map(len, texts)) for texts in split.texts],
+        "words": [sum(len(text.split()) for text in texts) for texts in split.texts],
+    }
+    return {
+        what: {
+            "median": float(np.median(numbers)),
+            "mean": round(float(np.mean(numbers)), 2),
+            "largest": float(np.max(numbers)),
+        }
+        for what, numbers in counted.items()
+    }
+
+
+def spread(split: Split) -> dict[str, float]:
+    """What the values of a regression are like."""
+    values = np.asarray(split.targets)
+    largest = float(np.abs(values).max()) or 1.0
+    mean = float((values / largest).mean()) * largest  # the sum of finite values may pass float64's range
+    return {
+        "smallest": float(values.min()),
+        "largest": float(values.max()),
+        "mean": mean,
+        "different": len(set(split.targets)),
+    }
