@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from noisytune import field
-from noisytune._perturb.steps import DTYPES
+from noisytune._noise.facts import DTYPES
 from noisytune.arrays import perturb_arrays, perturb_arrays_
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError

@@ -14,7 +14,7 @@ import noisytune
 NOBODY = 65534
 RUN = """
 import numpy as np
-from noisytune import kernels
+from noisytune._noise import kernels
 values = np.linspace(-1, 1, 1000, dtype=np.float32)
 moments = kernels.moments(values)
 kernels.add_noise_(values, moments.std, 0.15, "uniform", 1, "weight", start=0)

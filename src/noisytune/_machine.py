@@ -1,10 +1,12 @@
-"""What this process may use of the machine: cores and GPUs."""
+"""What this process may use of the machine: cores, threads and GPUs."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -14,6 +16,22 @@ def available_cores() -> int:
     """Cores that this process may use: those it is bound to, or fewer where its container has a CPU quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return math.ceil(min(bound, cpu_quota()))
+
+
+@contextmanager
+def thread_pool(threads: int | None = None) -> Iterator[Executor | None]:
+    """Threads that share some work; None in the place of a single one.
+
+    Args:
+        threads: how many, >= 1; None takes one for each of `available_cores`.
+    """
+    if threads is None:
+        threads = available_cores()
+    if threads == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="noisytune") as pool:
+        yield pool
 
 
 def cpu_quota(own: Path = Path("/proc/self/cgroup"), mounted: Path = CGROUPS) -> float:

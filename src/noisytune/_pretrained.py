@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from noisytune._hub import fetch
+from noisytune._perturb.receipt import KEY, carries
 from noisytune.errors import DataError, require
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -23,7 +24,6 @@ _TOKENIZER = (
 )
 DEFAULT = "all-MiniLM-L6-v2"
 """The model that comes as a Python package."""
-_RECEIPT = {"lambda": "noise_lambda", "seed": "seed"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def default_model() -> Path:
     return _checked(Path(folders[0] if folders else "") / "model", "the default model's package")
 
 
-def resolve_model(directory_or_hub_id: str) -> Path:
+def resolve_model(directory_or_hub_id: str, *, may_carry_noise: bool = False) -> Path:
     """The directory of a model: the one given, or a download from the Hugging Face Hub.
 
     Of a Hub model only the configuration, the tokenizer and the weights are fetched, and PyTorch's ``.bin`` weights
@@ -80,6 +80,7 @@ def resolve_model(directory_or_hub_id: str) -> Path:
 
     Args:
         directory_or_hub_id: ``"./my-model"``, ``"bert-base-uncased"`` or ``"organisation/model"``.
+        may_carry_noise: take weights that carry noise already, too: for those who only look, or add more on purpose.
 
     Raises:
         DataError: no such directory; a directory without configuration or weights; weights that carry noise already;
@@ -87,10 +88,10 @@ def resolve_model(directory_or_hub_id: str) -> Path:
     """
     given = Path(directory_or_hub_id).expanduser()
     if given.is_dir():
-        return _checked(given, directory_or_hub_id)
+        return _checked(given, directory_or_hub_id, may_carry_noise)
     if given.is_absolute() or directory_or_hub_id.startswith(("~", ".")) or directory_or_hub_id.count("/") > 1:
         raise DataError(f"model {directory_or_hub_id!r}: there is no such directory")
-    return _download(directory_or_hub_id)
+    return _download(directory_or_hub_id, may_carry_noise)
 
 
 def model_digest(path: Path) -> str:
@@ -113,7 +114,7 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
-def _checked(path: Path, name: str) -> Path:
+def _checked(path: Path, name: str, may_carry_noise: bool = False) -> Path:
     if not (path / "config.json").is_file():
         raise DataError(f"model {name!r}: no config.json in {path}; give a directory that save_pretrained wrote")
     if not weight_files(path):
@@ -122,19 +123,17 @@ def _checked(path: Path, name: str) -> Path:
         config = json.loads((path / "config.json").read_bytes())
     except ValueError as error:
         raise DataError(f"model {name!r}: {path / 'config.json'} is not JSON ({error}); write it again") from error
-    receipt = config.get("noisytune") if isinstance(config, dict) else None
-    if receipt:
-        about = ", ".join(f"{what} {receipt[key]}" for what, key in _RECEIPT.items() if key in receipt)
-        raise DataError(
-            f"model {name!r}: these weights carry NoisyTune noise already ({about}): give the clean checkpoint"
-        )
+    receipt = config.get(KEY) if isinstance(config, dict) else None
+    if receipt and not may_carry_noise:
+        about = carries(receipt if isinstance(receipt, dict) else {})
+        raise DataError(f"model {name!r}: {about}: give the clean checkpoint")
     return path
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, may_carry_noise: bool) -> Path:
     what, instead = f"model {hub_id!r} is no directory here", "a directory"
     path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")
     if not weight_files(path):
         wanted = [*_SETTINGS, "pytorch_model*.bin"]
         path = fetch(what, hub_id, instead, allow_patterns=wanted, ignore_patterns="*/*")
-    return _checked(path, hub_id)
+    return _checked(path, hub_id, may_carry_noise)

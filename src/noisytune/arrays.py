@@ -6,21 +6,22 @@ dtypes of NumPy and ml_dtypes (bfloat16, float8).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from noisytune._noise import kernels
+from noisytune._noise import facts, kernels
 from noisytune._noise import moments as moments_module
+from noisytune._noise.facts import DTYPES, Facts
 from noisytune._noise.kernels import Array
 from noisytune._noise.moments import Moments
+from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
-from noisytune._perturb.steps import DTYPES, Target
+from noisytune._perturb.target import MemoryTarget, set_padding_rows
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
 from noisytune.manifest import Manifest
@@ -94,18 +95,15 @@ def perturb_arrays_(
             raise UnsupportedTensorError(
                 f"{name} is not a NumPy array but {type(array).__name__}: convert or leave out"
             )
-    groups = perturbation.tied({name: identity(array) for name, array in arrays.items()}, base_prefix)
-    targets = [ArrayTarget(name, own_names, arrays[own_names[0]]) for name, own_names in groups]
-    perturbation.set_padding_rows(targets, padding_rows or {})
+    groups = names.tied({name: identity(array) for name, array in arrays.items()}, base_prefix)
+    targets = [ArrayTarget.of(name, own_names, arrays[own_names[0]]) for name, own_names in groups]
+    set_padding_rows(targets, padding_rows or {})
     for target in targets:
-        if perturbation.is_buffer(target.name):
-            target.left_alone = "buffer"
-        elif target.array.dtype.kind in "biuc":
-            target.left_alone = f"not floating point: {target.dtype}"
+        target.left_alone = perturbation.why_no_parameter(target)
     perturbation.choose(targets, config)
-    chosen = [target for target in targets if target.left_alone is None]
-    _refuse_unsupported(chosen)
-    _refuse_overlaps(chosen)
+    refusals.refuse_unsupported(targets, _problem)
+    spans = ((byte_bounds(target.array), target) for target in targets if target.left_alone is None and target.size)
+    refusals.refuse_overlaps([refusals.Span(0, *bounds, target) for bounds, target in spans])
     return perturbation.perturb_targets(targets, config)
 
 
@@ -117,55 +115,33 @@ def identity(array: Array) -> Hashable:
 
 
 @dataclass
-class ArrayTarget(Target):
+class ArrayTarget(MemoryTarget):
     """An array in the CPU's memory."""
 
     array: Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
+    @classmethod
+    def of(cls, name: str, own_names: list[str], array: Array) -> Self:
+        """The target that an array is."""
+        return cls(name, own_names, array.shape, array.dtype.name, array)
 
-    @property
-    def dtype(self) -> str:
-        return self.array.dtype.name
-
-    def measure(self, pool: Executor | None) -> Moments:
-        return kernels.moments(self.array.reshape(-1), pool)
-
-    def non_finite(self) -> int:
-        wide = self.array if self.array.dtype == np.float64 else self.array.astype(np.float32)
-        return int((~np.isfinite(wide)).sum())
-
-    def largest(self) -> float:
-        return float(np.abs(self.array.astype(np.float32)).max())
+    def measure(self, pool: Executor | None) -> Facts:
+        """See `MemoryTarget`."""
+        return facts.of(self.array.reshape(-1), pool)
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
+        """See `MemoryTarget`."""
         flat = self.array.reshape(-1)
-        runs = slice(0, self.padding.start), slice(self.padding.stop, self.size)
         settings = std, config.noise_lambda, config.distribution, config.seed, self.name
-        added = [kernels.add_noise_(flat[run], *settings, start=run.start, pool=pool) for run in runs]
+        added = [kernels.add_noise_(flat[run], *settings, start=run.start, pool=pool) for run in self.runs]
         if not np.may_share_memory(flat, self.array):
             self.array[...] = flat.reshape(self.shape)
         return moments_module.merge(added)
 
 
-def _refuse_unsupported(targets: Sequence[ArrayTarget]) -> None:
-    for target in targets:
-        if target.dtype not in DTYPES or not target.array.dtype.isnative:
-            raise UnsupportedTensorError(
-                f"{target.where} has a dtype that takes no noise ({target.array.dtype!r}): convert it to native "
-                "float32, or exclude it"
-            )
-        if not target.array.flags.writeable:
-            raise UnsupportedTensorError(f"{target.where} is read-only: use perturb_arrays, which copies")
-
-
-def _refuse_overlaps(targets: Sequence[ArrayTarget]) -> None:
-    spans = sorted(((byte_bounds(target.array), target) for target in targets if target.size), key=lambda span: span[0])
-    for ((_, stop), one), ((start, _), other) in pairwise(spans):
-        if start < stop:
-            raise UnsupportedTensorError(
-                f"{one.where} and {other.where} share part of their memory: "
-                "noise on one would change the other; exclude one"
-            )
+def _problem(target: ArrayTarget) -> str | None:
+    if target.dtype not in DTYPES:
+        return refusals.NO_DTYPE
+    if not target.array.dtype.isnative:
+        return f"has a dtype that takes no noise ({target.array.dtype!r}): convert it to native float32, or exclude it"
+    return None if target.array.flags.writeable else "is read-only: use perturb_arrays, which copies"

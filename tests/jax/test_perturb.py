@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp  # noqa: E402
 
 import noisytune.jax as nj  # noqa: E402
 from noisytune import field  # noqa: E402
-from noisytune._perturb.steps import DTYPES  # noqa: E402
+from noisytune._noise.facts import DTYPES  # noqa: E402
 from noisytune.arrays import perturb_arrays  # noqa: E402
 from noisytune.config import NoisyTuneConfig  # noqa: E402
 from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
@@ -42,7 +42,7 @@ def left_alone(manifest):
 def path(request, monkeypatch):
     """Sends leaves down the path of accelerators by hiding that they are on the CPU."""
     if request.param == "in XLA":
-        monkeypatch.setattr(nj, "_on_host", lambda leaf: False)
+        monkeypatch.setattr("noisytune.jax._perturb._on_host", lambda leaf: False)
 
 
 # --- the same noise as the arrays' ---
@@ -51,7 +51,8 @@ EVERYWHERE = """
 import sys
 import jax, numpy as np
 import noisytune.jax as nj
-from noisytune._perturb.steps import DTYPES
+import noisytune.jax._perturb as route
+from noisytune._noise.facts import DTYPES
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 devices = len(jax.devices())
 meshes = [jax.make_mesh((devices // 2 or 1, min(devices, 2)), ("a", "b"), axis_types=(kind,) * 2)
@@ -59,10 +60,10 @@ meshes = [jax.make_mesh((devices // 2 or 1, min(devices, 2)), ("a", "b"), axis_t
 layouts = [NamedSharding(mesh, spec) for mesh in meshes for spec in (P("a", "b"), P(None, ("b", "a")), P())]
 layouts = [None, *layouts[:6 if devices > 1 else 1]]
 weights = np.load(sys.argv[1])
-on_host, results = nj._on_host, {}
+on_host, results = route._on_host, {}
 for index, layout in enumerate(layouts):
     for where in ("host", "xla"):
-        nj._on_host = on_host if where == "host" else lambda leaf: False
+        route._on_host = on_host if where == "host" else lambda leaf: False
         with jax.enable_x64(True):
             tree = {name: jax.device_put(weights[name].view(DTYPES[name]), layout) for name in weights.files}
         if index:
@@ -104,7 +105,7 @@ def test_arrays_and_jax_get_the_same_bits(devices, x64, tmp_path):
 def test_any_shape_in_xla(shape, dtype):
     clean = normal(shape, DTYPES[dtype])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nj, "_on_host", lambda leaf: False)
+        patch.setattr("noisytune.jax._perturb._on_host", lambda leaf: False)
         noisy, manifest = nj.perturb({"w": jnp.asarray(clean)}, noise_lambda=0.3, seed=9)
     expected, account = perturb_arrays({"w": clean}, noise_lambda=0.3, seed=9)
     same_bits(noisy["w"], expected["w"])

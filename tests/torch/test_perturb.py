@@ -288,7 +288,7 @@ def test_dynamically_quantised_module_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), {nn.Linear})
-    with pytest.raises(UnsupportedTensorError, match=r"0 \(Linear\) is quantised"):
+    with pytest.raises(UnsupportedTensorError, match=r"0 is quantised \(Linear\)"):
         perturb_(model, noise_lambda=0.15)
 
 

@@ -8,7 +8,7 @@ with. Pure functions of strings; what the model looks like is for `noisytune.tor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
@@ -92,6 +92,29 @@ def canonical(name: str, base_prefix: str | None) -> str:
         return bare
     prefix = base_prefix + "."
     return bare.removeprefix(prefix) if bare.startswith(prefix) else HEAD + bare
+
+
+def tied(identities: Mapping[str, Hashable], base_prefix: str | None = None) -> list[tuple[str, list[str]]]:
+    """The canonical name and the own names, the owner's first, of each group of names that mean the same weights.
+
+    The owner is the first name inside the base model, else the first.
+
+    Args:
+        identities: own name -> a value that is equal for two names of the same weights.
+        base_prefix: as for `canonical`.
+
+    >>> tied({"cls.decoder.weight": 0, "bert.embeddings.weight": 0}, "bert")
+    [('embeddings.weight', ['bert.embeddings.weight', 'cls.decoder.weight'])]
+    """
+    groups: dict[Hashable, list[str]] = {}
+    for name, identity in identities.items():
+        groups.setdefault(identity, []).append(name)
+    found = []
+    for group in groups.values():
+        by_own_name = {name: canonical(name, base_prefix) for name in group}
+        owner = next((name for name in group if not by_own_name[name].startswith(HEAD)), group[0])
+        found.append((by_own_name[owner], [owner, *(name for name in group if name != owner)]))
+    return found
 
 
 def match(names: Iterable[str], globs: tuple[str, ...]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from noisytune._perturb.receipt import carries
 from noisytune._perturb.steps import settled
 from noisytune.checkpoint._diff import Difference, diff
 from noisytune.checkpoint._folder import check_new, check_space, new_folder
@@ -78,8 +79,7 @@ def perturb_checkpoint(
         earlier = opened.earlier
         if earlier and not again:
             raise AlreadyPerturbedError(
-                f"{source}: the weights carry noise already (lambda {earlier.get('noise_lambda')}, seed "
-                f"{earlier.get('seed')}): perturb the clean checkpoint, or say --again (again=True)"
+                f"{source}: {carries(earlier)}: perturb the clean checkpoint, or say --again (again=True)"
             )
         place = check_new(out, source)
         check_space(place, bytes_needed(opened))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from noisytune._machine import available_cores
 from noisytune._perturb import names
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Meter, Progress
@@ -99,7 +100,7 @@ def diff(first: Path, second: Path, progress: Progress | None, threads: int | No
             parts[name, piece.start] = _sums(piece, left, other, right)
             meter.advance(piece.bytes)
 
-        _stream.in_threads(work, chain.from_iterable(map(pieces, common)), threads or _stream.usable_cores())
+        _stream.in_threads(work, chain.from_iterable(map(pieces, common)), threads or available_cores())
     for name, start in sorted(parts, key=lambda key: key[1]):
         changed[name] += parts[name, start][0]
         size[name] += parts[name, start][1]

@@ -9,26 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import chain, groupby
 from threading import Lock
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from noisytune._machine import available_cores
+from noisytune._noise import facts as facts_of_values
 from noisytune._noise import kernels
 from noisytune._noise import moments as moments_module
+from noisytune._noise.facts import Facts
 from noisytune._noise.moments import Moments
+from noisytune._perturb.steps import account, set_scales
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._source import Source
 from noisytune.checkpoint._stream import Digests, Piece
 from noisytune.checkpoint._targets import (
     NOISY,
+    FileTarget,
     Place,
-    Target,
     family_of,
     find_targets,
     group_copies,
     join_copies,
-    set_scales,
 )
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
@@ -54,13 +55,6 @@ class Meter:
                 self._progress(self._done, self._total)
 
 
-class _Part(NamedTuple):
-    """What is known of one piece."""
-
-    moments: Moments
-    largest: float
-
-
 class _Batch:
     """Tensors that get their scales together, when the last of them has been measured.
 
@@ -68,12 +62,12 @@ class _Batch:
         groups: each a target and what may be its copies.
     """
 
-    def __init__(self, groups: list[list[Target]]) -> None:
+    def __init__(self, groups: list[list[FileTarget]]) -> None:
         self.groups = groups
         places = [place for group in groups for target in group for place in target.places]
         self.pieces = list(_stream.pieces(sorted(places, key=lambda place: (place.file, place.tensor.begin))))
         self.unmeasured = len(self.pieces)
-        self.targets: list[Target] = []
+        self.targets: list[FileTarget] = []
         """With their scales; empty before."""
 
 
@@ -94,18 +88,18 @@ class Job:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be a whole number >= 1, got {threads!r}")
         self.source, self.config = source, config
-        self._threads, self._progress = threads or _stream.usable_cores(), progress
+        self._threads, self._progress = threads or available_cores(), progress
         self._family, self._notices = family_of(source)
         if source.left_out:
             self._notices.append(f"left out, they may hold the clean weights: {', '.join(source.left_out)}")
         groups = group_copies(find_targets(source, self._family, config), source, self._family)
         self._batches = [_Batch(groups)] if config.scale == "global" else [_Batch([group]) for group in groups]
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}
-        self._target_of: dict[Place, Target] = {}
+        self._target_of: dict[Place, FileTarget] = {}
         """Of the tensors whose scale is known."""
         places = _stream.places(source.files)
         self._old, self._new = Digests(places), Digests(places)
-        self._measured: dict[Place, dict[int, _Part]] = {place: {} for place in places}
+        self._measured: dict[Place, dict[int, Facts]] = {place: {} for place in places}
         self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in places}
         self._lock = Lock()
 
@@ -146,10 +140,7 @@ class Job:
         self._old.update(piece, content)
         tensor = piece.place.tensor
         if tensor.dtype in NOISY and tensor.elements > 1:
-            values = np.frombuffer(content, tensor.dtype)
-            could_overflow = tensor.dtype.itemsize == 1 or tensor.dtype == np.float16
-            part = _Part(kernels.moments(values), _largest(values) if could_overflow else 0.0)
-            self._measured[piece.place][piece.start] = part
+            self._measured[piece.place][piece.start] = facts_of_values.of(np.frombuffer(content, tensor.dtype))
         batch = self._batch_of[piece.place]
         with self._lock:
             batch.unmeasured -= 1
@@ -161,14 +152,13 @@ class Job:
     def _settle(self, batch: _Batch) -> None:
         for target in chain.from_iterable(batch.groups):
             if parts := self._measured.pop(target.places[0]):
-                target.moments = moments_module.merge([parts[start].moments for start in sorted(parts)])
-                target.largest = max(part.largest for part in parts.values())
+                target.facts = facts_of_values.merge([parts[start] for start in sorted(parts)])
         for group in batch.groups:
             batch.targets += join_copies(group, self._old.of, self.source, self._family, self.config)
         set_scales(batch.targets, self.config)
         self._target_of.update((place, target) for target in batch.targets for place in target.places)
 
-    def _perturb(self, target: Target, piece: Piece, content: memoryview) -> None:
+    def _perturb(self, target: FileTarget, piece: Piece, content: memoryview) -> None:
         """Add the noise in place."""
         if target.noise_std is not None:
             values = np.frombuffer(content, target.tensor.dtype)
@@ -182,7 +172,7 @@ class Job:
                     self._added[piece.place][run.start, start] = added
         self._new.update(piece, content)
 
-    def _realised(self, target: Target) -> Moments | None:
+    def _realised(self, target: FileTarget) -> Moments | None:
         """The moments of what was added: merged by runs, in the order of the elements."""
         parts = self._added[target.places[0]]
         runs = groupby(sorted(parts), key=lambda key: key[0])
@@ -190,7 +180,7 @@ class Job:
         return moments_module.merge(merged) if merged else None
 
     @property
-    def _targets(self) -> list[Target]:
+    def _targets(self) -> list[FileTarget]:
         return [target for batch in self._batches for target in batch.targets]
 
     @property
@@ -205,12 +195,4 @@ class Job:
 
     def manifest(self) -> Manifest:
         """What was done, or would be."""
-        entries = tuple(target.entry(self.config.noise_lambda) for target in self._targets)
-        return Manifest(self.config, entries, tuple(self._notices))
-
-
-def _largest(values: npt.NDArray[Any]) -> float:
-    """Largest absolute value. Without the sign, words are ordered as the numbers they stand for."""
-    word: Any = np.uint8 if values.itemsize == 1 else np.uint16
-    without_sign = values.view(word) & word(0x7F if values.itemsize == 1 else 0x7FFF)
-    return float(without_sign.max(keepdims=True).view(values.dtype)[0])
+        return account(self._targets, self.config, self._notices)

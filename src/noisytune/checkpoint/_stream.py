@@ -6,7 +6,6 @@ The largest pieces are whole blocks of the moments, a power of two of them, so t
 from __future__ import annotations
 
 import mmap
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,11 +47,6 @@ class Piece(NamedTuple):
     def bytes(self) -> int:
         """Length."""
         return (self.stop - self.start) * self.place.tensor.dtype.itemsize
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def places(files: Sequence[Weights]) -> list[Place]:

@@ -13,11 +13,12 @@ from threading import local
 from typing import Any
 
 from noisytune import field
+from noisytune._machine import available_cores
+from noisytune._perturb.receipt import receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job, Meter, Progress
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import SAFETENSORS_INDEX, Source, open_source
-from noisytune.checkpoint._targets import receipt_of
 from noisytune.errors import DataError
 from noisytune.manifest import FILE_NAME, Manifest, TensorEntry
 
@@ -51,7 +52,7 @@ def verify(out: Path, against: Path | None, progress: Progress | None, threads: 
         problems = _receipt_problems(written, manifest, record)
         tensors = sum(len(file.tensors) for file in written.files)
         if against is None:
-            problems += _hash_problems(written, record, threads or _stream.usable_cores(), progress)
+            problems += _hash_problems(written, record, threads or available_cores(), progress)
         else:
             source = stack.enter_context(open_source(against))
             problems += _shape_problems(written, source)

@@ -14,12 +14,12 @@ from typing import Any
 
 from noisytune import __version__
 from noisytune._files import publish
+from noisytune._perturb.receipt import receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job
 from noisytune.checkpoint._model_card import with_section
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import CARD, CONFIG, SAFETENSORS_INDEX, Source
-from noisytune.checkpoint._targets import receipt_of
 from noisytune.manifest import FILE_NAME, Manifest
 
 _SPARE = 1 << 20

@@ -188,7 +188,7 @@ def _find(model: str) -> Path:
         return Path(model).expanduser()
     from noisytune._pretrained import resolve_model
 
-    return resolve_model(model)
+    return resolve_model(model, may_carry_noise=True)
 
 
 def _console() -> Console:

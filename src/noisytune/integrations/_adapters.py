@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from noisytune._perturb.receipt import describe, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError, require
-from noisytune.integrations._record import describe, noise_of, settings_in
+from noisytune.integrations._record import noise_of
 from noisytune.manifest import FILE_NAME, Manifest
 from noisytune.torch import perturb_, receipt
 

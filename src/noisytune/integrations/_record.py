@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from noisytune import __version__
+from noisytune._perturb.receipt import KEY, settings_in
 from noisytune.checkpoint._model_card import recipe
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
@@ -15,13 +15,6 @@ from noisytune.manifest import FILE_NAME, Manifest
 
 _TRAINED = "this noise was added before training: the weights here have been trained since, or belong on noised ones"
 _BEGIN, _END = "<!-- noisytune training: begin -->", "<!-- noisytune training: end -->"
-
-
-def settings_in(receipt: dict[str, Any] | None) -> NoisyTuneConfig | None:
-    """The settings that a receipt holds; None for no receipt."""
-    if not receipt:
-        return None
-    return NoisyTuneConfig.from_dict({key: value for key, value in receipt.items() if key != "earlier"})
 
 
 def noise_of(folder: str | Path) -> NoisyTuneConfig | None:
@@ -38,7 +31,7 @@ def noise_of(folder: str | Path) -> NoisyTuneConfig | None:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise NoisyTuneError(f"{path}: not JSON ({error})") from error
-    return settings_in(config.get("noisytune"))
+    return settings_in(config.get(KEY))
 
 
 def write_record(folder: str | Path, manifest: Manifest) -> None:
@@ -50,15 +43,6 @@ def write_record(folder: str | Path, manifest: Manifest) -> None:
 def carried(config: NoisyTuneConfig) -> Manifest:
     """A manifest of noise that was there before: it names no tensors."""
     return Manifest(config, (), ("the weights carried this noise when they were loaded",))
-
-
-def describe(config: NoisyTuneConfig | None) -> str:
-    """For messages.
-
-    >>> describe(NoisyTuneConfig(seed=3)), describe(None)
-    ('noise of lambda 0.15, seed 3', 'no noise')
-    """
-    return f"noise of lambda {config.noise_lambda:g}, seed {config.seed}" if config else "no noise"
 
 
 def with_training_section(card: str, config: NoisyTuneConfig, adapter: bool) -> str:

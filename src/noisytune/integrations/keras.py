@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from noisytune._perturb import names
+from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.receipt import none_added
 from noisytune.arrays import perturb_arrays
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import MissingExtraError, UnsupportedTensorError
-from noisytune.integrations._record import describe
 from noisytune.manifest import Manifest
 
 try:
@@ -96,7 +96,7 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before the first batch."""
         if (already := _perturbed.get(self.model)) is not None:
-            logger.info("NoisyTune: the weights carry %s already: none was added", describe(already))
+            logger.info(none_added(already))
         elif (steps := int(self.model.optimizer.iterations)) > 0:
             logger.warning("NoisyTune: the model has trained for %d steps: no noise was added", steps)
         else:
@@ -111,9 +111,7 @@ def _variables(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
 
     def walk(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
         if getattr(layer, "quantization_mode", None):
-            raise UnsupportedTensorError(
-                f"{layer.path or layer.name} is quantised ({layer.quantization_mode}): perturb before quantising"
-            )
+            raise UnsupportedTensorError(f"{layer.path or layer.name} {refusals.quantised(layer.quantization_mode)}")
         for place, variable in enumerate(layer._trainable_variables):
             if id(variable) not in seen:
                 seen.add(id(variable))

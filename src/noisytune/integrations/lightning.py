@@ -10,9 +10,9 @@ import logging
 from typing import Any
 
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.receipt import KEY, describe, none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError
-from noisytune.integrations._record import describe, settings_in
 from noisytune.manifest import Manifest
 from noisytune.torch import perturb_, receipt
 
@@ -27,8 +27,6 @@ except ImportError:
         ) from error
 
 logger = logging.getLogger(__name__)
-
-_KEY = "noisytune"
 
 
 class NoisyTuneCallback(Callback):
@@ -83,12 +81,12 @@ class NoisyTuneCallback(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Record the noise."""
         if found := receipt(pl_module):
-            checkpoint[_KEY] = dict(found)  # a plain one: torch loads checkpoints with weights_only
+            checkpoint[KEY] = dict(found)  # a plain one: torch loads checkpoints with weights_only
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from other noise."""
         ours = settings_in(receipt(pl_module))
-        theirs = settings_in(checkpoint.get(_KEY))
+        theirs = settings_in(checkpoint.get(KEY))
         if ours is not None and theirs != ours:
             raise ConfigError(
                 f"the checkpoint was trained on weights with {describe(theirs)}, this run starts from "
@@ -98,7 +96,7 @@ class NoisyTuneCallback(Callback):
     def _perturb(self, module: LightningModule) -> None:
         already = settings_in(receipt(module))
         if already:
-            logger.info("NoisyTune: the weights carry %s already: none was added", describe(already))
+            logger.info(none_added(already))
             return
         self.manifest = perturb_(module, self.config)
         logger.info(self.manifest.headline())

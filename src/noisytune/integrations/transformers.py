@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.receipt import describe, none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._adapters import check_adapter, load_adapter
-from noisytune.integrations._record import carried, describe, noise_of, settings_in, with_training_section, write_record
+from noisytune.integrations._record import carried, noise_of, with_training_section, write_record
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
 
@@ -107,7 +108,7 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         _refuse_other_noise(self._resumed_from, already or (config if config.noise_lambda > 0 else None))
         if already:
             level = logging.INFO if already == config else logging.WARNING
-            self._say(level, f"NoisyTune: the weights carry {describe(already)} already: none was added")
+            self._say(level, none_added(already))
             return
         if self.model_init is None:
             _refuse_copies(model, self.optimizer, self, *self.callback_handler.callbacks)

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from noisytune._noise.facts import DTYPES, Facts, limit
 from noisytune._noise.moments import Moments
+from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
-from noisytune._perturb.steps import DTYPES, Target
+from noisytune._perturb.target import MemoryTarget
 from noisytune.arrays import ArrayTarget, identity
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
@@ -66,17 +68,15 @@ def perturb(tree: Tree, config: NoisyTuneConfig | None = None, **settings: Any) 
     leaves = [leaf for _, leaf in paths_and_leaves]
     positions = _positions([path for path, _ in paths_and_leaves])
     is_linen = _has_linen_params(tree)
-    targets = []
-    for name, own_names in perturbation.tied({name: _identity(leaves[i]) for name, i in positions.items()}):
+    targets: list[_Opaque | _HostTarget | _DeviceTarget] = []
+    for name, own_names in names.tied({name: _identity(leaves[i]) for name, i in positions.items()}):
         canonical = name.removeprefix("params.") if is_linen else name
         target = _target(canonical, own_names, leaves[positions[own_names[0]]])
         if is_linen and not own_names[0].startswith("params."):
-            target.left_alone = "not in params"
+            target.left_alone = refusals.NOT_IN_PARAMS
         targets.append(target)
     perturbation.choose(targets, config)
-    for target in targets:
-        if target.left_alone is None and isinstance(target, _Opaque):
-            raise UnsupportedTensorError(f"{target.where} {target.problem}")
+    refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
     manifest = perturbation.perturb_targets(targets, config)
     for target in targets:
         if target.realised is not None and not isinstance(target, _Opaque):
@@ -87,10 +87,10 @@ def perturb(tree: Tree, config: NoisyTuneConfig | None = None, **settings: Any) 
 
 def _positions(paths: Sequence[Any]) -> dict[str, int]:
     """The position of each leaf by its name."""
-    names = [jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") for path in paths]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    own_names = [jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") for path in paths]
+    if twice := [name for name, count in Counter(own_names).items() if count > 1]:
         raise UnsupportedTensorError(f"two leaves have the same name {twice[0]!r}: rename one, dots in keys included")
-    return {name: position for position, name in enumerate(names)}
+    return {name: position for position, name in enumerate(own_names)}
 
 
 def _has_linen_params(tree: Any) -> bool:
@@ -106,27 +106,12 @@ def _identity(leaf: Any) -> Hashable:
 
 
 @dataclass
-class _Opaque(Target):
-    """A leaf that is left alone, or refused unless it is excluded."""
+class _Opaque(MemoryTarget):
+    """A leaf that is left alone, or refused unless it is excluded: nobody reads or writes its values."""
 
-    leaf: Any
-    problem: str = ""
+    problem: str | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(getattr(self.leaf, "shape", ()))
-
-    @property
-    def dtype(self) -> str:
-        return str(getattr(self.leaf, "dtype", type(self.leaf).__name__))
-
-    def measure(self, pool: Executor | None) -> Moments:
-        raise NotImplementedError
-
-    def non_finite(self) -> int:
-        raise NotImplementedError
-
-    def largest(self) -> float:
+    def measure(self, pool: Executor | None) -> Facts:
         raise NotImplementedError
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
@@ -148,29 +133,20 @@ class _HostTarget(ArrayTarget):
 
 
 @dataclass
-class _DeviceTarget(Target):
+class _DeviceTarget(MemoryTarget):
     """A leaf on accelerators, or spread over processes."""
 
     leaf: jax.Array
     perturbed: Any = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.leaf.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.leaf.dtype.name
-
-    def measure(self, pool: Executor | None) -> Moments:
-        return _xla.moments(self.leaf)
-
-    def non_finite(self) -> int:
-        wide = self.leaf if self.dtype == "float64" else self.leaf.astype(jnp.float32)
-        return int((~jnp.isfinite(wide)).sum())
-
-    def largest(self) -> float:
-        return float(jnp.abs(self.leaf.astype(jnp.float32)).max())
+    def measure(self, pool: Executor | None) -> Facts:
+        moments, non_finite, largest = _xla.moments(self.leaf), 0, 0.0
+        if not moments.is_finite:
+            wide = self.leaf if self.dtype == "float64" else self.leaf.astype(jnp.float32)
+            non_finite = int((~jnp.isfinite(wide)).sum())
+        if limit(self.dtype) is not None:
+            largest = float(jnp.abs(self.leaf.astype(jnp.float32)).max())
+        return Facts(moments, non_finite, largest)
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
         settings = std, config.noise_lambda, config.distribution, config.seed, self.name
@@ -179,24 +155,29 @@ class _DeviceTarget(Target):
 
 
 def _target(name: str, own_names: list[str], leaf: Any) -> _Opaque | _HostTarget | _DeviceTarget:
+    shape = tuple(getattr(leaf, "shape", ()))
+    dtype = str(getattr(leaf, "dtype", type(leaf).__name__))
+
+    def opaque(problem: str | None = None, left_alone: str | None = None) -> _Opaque:
+        return _Opaque(name, own_names, shape, dtype, problem, left_alone=left_alone)
+
     if isinstance(leaf, jax.core.Tracer):
-        return _Opaque(name, own_names, leaf, "is being traced: call perturb outside jit, grad and vmap")
+        return opaque("is being traced: call perturb outside jit, grad and vmap")
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return _Opaque(name, own_names, leaf, "has no values: load the weights first")
+        return opaque("has no values: load the weights first")
     if not isinstance(leaf, jax.Array | np.ndarray):
-        return _Opaque(name, own_names, leaf, left_alone="not an array")
+        return opaque(left_alone=refusals.NOT_AN_ARRAY)
     if not jnp.issubdtype(leaf.dtype, np.floating):
-        return _Opaque(name, own_names, leaf, left_alone=f"not floating point: {leaf.dtype}")
-    if str(leaf.dtype) not in DTYPES:
-        problem = "has a dtype that takes no noise: convert it to float32, bfloat16 or float16, or exclude it"
-        return _Opaque(name, own_names, leaf, problem)
+        return opaque(left_alone=refusals.not_floating(dtype))
+    if dtype not in DTYPES:
+        return opaque(refusals.NO_DTYPE)
     if isinstance(leaf, np.ndarray):
-        return _HostTarget(name, own_names, leaf, leaf)
+        return _HostTarget(name, own_names, shape, dtype, leaf, leaf)
     if leaf.is_deleted():
-        return _Opaque(name, own_names, leaf, "was deleted or donated to a jit: load the weights again")
+        return opaque("was deleted or donated to a jit: load the weights again")
     if _on_host(leaf):
-        return _HostTarget(name, own_names, np.asarray(leaf), leaf)
-    return _DeviceTarget(name, own_names, leaf)
+        return _HostTarget(name, own_names, shape, dtype, np.asarray(leaf), leaf)
+    return _DeviceTarget(name, own_names, shape, dtype, leaf)
 
 
 def _on_host(leaf: jax.Array) -> bool:

@@ -15,7 +15,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("noisytune.torch needs PyTorch: run  pip install 'noisytune[torch]'") from error
 
-from noisytune.torch._perturb import mark, perturb_, receipt
+from noisytune.torch._perturb import perturb_
+from noisytune.torch._receipt import mark, receipt
 from noisytune.torch._state_dict import perturb_state_dict
 
 __all__ = ["mark", "perturb_", "perturb_state_dict", "receipt"]

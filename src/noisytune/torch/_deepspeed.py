@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from noisytune._perturb.refusals import quantised
 from noisytune.errors import UnsupportedTensorError
-from noisytune.torch._dtensor import Piece, Ranks
+from noisytune.torch._dtensor import Piece
 
 
 def is_partitioned(tensor: torch.Tensor) -> bool:
@@ -53,12 +54,12 @@ def problem(tensor: Any) -> str | None:
     if getattr(tensor, "ds_secondary_tensor", None) is not None:
         return "has a second partition (DeepSpeed hpZ): perturb the checkpoint instead, with noisytune perturb"
     if hasattr(partition, "ds_quant_scale"):
-        return "is quantised by DeepSpeed: perturb the model before quantising"
+        return quantised("by DeepSpeed")
     return None
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """A process group in the place of a device mesh of one dimension."""
 
     group: Any
@@ -66,13 +67,15 @@ class _Group:
     ndim: int = 1
 
     def size(self) -> int:
+        """Number of processes."""
         return dist.get_world_size(self.group)
 
     def get_group(self, axis: int) -> Any:
+        """The group itself."""
         return self.group
 
 
-def ranks_of(module: nn.Module) -> Ranks | None:
+def group_of(module: nn.Module) -> Group | None:
     """The processes that share a module's partitions; None if nothing is partitioned.
 
     Raises:
@@ -89,4 +92,4 @@ def ranks_of(module: nn.Module) -> Ranks | None:
             "perturb the checkpoint instead, with noisytune perturb"
         )
     first = partitioned[0]
-    return Ranks(_Group(first.ds_process_group, first.device.type), len(parameters))
+    return Group(first.ds_process_group, first.device.type)

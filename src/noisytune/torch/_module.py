@@ -1,7 +1,6 @@
 """Which tensors a module has, under which canonical names, and which of them take noise.
 
-What `noisytune._perturb.names` cannot know from a string: ties, heads, wrappers, padding rows, and the kinds of
-parameters that must be refused.
+What `noisytune._perturb.names` cannot know from a string: ties, heads, wrappers, padding rows, and what is new.
 """
 
 from __future__ import annotations
@@ -12,57 +11,68 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from noisytune._perturb import names
-from noisytune._perturb import steps as perturbation
+from noisytune._perturb import names, refusals
+from noisytune._perturb.steps import choose
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import UnsupportedTensorError
-from noisytune.torch._adapters import adapter_tensors, refuse_adapters_that_know_the_weights
-from noisytune.torch._tensors import TensorTarget, identity, looks_quantised
-from noisytune.torch._tensors import refuse_unsupported as refuse_tensors
+from noisytune.torch._adapters import adapter_tensors
+from noisytune.torch._receipt import config_of
+from noisytune.torch._refusals import CODES, looks_quantised, problem
+from noisytune.torch._tensors import TensorTarget, identity
 
+_FROM_CHECKPOINT = "from a checkpoint"
 _LOST = "; copying and sharding drop the marks, so exclude a new head by its name"
 
 
-def config_of(module: nn.Module) -> Any:
-    """The Hugging Face config of a pretrained model; None for other modules."""
-    return module.__dict__.get("config") if hasattr(type(module), "base_model_prefix") else None
-
-
 def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[TensorTarget], list[str]]:
-    notices: list[str] = []
-    named = list(module.named_parameters(remove_duplicate=False))
+    """Every tensor of a module, with the reason where it is left alone, and what the user should know.
+
+    Raises:
+        ConfigError: a glob matches no tensor.
+        UnsupportedTensorError: two tensors have the same canonical name.
+    """
     models = _pretrained_models(module)
+    adapters = adapter_tensors(module)
+    targets = _named_targets(module, models)
+    for target in targets:
+        if id(target.tensor) in adapters:
+            target.left_alone = refusals.ADAPTER
+        elif not target.tensor.is_floating_point() and target.dtype not in CODES:
+            target.left_alone = refusals.not_floating(target.dtype)
+    choose(targets, config)
+    origins, notices = _origins(module, models, adapters)
+    _leave_new_tensors_alone(targets, origins, config)
+    if config.scope == "all":
+        notices = []
+    if any(parameter.grad is not None for parameter in module.parameters()):
+        notices.append(
+            "some parameters have gradients: an optimizer, EMA or reference copy made before now holds clean weights"
+        )
+        warnings.warn(f"noisytune: {notices[-1]}", stacklevel=4)
+    if any(target.left_alone == refusals.ADAPTER for target in targets):
+        notices.append(
+            "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
+        )
+    return targets, notices
+
+
+def _named_targets(module: nn.Module, models: dict[str, nn.Module]) -> list[TensorTarget]:
+    """A target for each group of parameters that are the same numbers in memory, under its owner's canonical name."""
+    named = list(module.named_parameters(remove_duplicate=False))
     canonical = _canonical_names(models, [name for name, _ in named])
     tied_copies = _names_of_tied_copies(models)
+    padding_rows = _padding_rows(module)
     groups: dict[Any, list[tuple[str, torch.Tensor]]] = {}
     for name, parameter in named:
         groups.setdefault(identity(parameter), []).append((name, parameter))
-    padding_rows = _padding_rows(module)
     targets = []
     for memory, group in groups.items():
         own_names = [name for name, _ in group]
         owner = next((name for name in own_names if names.without_wrappers(name) not in tied_copies), own_names[0])
         others = [name for name in own_names if name != owner]
-        target = TensorTarget(canonical[owner], [owner, *others], group[0][1])
+        target = TensorTarget.of(canonical[owner], [owner, *others], group[0][1])
         target.padding_row = padding_rows.get(memory)
         targets.append(target)
-    _refuse_collisions(targets)
-    adapters = adapter_tensors(module)
-    usual = [target for target in targets if id(target.tensor) not in adapters]
-    names.check_globs((name for t in usual for name in (t.name, *t.own_names)), config.include, config.exclude)
-    fresh = {} if config.scope == "all" else _not_pretrained(module, models, adapters, notices)
-    for target in targets:
-        target.left_alone = "adapter" if id(target.tensor) in adapters else _why_left_alone(target, config, fresh)
-    if any(parameter.grad is not None for _, parameter in named):
-        notices.append(
-            "some parameters have gradients: an optimizer, EMA or reference copy made before now holds clean weights"
-        )
-        warnings.warn(f"noisytune: {notices[-1]}", stacklevel=5)
-    if adapters:
-        notices.append(
-            "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
-        )
-    return targets, notices
+    return targets
 
 
 def _pretrained_models(module: nn.Module) -> dict[str, nn.Module]:
@@ -134,14 +144,27 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
     }
 
 
-def _not_pretrained(
-    module: nn.Module, models: dict[str, nn.Module], adapters: set[int], notices: list[str]
-) -> dict[int, str]:
-    """Why parameters do not count as pretrained, by id. transformers flags those that a checkpoint held."""
-    if not models:
-        return {}
+def _leave_new_tensors_alone(targets: list[TensorTarget], origins: dict[int, str], config: NoisyTuneConfig) -> None:
+    """Note which targets no checkpoint held, and leave them alone unless the scope is "all"."""
+    for target in targets:
+        origin = origins.get(id(target.tensor))
+        if origin is None or looks_quantised(target.tensor):
+            continue
+        target.is_new = origin != _FROM_CHECKPOINT
+        if target.is_new and target.left_alone is None and config.scope != "all":
+            target.left_alone = origin
+            if problem(target):
+                target.is_new = None  # what cannot take noise cannot always be looked at, either
+
+
+def _origins(module: nn.Module, models: dict[str, nn.Module], adapters: set[int]) -> tuple[dict[int, str], list[str]]:
+    """Where parameters come from, by id: `_FROM_CHECKPOINT`, or why they do not count as pretrained. And notices.
+
+    transformers marks those that a checkpoint held. Where all marks are lost, nobody can tell, and none is named.
+    """
+    found: dict[int, str] = {}
+    notices: list[str] = []
     inside: set[int] = set()
-    fresh: dict[int, str] = {}
     for path, model in models.items():
         named = {name: p for name, p in model.named_parameters() if id(p) not in adapters}
         inside |= {id(parameter) for parameter in named.values()}
@@ -152,53 +175,20 @@ def _not_pretrained(
         if len(unmarked) == len(named):
             notices.append(f"{what}no parameter is marked as loaded from a checkpoint: all count as pretrained{_LOST}")
             continue
-        fresh |= {id(parameter): "freshly initialised" for parameter in unmarked.values()}
-        base: Any = model
-        in_base = {id(parameter) for parameter in base.base_model.parameters()}
-        if base.base_model is not model and (doubtful := [name for name, p in unmarked.items() if id(p) in in_base]):
+        found |= {id(p): refusals.NEW if name in unmarked else _FROM_CHECKPOINT for name, p in named.items()}
+        if doubtful := _new_in_base(model, unmarked):
             notices.append(
                 f"{what}{len(doubtful)} tensors of the base model are not marked as loaded from a checkpoint "
                 f"({', '.join(doubtful[:2])} ...): they are left alone; scope='all' perturbs them"
             )
-    return fresh | {id(p): "outside the pretrained model" for p in module.parameters() if id(p) not in inside}
+    if models:
+        found |= {id(parameter): refusals.OUTSIDE for parameter in module.parameters() if id(parameter) not in inside}
+    return found, notices
 
 
-def _why_left_alone(target: TensorTarget, config: NoisyTuneConfig, fresh: dict[int, str]) -> str | None:
-    tensor = target.tensor
-    every_name = (target.name, *target.own_names)
-    if reason := perturbation.why_left_alone(every_name, config):
-        return reason
-    if id(tensor) in fresh and not looks_quantised(tensor):
-        return fresh[id(tensor)]
-    if not tensor.is_floating_point() and tensor.dtype not in (torch.int8, torch.uint8):
-        return f"not floating point: {target.dtype}"
-    return None
-
-
-# --- what cannot be perturbed: all of it is refused before anything is written ---
-
-
-def _refuse_collisions(targets: list[TensorTarget]) -> None:
-    seen: dict[str, TensorTarget] = {}
-    for target in targets:
-        other = seen.setdefault(target.name, target)
-        if other is not target and not _same_weights_twice(other, target):
-            raise UnsupportedTensorError(
-                f"{other.own_names[0]} and {target.own_names[0]} have the same canonical name {target.name!r}: "
-                "rename one, or perturb the two parts of the model one by one"
-            )
-
-
-def _same_weights_twice(one: TensorTarget, other: TensorTarget) -> bool:
-    """PEFT's modules_to_save keeps two copies of a layer; the same noise on both is right."""
-    return any(".modules_to_save." in name or ".original_module." in name for name in one.own_names + other.own_names)
-
-
-def refuse_unsupported(module: nn.Module, targets: list[TensorTarget]) -> None:
-    for name, part in module.named_modules():
-        if part.__dict__.get("hf_quantizer") is not None or type(part).__module__.startswith("torch.ao.nn.quantized"):
-            raise UnsupportedTensorError(
-                f"{name or 'the model'} ({type(part).__name__}) is quantised: perturb the model before quantising"
-            )
-    refuse_adapters_that_know_the_weights(module)
-    refuse_tensors(targets)
+def _new_in_base(model: Any, unmarked: dict[str, nn.Parameter]) -> list[str]:
+    """Names of new tensors where only a model with a head should have some: inside the base model."""
+    if model.base_model is model:
+        return []
+    inside = {id(parameter) for parameter in model.base_model.parameters()}
+    return [name for name, parameter in unmarked.items() if id(parameter) in inside]

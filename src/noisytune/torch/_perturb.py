@@ -1,30 +1,33 @@
-"""The module route: find, check, measure, and write the parameters of an ``nn.Module``."""
+"""The module route: find the parameters of an ``nn.Module``, measure them, agree with the other ranks, write.
+
+Each step is a file: `_module` knows a module's tensors and their names, `_refusals` what cannot take noise, `_tensors`
+how one tensor is read and written, `_ranks` what the processes of a distributed job know together, `_receipt` what
+stays on the module. The steps of all frameworks are in `noisytune._perturb.steps`.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import nn
 
+from noisytune._machine import thread_pool
 from noisytune._noise import moments as moments_module
+from noisytune._noise.facts import Facts
 from noisytune._perturb import steps as perturbation
-from noisytune._perturb.steps import thread_pool
+from noisytune._perturb.receipt import carries
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import (
-    AlreadyPerturbedError,
-    UnsupportedTensorError,
-)
+from noisytune.errors import AlreadyPerturbedError, UnsupportedTensorError
 from noisytune.manifest import Manifest
-from noisytune.torch import _deepspeed, _dtensor
-from noisytune.torch._dtensor import Facts
-from noisytune.torch._module import config_of, find_targets, refuse_unsupported
+from noisytune.torch._dtensor import reshard
+from noisytune.torch._module import find_targets
+from noisytune.torch._ranks import Ranks, failure_told, ranks_of
+from noisytune.torch._receipt import put_receipt, receipt
+from noisytune.torch._refusals import refuse_unsupported
 from noisytune.torch._tensors import TensorTarget
-
-_RECEIPT = "_noisytune"
 
 _NOTHING = Facts(moments_module.EMPTY)
 
@@ -76,119 +79,62 @@ def perturb_(
     Deviations from the paper's snippet: it perturbs a new head (here ``scope="all"``), padding rows and both names of a
     tied tensor, and gives NaN for one-element parameters.
     """
-    _dtensor.reshard(module)
-    ranks = _deepspeed.ranks_of(module) or _dtensor.ranks_of(module)
+    reshard(module)
+    ranks = ranks_of(module)
     with thread_pool(torch.get_num_threads()) as pool:
-        with _dtensor.failure_told(ranks):
-            plan = _prepare(module, config, settings, again, pool)
-        config, chosen = plan.config, plan.chosen
+        with failure_told(ranks):
+            config = perturbation.settled(config, settings)
+            earlier = _earlier(module, again)
+            targets, notices = find_targets(module, config)
+            refuse_unsupported(module, targets)
+            perturbation.measure(targets, pool)
         if ranks is not None:
-            pieces = [(target.facts or _NOTHING, target.piece.first) for target in chosen]
-            for target, facts in zip(chosen, ranks.share(plan.digest, pieces), strict=True):
-                target.facts, target.moments = facts, facts.moments
-                _refuse_other_copies(target, facts)
-        perturbation.set_scales(plan.targets, config)
+            _share_facts(ranks, targets, config)
+        perturbation.set_scales(targets, config)
         if config.noise_lambda > 0:
-            _put_receipt(module, config, plan.earlier)
-            with _dtensor.failure_told(ranks):
-                perturbation.write(chosen, config, pool)
+            put_receipt(module, config, earlier)
+            with failure_told(ranks):
+                perturbation.write(targets, config, pool)
             if ranks is not None:
-                pieces = [(Facts(target.realised or moments_module.EMPTY), target.piece.first) for target in chosen]
-                for target, facts in zip(chosen, ranks.share(plan.digest, pieces), strict=True):
-                    target.realised = facts.moments if target.realised else None
-    return perturbation.account(plan.targets, config, plan.notices)
+                _share_realised(ranks, targets, config)
+    return perturbation.account(targets, config, notices)
 
 
-def receipt(module: nn.Module) -> dict[str, Any] | None:
-    """The settings of the noise that a module carries, or None.
-
-    Looks at every submodule and at Hugging Face configs, so wrapped, partly perturbed and reloaded modules are
-    recognised.
-    """
-    for part in module.modules():
-        on_config = getattr(config_of(part), "noisytune", None)
-        found = part.__dict__.get(_RECEIPT) or (None if isinstance(on_config, _Receipt) else on_config)
-        if found:
-            return dict(found)
-    return None
-
-
-def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
-    """Put the receipt on a module without adding noise: for weights that get theirs elsewhere.
-
-    Such are a copy that ``load_state_dict`` fills, and the placeholders of a rank that another one broadcasts to.
-
-    Args:
-        module: `receipt` finds the settings on it, and on each of its parts, from now on.
-        config: the settings of the noise that the weights carry, or soon will.
-
-    Example:
-        >>> copy = torch.nn.Linear(8, 4)
-        >>> mark(copy, NoisyTuneConfig(seed=3))
-        >>> receipt(copy)["seed"]
-        3
-    """
-    if config.noise_lambda > 0:
-        _put_receipt(module, config, None)
-
-
-class _Receipt(dict[str, Any]):
-    """A receipt written in this process. On a config it proves nothing, since other models may share the config: the
-    marked modules do. Read back from a checkpoint's config.json it is a plain dict, and proves that the weights carry
-    noise."""
-
-
-def _put_receipt(module: nn.Module, config: NoisyTuneConfig, earlier: dict[str, Any] | None) -> None:
-    """Before the first write: an interrupted perturbation must not pass for a clean model."""
-    content = _Receipt(config.to_dict() | ({"earlier": earlier} if earlier else {}))
-    for part in module.modules():
-        part.__dict__[_RECEIPT] = content
-        if (part_config := config_of(part)) is not None:
-            part_config.noisytune = content
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What one process decided before any weight is written, without knowing the other ranks' values."""
-
-    config: NoisyTuneConfig
-    earlier: dict[str, Any] | None
-    targets: list[TensorTarget]
-    notices: list[str]
-
-    @property
-    def chosen(self) -> list[TensorTarget]:
-        """The tensors that were measured."""
-        return [target for target in self.targets if target.facts is not None]
-
-    @property
-    def digest(self) -> int:
-        """Equal on two ranks, but for chance, only if they do the same to the same tensors. Below 2**48."""
-        tensors = [(t.name, tuple(t.tensor.shape), t.dtype, t.padding_row, t.left_alone) for t in self.targets]
-        content = repr((sorted(self.config.to_dict().items()), tensors))
-        return int.from_bytes(blake2b(content.encode(), digest_size=6).digest(), "little")
-
-
-def _prepare(
-    module: nn.Module, config: NoisyTuneConfig | None, settings: dict[str, Any], again: bool, pool: Executor | None
-) -> _Plan:
-    config = perturbation.settled(config, settings)
+def _earlier(module: nn.Module, again: bool) -> dict[str, Any] | None:
+    """The receipt of noise that the module carries, where more may be added."""
     earlier = receipt(module)
     if earlier and not again:
         raise AlreadyPerturbedError(
-            f"the weights carry noise already (lambda {earlier['noise_lambda']:g}, seed {earlier['seed']}): "
-            "load them afresh, or pass again=True to add noise to noise or if other weights were loaded since"
+            f"{carries(earlier)}: load them afresh, or pass again=True to add noise to noise or if other weights were "
+            "loaded since"
         )
-    targets, notices = find_targets(module, config)
-    chosen = [target for target in targets if target.left_alone is None]
-    refuse_unsupported(module, chosen)
-    perturbation.measure(chosen, pool)
-    return _Plan(config, earlier, targets, notices)
+    return earlier
 
 
-def _refuse_other_copies(target: TensorTarget, facts: Facts) -> None:
-    """Every rank comes to the same judgement: it rests on the facts of the full tensor."""
-    if facts.moments.is_finite and not facts.copies_agree:
-        raise UnsupportedTensorError(
-            f"{target.where} has other values on ranks that should hold copies: load the same weights on all of them"
-        )
+def _share_facts(ranks: Ranks, targets: Sequence[TensorTarget], config: NoisyTuneConfig) -> None:
+    """Every rank comes to the same judgement: it rests on the facts of the full tensors."""
+    pieces = [(target.facts or _NOTHING, target.piece.first if target.facts else 0) for target in targets]
+    for target, (facts, copies_agree) in zip(targets, ranks.share(_digest(targets, config), pieces), strict=True):
+        if facts.moments.n:
+            target.facts = facts
+        if facts.moments.is_finite and not copies_agree and target.left_alone is None:
+            raise UnsupportedTensorError(
+                f"{target.where} has other values on ranks that should hold copies: "
+                "load the same weights on all of them"
+            )
+
+
+def _share_realised(ranks: Ranks, targets: Sequence[TensorTarget], config: NoisyTuneConfig) -> None:
+    pieces = [
+        (Facts(target.realised or moments_module.EMPTY), target.piece.first if target.realised else 0)
+        for target in targets
+    ]
+    for target, (facts, _) in zip(targets, ranks.share(_digest(targets, config), pieces), strict=True):
+        target.realised = facts.moments if target.realised else None
+
+
+def _digest(targets: Sequence[TensorTarget], config: NoisyTuneConfig) -> int:
+    """Equal on two ranks, but for chance, only if they do the same to the same tensors. Below 2**48."""
+    tensors = [(t.name, tuple(t.tensor.shape), t.dtype, t.padding_row, t.left_alone) for t in targets]
+    content = repr((sorted(config.to_dict().items()), tensors))
+    return int.from_bytes(blake2b(content.encode(), digest_size=6).digest(), "little")

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.target import set_padding_rows
 from noisytune.config import NoisyTuneConfig
-from noisytune.errors import UnsupportedTensorError
 from noisytune.manifest import Manifest, TensorEntry
 from noisytune.torch._dtensor import is_dtensor
-from noisytune.torch._tensors import TensorTarget, identity, refuse_unsupported
+from noisytune.torch._refusals import CODES, refuse_tensors
+from noisytune.torch._tensors import TensorTarget, identity
 
 
 @torch.no_grad()
@@ -57,29 +59,20 @@ def perturb_state_dict(
     """
     config = perturbation.settled(config, settings)
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
-    groups = perturbation.tied({name: identity(tensor) for name, tensor in tensors.items()}, base_prefix)
-    targets = [TensorTarget(name, own_names, tensors[own_names[0]]) for name, own_names in groups]
-    perturbation.set_padding_rows(targets, padding_rows or {})
+    groups = names.tied({name: identity(tensor) for name, tensor in tensors.items()}, base_prefix)
+    targets = [TensorTarget.of(name, own_names, tensors[own_names[0]]) for name, own_names in groups]
+    set_padding_rows(targets, padding_rows or {})
     for target in targets:
-        target.left_alone = _why_left_alone(target)
+        target.left_alone = perturbation.why_no_parameter(target, CODES)
     perturbation.choose(targets, config)
-    chosen = [target for target in targets if target.left_alone is None]
-    for target in chosen:
-        if is_dtensor(target.tensor):
-            raise UnsupportedTensorError(f"{target.where} is sharded: perturb the module with perturb_ instead")
-    refuse_unsupported(chosen)
+    refusals.refuse_unsupported(
+        targets, lambda t: "is sharded: perturb the module with perturb_ instead" if is_dtensor(t.tensor) else None
+    )
+    refuse_tensors(targets)
     manifest = perturbation.perturb_targets(targets, config, threads=torch.get_num_threads())
     others = (
-        TensorEntry(name, (name,), (), type(value).__name__, left_alone="not a tensor")
+        TensorEntry(name, (name,), (), type(value).__name__, left_alone=refusals.NOT_A_TENSOR)
         for name, value in state_dict.items()
         if name not in tensors
     )
     return Manifest(config, (*manifest.entries, *others), manifest.notices)
-
-
-def _why_left_alone(target: TensorTarget) -> str | None:
-    if perturbation.is_buffer(target.name):
-        return "buffer"
-    if not target.tensor.is_floating_point() and target.tensor.dtype not in (torch.int8, torch.uint8):
-        return f"not floating point: {target.dtype}"
-    return None

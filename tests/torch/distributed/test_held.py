@@ -12,7 +12,8 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from noisytune._noise import moments
-from noisytune.torch._dtensor import Piece, held, merged
+from noisytune.torch._dtensor import Piece, held
+from noisytune.torch._ranks import merged
 
 
 @st.composite
@@ -91,11 +92,11 @@ def test_merged_facts_are_those_of_the_whole_tensor(layout, seed):
         local = values.flatten()[cut(full, mesh, placements, coordinate)]
         first = Piece(local, shape, held(shape, placements, mesh, coordinate)).first
         rows.append((*moments.of(local.numpy()), 0, 7, first))
-    facts, expected = merged(np.array(rows, float)), moments.of(values.numpy())
+    (facts, copies_agree), expected = merged(np.array(rows, float)), moments.of(values.numpy())
     assert facts.moments.n == expected.n
     assert facts.moments.mean == pytest.approx(expected.mean, rel=1e-14)
     assert facts.moments.m2 == pytest.approx(expected.m2, rel=1e-11, abs=1e-25)
-    assert facts.copies_agree
+    assert copies_agree
     assert facts.largest == 7
 
 
@@ -105,6 +106,6 @@ def test_copies_that_differ_are_noticed_and_one_bad_copy_is_enough():
     assert not merged(np.array([row, [4, 1.1, 2.0, 0, 0, 0]])).copies_agree
     assert not merged(np.array([row, [5, 1.0, 2.0, 0, 0, 0]])).copies_agree
     for bad in ([row, [4, np.nan, np.nan, 2, 0, 0]], [[4, np.nan, np.nan, 2, 0, 0], row]):
-        facts = merged(np.array(bad))
+        facts = merged(np.array(bad)).facts
         assert not facts.moments.is_finite
         assert facts.non_finite == 2

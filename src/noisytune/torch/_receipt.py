@@ -1,0 +1,65 @@
+"""The receipt on a module: which noise its weights carry, for wrapped, partly perturbed and reloaded modules too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from noisytune._perturb.receipt import KEY, receipt_of
+from noisytune.config import NoisyTuneConfig
+
+_RECEIPT = "_noisytune"
+
+
+def config_of(module: nn.Module) -> Any:
+    """The Hugging Face config of a pretrained model; None for other modules."""
+    return module.__dict__.get("config") if hasattr(type(module), "base_model_prefix") else None
+
+
+def receipt(module: nn.Module) -> dict[str, Any] | None:
+    """The settings of the noise that a module carries, or None.
+
+    Looks at every submodule and at Hugging Face configs, so wrapped, partly perturbed and reloaded modules are
+    recognised.
+    """
+    for part in module.modules():
+        on_config = getattr(config_of(part), KEY, None)
+        found = part.__dict__.get(_RECEIPT) or (None if isinstance(on_config, _Receipt) else on_config)
+        if found:
+            return dict(found)
+    return None
+
+
+def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
+    """Put the receipt on a module without adding noise: for weights that get theirs elsewhere.
+
+    Such are a copy that ``load_state_dict`` fills, and the placeholders of a rank that another one broadcasts to.
+
+    Args:
+        module: `receipt` finds the settings on it, and on each of its parts, from now on.
+        config: the settings of the noise that the weights carry, or soon will.
+
+    Example:
+        >>> copy = torch.nn.Linear(8, 4)
+        >>> mark(copy, NoisyTuneConfig(seed=3))
+        >>> receipt(copy)["seed"]
+        3
+    """
+    if config.noise_lambda > 0:
+        put_receipt(module, config, None)
+
+
+class _Receipt(dict[str, Any]):
+    """A receipt written in this process. On a config it proves nothing, since other models may share the config: the
+    marked modules do. Read back from a checkpoint's config.json it is a plain dict, and proves that the weights carry
+    noise."""
+
+
+def put_receipt(module: nn.Module, config: NoisyTuneConfig, earlier: dict[str, Any] | None) -> None:
+    """Before the first write: an interrupted perturbation must not pass for a clean model."""
+    content = _Receipt(receipt_of(config, earlier))
+    for part in module.modules():
+        part.__dict__[_RECEIPT] = content
+        if (part_config := config_of(part)) is not None:
+            setattr(part_config, KEY, content)

@@ -1,0 +1,82 @@
+"""Which torch weights cannot take noise, with the reason. All of it is refused before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from noisytune._noise.facts import DTYPES
+from noisytune._perturb import refusals
+from noisytune.errors import UnsupportedTensorError
+from noisytune.torch import _deepspeed, _dtensor
+from noisytune.torch._adapters import refuse_adapters_that_know_the_weights
+from noisytune.torch._tensors import TensorTarget
+
+CODES = ("int8", "uint8")
+"""Dtypes that quantised weights are kept in."""
+
+
+def refuse_tensors(targets: Sequence[TensorTarget]) -> None:
+    """Refuse each chosen tensor that cannot take noise, or that overlaps another.
+
+    Raises:
+        UnsupportedTensorError: names the tensor and the reason.
+    """
+    refusals.refuse_unsupported(targets, problem)
+    chosen = [(target, target.piece.values) for target in targets if target.left_alone is None]
+    refusals.refuse_overlaps([_span(target, values) for target, values in chosen if values.numel()])
+
+
+def _span(target: TensorTarget, values: torch.Tensor) -> refusals.Span:
+    reach = sum((n - 1) * step for n, step in zip(values.shape, values.stride(), strict=True))
+    start = values.data_ptr()
+    return refusals.Span(
+        values.untyped_storage().data_ptr(), start, start + (reach + 1) * values.element_size(), target
+    )
+
+
+def problem(target: TensorTarget) -> str | None:
+    """What is wrong with a tensor that cannot take noise, or None."""
+    tensor, kind = target.tensor, type(target.tensor).__name__
+    if is_lazy(tensor):
+        return "is lazy, it has no values yet: run a forward pass first"
+    if kind == "FlatParameter" or getattr(tensor, "_fsdp_flattened", False):
+        return "is flattened by FSDP: perturb before wrapping the model in FSDP"
+    if found := _deepspeed.problem(tensor):
+        return found
+    if _deepspeed.is_partitioned(tensor):
+        tensor = target.piece.values
+    if _dtensor.is_dtensor(tensor):
+        if found := _dtensor.problem(tensor):
+            return found
+        tensor, kind = target.piece.values, type(target.piece.values).__name__
+    if looks_quantised(tensor):
+        return refusals.quantised(kind)
+    if tensor.is_meta:
+        return "is on the meta device: load the weights first (weights offloaded to disk cannot be perturbed)"
+    if tensor.is_inference():
+        return "is an inference tensor: load the model outside torch.inference_mode()"
+    if any(step == 0 and length > 1 for step, length in zip(tensor.stride(), tensor.shape, strict=True)):
+        return "is expanded, so that several elements share one place in memory: clone it first"
+    if any(".parametrizations." in f".{name}" or ".lora_magnitude_vector" in name for name in target.own_names):
+        return "is parametrised: perturb before adding the parametrisation, or exclude it"
+    return None if target.dtype in DTYPES else refusals.NO_DTYPE
+
+
+def looks_quantised(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds bytes, or is of a class that only its own library understands."""
+    if is_lazy(tensor) or _dtensor.is_dtensor(tensor):
+        return False
+    return tensor.dtype in (torch.int8, torch.uint8) or type(tensor.detach()) is not torch.Tensor
+
+
+def refuse_unsupported(module: nn.Module, targets: Sequence[TensorTarget]) -> None:
+    """Refuse a module that is quantised or has adapters which know its weights, and what `refuse_tensors` refuses."""
+    for name, part in module.named_modules():
+        if part.__dict__.get("hf_quantizer") is not None or type(part).__module__.startswith("torch.ao.nn.quantized"):
+            raise UnsupportedTensorError(f"{name or 'the model'} {refusals.quantised(type(part).__name__)}")
+    refuse_adapters_that_know_the_weights(module)
+    refuse_tensors(targets)
