@@ -32,6 +32,8 @@ class Setting:
     """Of one value, for front ends that convert."""
     metavar: str = "TEXT"
     """What stands for a value on a help page."""
+    later: bool = False
+    """Added when trials were kept already: their keys leave it out while it has its default."""
 
 
 def number(default: float | None, about: str, allowed: str, holds: Callable[[float], bool], metavar: str = "X") -> Any:
@@ -115,6 +117,12 @@ def path(about: str, metavar: str) -> Any:
         return Path(value)
 
     return _field(None, Setting(about, "a path", read, Path, metavar))
+
+
+def later(field: Any) -> Any:
+    """The field, marked as added when trials were kept already: see `Setting.later`."""
+    setting = dataclasses.replace(setting_of(field), later=True)
+    return _field(field.default, setting)
 
 
 def like(owner: Any, name: str) -> Any:

@@ -45,7 +45,7 @@ def reference(anneal: str, anchored: set[int], steps: int, lr: float, decay: flo
                 m[i] = b1 * m[i] + (1 - b1) * g
                 v[i] = b2 * v[i] + (1 - b2) * g * g
                 alpha = lr * math.sqrt(1 - b2**t) / (1 - b1**t)
-                value -= alpha * lam * m[i] / (math.sqrt(v[i]) + eps)
+                value -= alpha * (lam if place in anchored else 1.0) * m[i] / (math.sqrt(v[i]) + eps)
                 if place in anchored:
                     value -= lr * (w - lam) * gamma * (value - star[i])
                 values[i] = value - lr * decay * value
@@ -139,6 +139,48 @@ def test_every_architecture_is_anchored_and_its_head_is_not(checkpoints: dict[st
     anchored = set(stack.run.anchors["noised"])
     assert anchored <= set(base)
     assert facts["recadam"]["anchored"] == len(anchored) == len(base)
+
+
+def test_a_head_is_plain_adam(checkpoints: dict[str, Path]) -> None:
+    """The authors' grouping gives it the weight 0, and so neither lam(t) nor a pull."""
+    ours, theirs = parameters(), parameters()
+    optimizers = RecAdam(ours, {}, lr=0.01, weight_decay=0.1), torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.1)
+    for _ in range(20):
+        for p in (*ours, *theirs):
+            p.grad = torch.cos(p.detach())
+        for optimizer in optimizers:
+            optimizer.step()
+    # AdamW decays before its step: the two differ by the decay of one step's change.
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=20 * 0.01 * 0.1 * 0.011)
+
+
+def test_t0_fits_the_training_unless_it_is_given(checkpoints: dict[str, Path]) -> None:
+    for arm, total, expected in (
+        ("recadam", None, 250.0),
+        ("recadam", 9_000, 250.0),
+        ("recadam", 51, 17.0),
+        ("recadam(t0=20)", 51, 20.0),
+        ("recadam(t0=0.5)", 40, 20.0),
+    ):
+        run = Run(load(checkpoints["bert"]), total_steps=total, learning_rate=2e-5)
+        stack = Stack(parse(arm), run)
+        assert stack.begin_()["recadam"]["t0"] == expected
+        assert stack.optimizer([{"params": [*run.model.parameters()], "lr": 0.1}], None).defaults["t0"] == expected  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"a share of the training \(0.5\) needs its length"):
+        Stack(parse("recadam(t0=0.5)"), Run(load(checkpoints["bert"]))).begin_()
+
+
+def test_a_training_that_mostly_recalls_is_said_before_it_runs(checkpoints: dict[str, Path]) -> None:
+    def told(arm: str, rate: float) -> list[str]:
+        (method,) = parse(arm)
+        return method.notices(Run(load(checkpoints["bert"]), total_steps=51, learning_rate=rate))
+
+    assert told("recadam", 2e-5) == []
+    assert "half of the pull is left at step 250 of 51" in told("recadam(t0=250)", 2e-5)[0]
+    assert "takes back 100% of the way" in told("recadam", 2e-4)[0]
+    with pytest.raises(ConfigError, match=r"diverges: .* = 5 is above 2; lower gamma below 2000"):
+        parse("recadam")[0].check(Run(load(checkpoints["bert"]), learning_rate=1e-3))
 
 
 def test_the_pull_is_there_from_the_first_step(checkpoints: dict[str, Path]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from noisytune.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,6 +22,29 @@ def pretrained(model: nn.Module) -> dict[str, nn.Parameter]:
     return marked or named
 
 
-def snapshot(model: nn.Module) -> dict[Tensor, Tensor]:
-    """Detached copies of the `pretrained` parameters, by parameter: names change where a method wraps a layer."""
-    return {parameter: parameter.detach().clone() for parameter in pretrained(model).values()}
+def snapshot(model: nn.Module, only: Collection[Tensor] | None = None) -> dict[Tensor, Tensor]:
+    """Detached copies of the `pretrained` parameters, by parameter: names change where a method wraps a layer.
+
+    Args:
+        model: what holds them.
+        only: copy these; None copies all.
+    """
+    wanted = None if only is None else {id(parameter) for parameter in only}
+    known = pretrained(model).values()
+    return {p: p.detach().clone() for p in known if wanted is None or id(p) in wanted}
+
+
+def of_trained(anchors: Mapping[Tensor, Tensor], model: nn.Module, groups: Iterable[dict[str, Any]]) -> dict[Any, Any]:
+    """The anchors of the parameters that an optimizer trains.
+
+    Raises:
+        ConfigError: parameters were replaced since the anchors were taken, as FSDP2 does: nothing would be pulled.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    if lost := sum(id(parameter) not in own for parameter in anchors):
+        raise ConfigError(
+            f"{lost} of {len(anchors)} parameters were replaced since the copies of the pretrained weights were taken: "
+            "shard or wrap the model first (FSDP2's fully_shard ...), then begin"
+        )
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    return {parameter: value for parameter, value in anchors.items() if id(parameter) in trained}

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from noisytune._settings import check
+from noisytune._settings import check, setting_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +55,10 @@ class Run:
     data before they train."""
     step: int = 0
     """Optimizer steps finished."""
+    total_steps: int | None = None
+    """Optimizer steps of the whole training, for settings that are shares of it; None where the loop does not say."""
+    learning_rate: float | None = None
+    """The largest learning rate of the training; None where the loop does not say."""
     anchors: dict[str, Mapping[Tensor, Tensor]] = field(default_factory=dict)
     """"clean" and "noised": pretrained parameter -> its value then; those that some method asked for."""
     kept: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Method:
-    """A fine-tuning method. Subclasses are frozen dataclasses whose fields come from `noisytune.methods._settings`.
+    """A fine-tuning method. Subclasses are frozen dataclasses whose fields come from `noisytune._settings`.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -77,6 +81,8 @@ class Method:
     """Extra time and memory, a few words."""
     source: ClassVar[str]
     """Authors and year, venue."""
+    revision: ClassVar[int] = 1
+    """Goes up when a mistake is mended that changed what is trained: trials from before are then other trials."""
     neutral: ClassVar[Mapping[str, Any] | None] = None
     """Settings under which training is bit for bit the plain one; None: there are none."""
     stage: ClassVar[Stage] = Stage.TRAIN
@@ -88,8 +94,12 @@ class Method:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting as a plain JSON value."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Every setting as a plain JSON value; a later one only where it is not the default."""
+        values = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if not (setting_of(f).later and getattr(self, f.name) == f.default)
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
@@ -107,6 +117,14 @@ class Method:
         Raises:
             NoisyTuneError: the method cannot work on the model.
         """
+
+    def notices(self, run: Run) -> list[str]:
+        """What the user should know before a run with these settings on this model: one line each, mostly none."""
+        return []
+
+    def anchored(self, run: Run) -> Iterable[Tensor]:
+        """The parameters whose pretrained values it needs, where it has a setting ``anchor``; all by default."""
+        return run.model.parameters()
 
     def initialise_(self, run: Run) -> dict[str, Any]:
         """Change weights in place. Returns facts for the trial's record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from noisytune.errors import ConfigError
@@ -19,10 +20,11 @@ def base_of(model: nn.Module) -> nn.Module:
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks from the bottom to the top; of an encoder-decoder those of the encoder, then the decoder.
 
-    They are the items of the base model's outermost module lists that hold several modules of one class.
+    They are the items of the base model's outermost module lists whose items are of one class and hold several weight
+    matrices each: attention, or what mixes tokens in its place, and a feed-forward part.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or the parts of a block lie in lists of their own (XLM, FlauBERT).
     """
     from torch import nn
 
@@ -31,12 +33,68 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     for name, part in base_of(model).named_modules():
         if any(name.startswith(outer + ".") for outer in inside):
             continue
-        if isinstance(part, nn.ModuleList) and len(part) > 0 and len({type(item) for item in part}) == 1:
+        lists = [child for child in part.children() if type(child) is nn.ModuleList and _holds_parts(child)]
+        if len(lists) > 1 and len({len(one) for one in lists}) == 1 and not any(map(_holds_blocks, lists)):
+            raise ConfigError(
+                f"{type(model).__name__} keeps the parts of its blocks in lists of their own: this method cannot tell "
+                "its blocks"
+            )
+        if type(part) is nn.ModuleList and _holds_blocks(part):  # not its subclasses, which parametrisations use
             found += list(part)
             inside.append(name)
     if not found:
         raise ConfigError(f"{type(model).__name__} has no list of transformer blocks: this method needs one")
     return found
+
+
+def _holds_parts(modules: nn.ModuleList) -> bool:
+    """One class, with weights."""
+    return len({type(item) for item in modules}) == 1 and any(True for _ in modules.parameters())
+
+
+def _holds_blocks(modules: nn.ModuleList) -> bool:
+    """One class, and attention and a feed-forward part in each item, or what takes their place: a single part has
+    neither name nor layers of the other."""
+    if not _holds_parts(modules):
+        return False
+    item = modules[0]
+    names = {type(part).__name__ for part in item.modules()}
+    mixes = [part for part in item.modules() if _MIXES.search(type(part).__name__) and part is not item]
+    inside = {id(parameter) for part in mixes for parameter in part.parameters()}
+    if type(item).__name__ == "ModuleList" or not mixes:
+        return False
+    rest = [p for p in item.parameters() if id(p) not in inside and p.ndim > 1]
+    return bool(rest) or any("Mamba" in name or "Rwkv" in name for name in names)
+
+
+_MIXES = re.compile(r"att(ention|n)|mixer|fourier|synthesi", re.IGNORECASE)
+"""Classes of what lets tokens see each other."""
+
+
+def called(model: nn.Module, parts: list[nn.Module]) -> list[bool] | None:
+    """Whether a forward pass calls each part as a module, so that its hooks run; None where none could be tried.
+
+    SqueezeBERT calls ``layer.forward``, which runs no hook. The pass is on transformers' own dummy input, in
+    evaluation, and leaves weights and random state alone.
+    """
+    import torch
+
+    base: Any = base_of(model)
+    seen: set[int] = set()
+    handles = [part.register_forward_pre_hook(lambda part, _: seen.add(id(part))) for part in parts]
+    training = base.training
+    try:
+        device = next(base.parameters()).device
+        inputs = {name: value.to(device) for name, value in base.dummy_inputs.items() if hasattr(value, "to")}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            base.eval()(**inputs)
+    except Exception:  # another kind of input, or a model that runs elsewhere only: nothing is known then
+        return None
+    finally:
+        base.train(training)
+        for handle in handles:
+            handle.remove()
+    return [id(part) in seen for part in parts]
 
 
 def token_embeddings(model: nn.Module) -> list[nn.Module]:
@@ -45,19 +103,32 @@ def token_embeddings(model: nn.Module) -> list[nn.Module]:
     Raises:
         ConfigError: the model does not say where they are.
     """
-    find: Any = getattr(model, "get_input_embeddings", None)
-    if find is None:
-        raise ConfigError(f"{type(model).__name__} is no transformers model: it has no get_input_embeddings")
-    weight = find().weight
-    return [part for part in model.modules() if type(part) is type(find()) and getattr(part, "weight", None) is weight]
+    table = input_embeddings(model)
+    if table is None or getattr(table, "weight", None) is None:
+        raise ConfigError(
+            f"{type(model).__name__} does not say where its table of tokens is (no get_input_embeddings): this method "
+            "needs it"
+        )
+    weight = table.weight
+    return [part for part in model.modules() if type(part) is type(table) and getattr(part, "weight", None) is weight]
+
+
+def input_embeddings(model: nn.Module) -> nn.Module | None:
+    """What transformers' ``get_input_embeddings`` gives; None where the model does not say."""
+    try:
+        found: nn.Module | None = getattr(model, "get_input_embeddings", lambda: None)()
+    except NotImplementedError:  # CANINE hashes characters into several tables
+        return None
+    return found
 
 
 def depth_of(model: nn.Module) -> dict[Any, int]:
     """Parameter -> how far it lies below the top: 0 the head, the pooler and what follows the blocks, 1 the top block,
     ..., n the lowest block, n + 1 the embeddings.
 
-    Parameters of the base model that are in no block belong to the embeddings if the model reaches them before its
-    blocks, in the order in which it registers its modules.
+    Parameters of the base model that are in no block go by their names: tables of words and of absolute or relative
+    positions, and their norms, belong to the embeddings wherever the model registers them; a final norm to the top. The
+    rest belongs to the embeddings if the model registers it before its blocks.
     """
     every = blocks(model)
     depth: dict[Any, int] = {}
@@ -65,12 +136,27 @@ def depth_of(model: nn.Module) -> dict[Any, int]:
         for parameter in block.parameters():
             depth.setdefault(parameter, len(every) - place)
     reached = False
-    for parameter in base_of(model).parameters():
+    bottom, base = len(every) + 1, base_of(model)
+    for name, parameter in base.named_parameters():
         if parameter in depth:
             reached = True
+        elif _TOP.search(name):
+            depth[parameter] = 0
+        elif _BOTTOM.search(name) or _normalises_positions(base, name):
+            depth[parameter] = bottom
         else:
-            depth[parameter] = 0 if reached else len(every) + 1
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+            depth[parameter] = 0 if reached else bottom
+    embeddings = input_embeddings(model)
     for parameter in embeddings.parameters() if embeddings is not None else ():
-        depth[parameter] = len(every) + 1
+        depth[parameter] = bottom
     return {parameter: depth.get(parameter, 0) for parameter in model.parameters()}
+
+
+_TOP = re.compile(r"(^|\.)(final|ln_f|pool)")
+_BOTTOM = re.compile(r"emb|position|relative|(^|[._])rel_|\bw[tp]e\b")
+
+
+def _normalises_positions(base: nn.Module, name: str) -> bool:
+    """DeBERTa's encoder has a norm for its table of relative positions beside that table."""
+    parent = base.get_submodule(".".join(name.split(".")[:-2]))
+    return "norm" in name.lower() and any("rel_embed" in child for child, _ in parent.named_children())

@@ -5,6 +5,25 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from noisytune.errors import ConfigError
+from noisytune.methods._base import Run
+
+
+def refuse_other_masks(method: str, run: Run) -> None:
+    """Under gradient checkpointing Mixout's layers are computed again with the masks of the last pass: of two passes
+    before one backward pass, the first would get wrong gradients.
+
+    Raises:
+        ConfigError: this is such a run.
+    """
+    names = ("is_activation_checkpointing", "is_gradient_checkpointing")  # transformers' today, and until 5.22
+    name = next((name for name in names if hasattr(type(run.model), name)), None)
+    if run.kept.get("mixout") and name and getattr(run.model, name):
+        raise ConfigError(
+            f"mixout+{method} under gradient checkpointing would compute wrong gradients: switch checkpointing off, or "
+            "leave one of the two out"
+        )
+
 
 def symmetric_divergence(one: Tensor, other: Tensor, *, regression: bool) -> Tensor:
     """KL(p, q) + KL(q, p) of the predicted classes, averaged over the examples; gradients reach both.

@@ -22,14 +22,24 @@ def off_(model: nn.Module) -> Rates:
     Returns:
         what `restore_` needs.
     """
+    rates = _rates(base_of(model))
+    for module, name, _ in rates:
+        setattr(module, name, 0.0)
+    return rates
+
+
+def active(model: nn.Module) -> bool:
+    """Whether any dropout of the model, its head included, has a rate above 0."""
+    return bool(_rates(model))
+
+
+def _rates(model: nn.Module) -> Rates:
     from torch.nn.modules.dropout import _DropoutNd
 
     rates: Rates = []
-    for module in base_of(model).modules():
+    for module in model.modules():
         names = ["p"] if isinstance(module, _DropoutNd) else [n for n in vars(module) if "drop" in n]
         rates += [(module, n, rate) for n in names if isinstance(rate := getattr(module, n), float) and rate > 0]
-    for module, name, _ in rates:
-        setattr(module, name, 0.0)
     return rates
 
 

@@ -41,17 +41,19 @@ class Stack:
             the facts of each method that has some, by its name.
         """
         facts: dict[str, dict[str, Any]] = {method.name: {} for method in self.methods}
-        wanted = {getattr(method, "anchor", None) for method in self.methods}
+        holders = [method for method in self.methods if hasattr(method, "anchor")]
+        wanted = {method.anchor for method in holders}
+        only = [parameter for method in holders for parameter in method.anchored(self.run)]
         for method in self.methods:
             if method.stage is Stage.REINITIALISE:
                 facts[method.name] |= method.initialise_(self.run)
         if "clean" in wanted:
-            self.run.anchors["clean"] = snapshot(self.run.model)
+            self.run.anchors["clean"] = snapshot(self.run.model, only)
         for method in self.methods:
             if method.stage is not Stage.REINITIALISE:
                 facts[method.name] |= method.initialise_(self.run)
         if "noised" in wanted:
-            self.run.anchors["noised"] = snapshot(self.run.model)
+            self.run.anchors["noised"] = snapshot(self.run.model, only)
         for method in self.methods:
             facts[method.name] |= method.attach_(self.run)
         return {name: told for name, told in facts.items() if told}

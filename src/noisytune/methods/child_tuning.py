@@ -8,6 +8,9 @@ gradient g of each pretrained parameter is masked before it is clipped:
 
 The Fisher information is the mean of squared gradients over training batches, with dropout off, before training.
 
+The authors' trainer clips before it masks, and measures the Fisher information with dropout on. Where it is zero for so
+many weights that the share cannot be filled, only the others learn.
+
 The head learns as a whole; under D embeddings and pooler do as well, as in the authors' code. (Under F that code masks
 the head too.)
 """

@@ -1,8 +1,8 @@
 """HyPe: noise on the hidden states that enter each layer, in training.
 
 Yuan et al. 2023, "HyPe: Better Pre-trained Language Model Fine-tuning with Hidden Representation Perturbation": the
-input h of each transformer block becomes h + e, e ~ U(-sigma, sigma) or N(0, sigma^2). Dropout goes off in the body of
-the model, for the noise takes its place.
+input h of each transformer block becomes h + e, e ~ U(-sigma, sigma) or N(0, sigma^2). (The authors' code draws the
+uniform one from U(0, sigma).) Dropout goes off in the body of the model, for the noise takes its place.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisytune._settings import choice, number
+from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
 from noisytune.methods._base import Method, Run
-from noisytune.methods._blocks import blocks
+from noisytune.methods._blocks import blocks, called
 
 
 def noise_like(tensor: Tensor, sigma: float, distribution: str) -> Tensor:
@@ -25,6 +26,14 @@ def noise_like(tensor: Tensor, sigma: float, distribution: str) -> Tensor:
     if distribution == "uniform":
         return (2 * torch.rand_like(tensor) - 1) * sigma
     return torch.randn_like(tensor) * sigma
+
+
+def rounded_away(method: str, size: float, model: nn.Module) -> list[str]:
+    """A notice where noise of this size on numbers around 1 is lost in the rounding of the model's dtype."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    if 0 < size < torch.finfo(dtype).eps / 4:
+        return [f"{method}: noise of size {size:g} is lost in the rounding of {str(dtype).removeprefix('torch.')}"]
+    return []
 
 
 def attach_(model: nn.Module, sigma: float = 1e-5, distribution: str = "uniform") -> list[RemovableHandle]:
@@ -42,7 +51,7 @@ def attach_(model: nn.Module, sigma: float = 1e-5, distribution: str = "uniform"
         ConfigError: the model has no list of transformer blocks.
 
     Example:
-        >>> model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+        >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 2)
         >>> len(attach_(model))
         2
     """
@@ -72,8 +81,16 @@ class HyPe(Method):
     distribution: str = choice("uniform", "of the noise", "uniform", "gaussian")
 
     def check(self, run: Run) -> None:
-        """The model must have blocks."""
-        blocks(run.model)
+        """The model must have blocks, and call them."""
+        every = blocks(run.model)
+        if self.sigma > 0 and (seen := called(run.model, every)) is not None and not all(seen):
+            raise ConfigError(
+                f"hype: {type(run.model).__name__} does not call its blocks as modules, so no noise would enter them"
+            )
+
+    def notices(self, run: Run) -> list[str]:
+        """Noise that the dtype rounds away."""
+        return rounded_away(self.name, self.sigma, run.model)
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """See `attach_`."""

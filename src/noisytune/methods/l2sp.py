@@ -4,13 +4,17 @@ Li et al. 2018, "Explicit Inductive Bias for Transfer Learning with Convolutiona
 from the gradient as in AdamW. After each optimizer step, with the learning rate of that step:
 
     theta -= lr * strength * (theta - theta*)     pretrained parameters
-    theta -= lr * strength * theta                the new head
+    theta -= lr * head_strength * theta           the new head
 
-Both replace the loop's own weight decay. Biases and layer norms are pulled as well.
+Both replace the loop's own weight decay. Biases and layer norms are pulled as well (the authors' main mode pulls
+weights only). Over a training the distance from theta* shrinks by exp(-strength * sum of the learning rates): at the
+small rates of AdamW a strength that the authors used with SGD (0.1 for the body, 0.01 for the head) does next to
+nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,17 +24,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from noisytune._settings import choice, number
+from noisytune._settings import choice, later, number
+from noisytune.methods._anchors import of_trained
 from noisytune.methods._base import Groups, Method, Run
 
 
-def attach_(optimizer: Optimizer, anchors: Mapping[Tensor, Tensor], strength: float) -> RemovableHandle:
+def attach_(
+    optimizer: Optimizer, anchors: Mapping[Tensor, Tensor], strength: float, head_strength: float | None = None
+) -> RemovableHandle:
     """Pull after every step of an optimizer.
 
     Args:
         optimizer: any; its own weight decay should be 0.
         anchors: parameter -> its pretrained value, same shape. Parameters without one are pulled towards 0.
         strength: >= 0; times the learning rate of the parameter's group.
+        head_strength: the same for parameters without an anchor; None: as ``strength``.
 
     Returns:
         a handle whose ``remove()`` ends it.
@@ -42,18 +50,19 @@ def attach_(optimizer: Optimizer, anchors: Mapping[Tensor, Tensor], strength: fl
     """
 
     anchors = {parameter: anchor.to(parameter.device) for parameter, anchor in anchors.items()}
+    free_strength = strength if head_strength is None else head_strength
 
     @torch.no_grad()
     def pull(optimizer: Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
-            share = float(group["lr"]) * strength
+            share, of_head = float(group["lr"]) * strength, float(group["lr"]) * free_strength
             moved = [p for p in group["params"] if p.grad is not None]
             anchored = [p for p in moved if p in anchors]
             free = [p for p in moved if p not in anchors]
             if anchored:
                 torch._foreach_lerp_(anchored, [anchors[p] for p in anchored], share)
             if free:
-                torch._foreach_mul_(free, 1 - share)
+                torch._foreach_mul_(free, 1 - of_head)
 
     return optimizer.register_step_post_hook(pull)
 
@@ -70,6 +79,23 @@ class L2SP(Method):
 
     strength: float = number(0.01, "weight of the pull, times the learning rate", ">= 0", lambda s: s >= 0)
     anchor: str = choice("noised", "pull towards the weights before or after NoisyTune", "noised", "clean")
+    head_strength: float | None = later(
+        number(None, "the same of the new head; none: as strength", ">= 0", lambda s: s >= 0)
+    )
+
+    def notices(self, run: Run) -> list[str]:
+        """A pull that is too small to matter, or a step that overshoots."""
+        if run.total_steps is None or run.learning_rate is None or self.strength == 0:
+            return []
+        # A learning rate that falls linearly to 0 is half of its largest on average.
+        pulled = 1 - math.exp(-self.strength * run.learning_rate * run.total_steps / 2)
+        if pulled < 0.001:
+            enough = 0.5 / (run.learning_rate * run.total_steps / 2)
+            return [
+                f"{self.label}: the whole training takes back {pulled:.1e} of the way from the pretrained weights, "
+                f"next to nothing; a strength of about {enough:.1g} would take back 40 %"
+            ]
+        return []
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """Nothing but the record of what is pulled."""
@@ -78,5 +104,6 @@ class L2SP(Method):
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
         """The loop's optimizer without weight decay, and the pull after each of its steps."""
         optimizer = build([group | {"weight_decay": 0.0} for group in groups])
-        attach_(optimizer, run.anchors[self.anchor], self.strength)
+        anchors = of_trained(run.anchors[self.anchor], run.model, groups)
+        attach_(optimizer, anchors, self.strength, self.head_strength)
         return optimizer

@@ -4,6 +4,8 @@ Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classificati
 fine-tuning); in this form Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 5. Counted from the top:
 
     head and pooler: lr      block i = 1, 2, ...: lr * decay^i      embeddings: lr * decay^(blocks + 1)
+
+Weight decay stays as the loop has it. (Zhang et al.'s script has none on head and pooler.)
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def layer_groups(model: nn.Module, groups: Groups, decay: float) -> Groups:
 
     Example:
         >>> import torch
-        >>> stack = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]))
+        >>> stack = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(4, 2), 2)
         >>> groups = layer_groups(stack, [{"params": list(stack.parameters()), "lr": 1.0}], decay=0.5)
         >>> sorted(group["lr"] for group in groups)
         [0.25, 0.5]

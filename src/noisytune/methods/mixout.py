@@ -8,13 +8,14 @@ Lee et al. 2020, "Mixout: Effective Regularization to Finetune Large-scale Pretr
 
 Mixed are the weights of linear layers (also GPT-2's Conv1D, attention's in_proj_weight, XLNet's projections), not
 biases, layer norms, embeddings, tied weights or the head. Dropout goes off in the body of the model, for Mixout takes
-its place. The gradient is autograd's: the authors' function forgets its factor 1/(1 - p).
+its place. The gradient is autograd's: the authors' function forgets its factor 1/(1 - p). (Their example
+mixes the head too, with its dropout at 0.)
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,14 +43,18 @@ class Mix(nn.Module):
         mask_shape: of M, broadcast to W.
     """
 
-    anchor: Tensor
-
     def __init__(self, anchor: Tensor, p: float, mask_shape: tuple[int, ...]) -> None:
         super().__init__()
-        # A buffer follows .to(); it is not saved, for the noised or clean checkpoint has it.
-        self.register_buffer("anchor", anchor, persistent=False)
+        # No buffer: DDP would send it to every rank before each forward pass, and state dicts would hold it.
+        self.anchor = anchor
         self.p, self.mask_shape = p, mask_shape
         self.kept: Tensor | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mix:
+        """The anchor follows ``.to()`` as buffers do."""
+        self.anchor = fn(self.anchor)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def draw(self) -> None:
         """A new mask, for one forward pass however often the weight is read in it."""
@@ -207,9 +212,27 @@ class Mixout(Method):
         if not mixable(run.model):
             raise ConfigError(f"mixout: {type(run.model).__name__} has no pretrained linear layer to mix")
 
+    def notices(self, run: Run) -> list[str]:
+        """A model of which hardly anything is mixed loses its dropout all the same."""
+        matrices = sum(p.numel() for p in base_of(run.model).parameters() if p.ndim > 1)
+        tables = {id(p) for m in run.model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        matrices -= sum(p.numel() for p in base_of(run.model).parameters() if id(p) in tables and p.ndim > 1)
+        share = sum(p.numel() for p in self.anchored(run)) / max(matrices, 1)
+        if self.p == 0 or share > 0.5:
+            return []
+        return [
+            f"mixout: only {share:.0%} of the weights of {type(run.model).__name__}'s layers are mixed, and its "
+            "dropout is off all the same"
+        ]
+
+    def anchored(self, run: Run) -> list[Tensor]:
+        """The weights that are mixed."""
+        return [getattr(module, name) for module, name, _ in mixable(run.model)]
+
     def attach_(self, run: Run) -> dict[str, Any]:
         """See `attach_`."""
         mixed = attach_(run.model, self.p, mask=self.mask, anchors=run.anchors[self.anchor])
+        run.kept[self.name] = mixed > 0
         return {"anchor": self.anchor, "mixed": mixed}
 
     def detach_(self, run: Run) -> None:

@@ -6,7 +6,8 @@ of L tokens (padding included) and width d become
     E + U(-1, 1) * alpha / sqrt(L * d)
 
 by transformers' own hook function. ``TrainingArguments(neftune_noise_alpha=...)`` attaches it to one module only, which
-T5's encoder and decoder do not use: there it does nothing.
+T5's encoder and decoder do not use: there it does nothing. (The authors' experiments took the true lengths, and left
+padding alone.)
 """
 
 from __future__ import annotations

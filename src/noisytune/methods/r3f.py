@@ -5,7 +5,8 @@ of the batch and q of the batch with z ~ U(-eps, eps) or N(0, eps^2) added to it
 
     loss = CE(p) + lam * (KL(p, q) + KL(q, p))
 
-Regression: twice the squared difference.
+Regression: twice the squared difference; the authors have none. They detach the embeddings in the noised pass, which
+here passes its gradient on to them too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from noisytune._settings import choice, number
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._blocks import token_embeddings
-from noisytune.methods._divergence import symmetric_divergence
-from noisytune.methods.hype import noise_like
+from noisytune.methods._divergence import refuse_other_masks, symmetric_divergence
+from noisytune.methods.hype import noise_like, rounded_away
 
 
 class EmbeddingNoise:
@@ -98,6 +99,10 @@ class R3F(Method):
         """The model must say where its embeddings are."""
         token_embeddings(run.model)
 
+    def notices(self, run: Run) -> list[str]:
+        """Noise that the dtype rounds away."""
+        return rounded_away(self.name, self.eps, run.model)
+
     def attach_(self, run: Run) -> dict[str, Any]:
         """Hook the token embeddings."""
         run.kept[self.name] = EmbeddingNoise(run.model, self.eps, self.distribution)
@@ -105,6 +110,7 @@ class R3F(Method):
 
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
         """See `r3f_loss`."""
+        refuse_other_masks(self.name, run)
         return r3f_loss(inputs, compute, run.kept[self.name], self.lam, regression=run.regression)
 
     def detach_(self, run: Run) -> None:

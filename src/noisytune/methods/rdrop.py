@@ -6,7 +6,9 @@ of two forward passes of the same batch:
     loss = (CE(p) + CE(q)) / 2 + alpha * (KL(p, q) + KL(q, p)) / 2
 
 The task's part is averaged over the passes, where the paper adds them: so it keeps the size that the learning rate and
-the clipping are chosen for. Regression: KL(p, q) = KL(q, p) = (p - q)^2.
+the clipping are chosen for, and alpha is half of what it is in the paper. The authors' GLUE code sums the divergence
+over the batch instead of averaging it: its alpha (0.3 to 5, by task) is ours times the batch size / 4. Regression:
+KL(p, q) = KL(q, p) = (p - q)^2.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from noisytune._settings import number
+from noisytune.errors import ConfigError
+from noisytune.methods import _dropout
 from noisytune.methods._base import Inputs, Method, Run
-from noisytune.methods._divergence import symmetric_divergence
+from noisytune.methods._divergence import refuse_other_masks, symmetric_divergence
 
 
 def rdrop_loss(
@@ -30,7 +34,7 @@ def rdrop_loss(
     Args:
         inputs: a batch, labels included.
         compute: runs the model in training mode; its result has ``loss`` and ``logits`` (examples, classes).
-        alpha: weight of the divergence, >= 0; the authors use 1 to 5. 0 is one plain pass.
+        alpha: weight of the divergence, >= 0. 0 is one plain pass.
         regression: the model predicts a value.
 
     Source: Liang et al. 2021, NeurIPS, equation (3).
@@ -59,8 +63,17 @@ class RDrop(Method):
         "hype": "it turns dropout off, by which the two passes of rdrop differ",
     }
 
-    alpha: float = number(1.0, "weight of the agreement; the authors use 1 to 5", ">= 0", lambda a: a >= 0)
+    alpha: float = number(1.0, "weight of the agreement; the authors use 0.3 to 5", ">= 0", lambda a: a >= 0)
+
+    def check(self, run: Run) -> None:
+        """Some dropout must be active, by which the two passes differ."""
+        if self.alpha > 0 and not _dropout.active(run.model):
+            raise ConfigError(
+                f"rdrop: {type(run.model).__name__} has no active dropout, so its two passes would be the same: set "
+                "dropout in its config.json, or leave rdrop out"
+            )
 
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
         """See `rdrop_loss`."""
+        refuse_other_masks(self.name, run)
         return rdrop_loss(inputs, compute, self.alpha, regression=run.regression)

@@ -12,14 +12,14 @@ Chen et al. 2020, "Recall and Learn: Fine-tuning Deep Pretrained Language Models
     theta -= lr * (w - lam) * gamma * (theta - theta*)
     theta -= lr * weight_decay * theta
 
-Every pretrained parameter is pulled, biases and layer norms too; a new head is plain Adam. The pull comes after the
-Adam step, is not clipped, and multiplies the distance from theta* by 1 - lr*(w-lam)*gamma: where that product is above
-2 the distance grows, which is refused.
+Every pretrained parameter is pulled, biases and layer norms too; a new head is plain Adam: lam = 1, no pull. The pull
+comes after the Adam step, is not clipped, and multiplies the distance from theta* by 1 - lr*(w-lam)*gamma: where that
+product is above 2 the distance grows, which is refused.
 
-t0 counts optimizer steps. A training of fewer steps than that hardly leaves the pretrained weights: lower t0 to a third
-of the steps or less.
+t0 is the step at which half of the pull is left. The authors' script has 250; a training of fewer steps than that
+hardly leaves the pretrained weights. Left to itself (auto) t0 is 250, but at most a third of the training.
 
-The defaults are those of the authors' script. The defaults of their class (k = 0) leave lam at w/2 for ever.
+The other defaults are those of the authors' script. The defaults of their class (k = 0) leave lam at w/2 for ever.
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ from torch.optim import Optimizer
 
 from noisytune._settings import choice, number
 from noisytune.errors import ConfigError
+from noisytune.methods._anchors import of_trained
 from noisytune.methods._base import Groups, Method, Run
+from noisytune.methods._steps import in_steps, steps
 
 Anneal = Literal["sigmoid", "linear", "constant"]
+USUAL_T0 = 250.0
+"""The authors' script's."""
 
 
 def recall_weight(t: int, *, anneal: str = "sigmoid", k: float = 0.5, t0: float = 250.0, w: float = 1.0) -> float:
@@ -61,12 +65,28 @@ def recall_weight(t: int, *, anneal: str = "sigmoid", k: float = 0.5, t0: float 
     return w / (1.0 + math.exp(exponent)) if exponent < 700 else 0.0
 
 
+def refuse_divergence(lr: float, gamma: float, recall: float, where: str = "") -> None:
+    """Raise `ConfigError` where a step would lengthen the distance from the pretrained weights: lr*gamma*recall > 2.
+
+    Args:
+        lr: learning rate.
+        gamma: strength of the pull.
+        recall: w - lam(t); at most w.
+        where: for the message.
+    """
+    if lr * gamma * recall > 2:
+        raise ConfigError(
+            f"RecAdam diverges: lr*gamma*(w-lam) = {lr:g}*{gamma:g}*{recall:g} = {lr * gamma * recall:g} is above 2"
+            f"{where}; lower gamma below {2 / (lr * recall):g}, or the learning rate"
+        )
+
+
 class RecAdam(Optimizer):
     """RecAdam for anybody's loop.
 
     Args:
         params: parameters or parameter groups.
-        anchors: parameter -> its pretrained value, same shape. Parameters without one are not pulled. Kept out of
+        anchors: parameter -> its pretrained value, same shape. Parameters without one are plain Adam's. Kept out of
             ``param_groups`` and of the saved state: give them again before ``load_state_dict``.
         lr: learning rate, >= 0. Schedulers may change it.
         betas: decay of the two moments, each 0 <= b < 1.
@@ -173,27 +193,28 @@ class RecAdam(Optimizer):
         lam = recall_weight(t, anneal=group["anneal"], k=group["k"], t0=group["t0"], w=w)
         pull = lr * (w - lam) * group["gamma"]
         anchored = [p for p in parameters if p in self._anchors]
-        if pull > 2 and anchored:
-            raise ConfigError(
-                f"RecAdam diverges: lr*gamma*(w-lam) = {lr:g}*{group['gamma']:g}*{w - lam:g} = {pull:g} is above 2 at "
-                f"step {t}; lower gamma below {2 / (lr * (w - lam)):g}, or the learning rate"
+        if anchored:
+            refuse_divergence(lr, group["gamma"], w - lam, f" at step {t}")
+        free = [p for p in parameters if p not in self._anchors]
+        for some, rate in ((anchored, lr * lam), (free, lr)):
+            if not some:
+                continue
+            # torch's fused Adam divides sqrt(v) by sqrt(1 - b2^t) before it adds eps: eps is divided as well.
+            torch._fused_adam_(
+                some,
+                [p.grad for p in some if p.grad is not None],
+                [self.state[p]["exp_avg"] for p in some],
+                [self.state[p]["exp_avg_sq"] for p in some],
+                [],
+                [torch.tensor(float(t), device=p.device) for p in some],
+                lr=rate,
+                beta1=b1,
+                beta2=b2,
+                eps=group["eps"] / math.sqrt(1 - b2**t),
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
             )
-        # torch's fused Adam divides sqrt(v) by sqrt(1 - b2^t) before it adds eps: eps is divided as well.
-        torch._fused_adam_(
-            parameters,
-            [p.grad for p in parameters if p.grad is not None],
-            [self.state[p]["exp_avg"] for p in parameters],
-            [self.state[p]["exp_avg_sq"] for p in parameters],
-            [],
-            [torch.tensor(float(t), device=p.device) for p in parameters],
-            lr=lr * lam,
-            beta1=b1,
-            beta2=b2,
-            eps=group["eps"] / math.sqrt(1 - b2**t),
-            weight_decay=0.0,
-            amsgrad=False,
-            maximize=False,
-        )
         if pull > 0 and anchored:
             torch._foreach_lerp_(anchored, [self._anchors[p] for p in anchored], pull)
         if group["weight_decay"] > 0:
@@ -208,21 +229,48 @@ class RecAdamMethod(Method):
     summary: ClassVar = "Adam that recalls the pretrained weights, more at first than later"
     cost: ClassVar = "a copy of the weights; an optimizer step takes half as long again"
     source: ClassVar = "Chen et al. 2020, EMNLP"
+    revision: ClassVar = 2  # the head was multiplied by lam(t) as the body is
 
     anneal: str = choice("sigmoid", "how the pull fades", *get_args(Anneal))
     k: float = number(0.5, "steepness of the sigmoid; searched: 0.05 to 1", "> 0", lambda k: k > 0)
-    t0: float = number(250.0, "step at which half of the pull is left; searched: 100 to 1000", "> 0", lambda t: t > 0)
+    t0: float | None = steps("step at which half of the pull is left; searched: 100 to 1000")
     w: float = number(1.0, "final weight of the task", "> 0", lambda w: w > 0)
     gamma: float = number(5000.0, "strength of the pull", ">= 0", lambda g: g >= 0)
     anchor: str = choice("noised", "pull towards the weights before or after NoisyTune", "noised", "clean")
 
+    def t0_of(self, run: Run) -> float:
+        """The step that ``t0`` means in this training."""
+        return in_steps(self.t0, run.total_steps, usual=USUAL_T0)
+
+    def check(self, run: Run) -> None:
+        """The pull must not diverge at the largest learning rate."""
+        if run.learning_rate is not None:
+            refuse_divergence(run.learning_rate, self.gamma, self.w)
+
+    def notices(self, run: Run) -> list[str]:
+        """A training that mostly recalls."""
+        if run.total_steps is None:
+            return []
+        told, t0, total = [], self.t0_of(run), run.total_steps
+        if self.anneal != "constant" and t0 > total / 2:
+            told.append(
+                f"{self.label}: half of the pull is left at step {t0:g} of {total}: the model hardly leaves the "
+                "pretrained weights; give t0 as a share of the training, for example t0=0.3"
+            )
+        if run.learning_rate is not None and run.learning_rate * self.gamma * self.w > 0.5:
+            share = run.learning_rate * self.gamma * self.w
+            told.append(
+                f"{self.label}: each early step takes back {min(share, 1):.0%} of the way from the pretrained weights "
+                f"(learning rate x gamma = {share:.2g}; the authors' script: 0.1); lower gamma"
+            )
+        return told
+
     def attach_(self, run: Run) -> dict[str, Any]:
-        """Nothing but the record of what is pulled."""
-        return {"anchor": self.anchor, "anchored": len(run.anchors[self.anchor])}
+        """Nothing but the record of what is pulled, and until when."""
+        return {"anchor": self.anchor, "anchored": len(run.anchors[self.anchor]), "t0": self.t0_of(run)}
 
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
         """RecAdam on the same groups, each with its learning rate and weight decay."""
-        trained = {p for group in groups for p in group["params"]}
-        anchors = {p: value for p, value in run.anchors[self.anchor].items() if p in trained}
+        anchors = of_trained(run.anchors[self.anchor], run.model, groups)
         settings = {name: value for name, value in self.settings.items() if name != "anchor"}
-        return RecAdam(groups, anchors, **settings)
+        return RecAdam(groups, anchors, **settings | {"t0": self.t0_of(run)})

@@ -9,6 +9,7 @@ What was drawn no longer counts as pretrained: NoisyTune leaves it alone, and no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from noisytune._settings import whole
@@ -32,7 +33,8 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
         the names of the parameters that were drawn.
 
     Raises:
-        ConfigError: there are fewer blocks, or the model has no way to initialise its parts.
+        ConfigError: there are fewer blocks, one block serves several layers (ALBERT), or the model has no way to
+            initialise its parts.
 
     Source: Zhang et al. 2021, ICLR, section 4.
     """
@@ -40,9 +42,7 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
 
     if layers == 0:
         return []
-    every, base = blocks(model), base_of(model)
-    if layers > len(every):
-        raise ConfigError(f"reinit: layers is {layers}, but the model has {len(every)} blocks")
+    every, base = blocks_for(model, layers), base_of(model)
     initialise: Any = getattr(model, "_init_weights", None)
     if initialise is None:
         raise ConfigError(f"reinit: {type(model).__name__} does not say how its weights are initialised")
@@ -51,17 +51,42 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
     drawn = {id(parameter) for part in chosen for parameter in part.parameters()}
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(_own_stream(seed))
         for part in chosen:
-            for parameter in part.parameters():
-                # transformers' initialisers leave alone what carries the mark of a loaded parameter.
-                parameter.__dict__.pop("_is_hf_initialized", None)
-            for module in part.modules():
-                initialise(module)
-            for parameter in part.parameters():
-                # ... and may set it again.
-                parameter.__dict__.pop("_is_hf_initialized", None)
+            # transformers' initialisers leave alone what carries the mark of a loaded parameter, and may set it again.
+            _unmark(part)
+            # Children before parents, as transformers does: a parent may draw its children's weights otherwise.
+            part.apply(initialise)
+            _unmark(part)
     return [name for name, parameter in model.named_parameters() if id(parameter) in drawn]
+
+
+def blocks_for(model: nn.Module, layers: int) -> list[nn.Module]:
+    """The model's blocks, of which the top ``layers`` can be drawn again.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    every = blocks(model)
+    if layers > len(every):
+        raise ConfigError(f"reinit: layers is {layers}, but the model has {len(every)} blocks")
+    planned = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    if layers and isinstance(planned, int) and planned > len(every) == 1:
+        raise ConfigError(
+            f"reinit: one block serves all {planned} layers of {type(model).__name__}: to draw it again would be to "
+            "start from nothing"
+        )
+    return every
+
+
+def _own_stream(seed: int) -> int:
+    """A seed for this method alone: the seed itself draws the head, and would give both the same numbers."""
+    return int.from_bytes(blake2b(f"reinit/{seed}".encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _unmark(part: nn.Module) -> None:
+    for holder in (*part.modules(), *part.parameters()):
+        holder.__dict__.pop("_is_hf_initialized", None)
 
 
 @dataclass(frozen=True)
@@ -74,13 +99,14 @@ class Reinit(Method):
     source: ClassVar = "Zhang et al. 2021, ICLR"
     neutral: ClassVar = {"layers": 0}
     stage: ClassVar = Stage.REINITIALISE
+    revision: ClassVar = 2  # parents were drawn before children, and in the head's own stream
 
     layers: int = whole(1, "blocks from the top; the authors try 1 to 6", "whole, >= 0", lambda n: n >= 0)
 
     def check(self, run: Run) -> None:
         """The model must have that many blocks."""
-        if self.layers > len(blocks(run.model)):
-            raise ConfigError(f"reinit: layers is {self.layers}, but the model has {len(blocks(run.model))} blocks")
+        if self.layers:
+            blocks_for(run.model, self.layers)
 
     def initialise_(self, run: Run) -> dict[str, Any]:
         """Draw them."""

@@ -31,7 +31,7 @@ class Arm:
         'noisytune(0.1, distribution=gaussian)'
         """
         stack = combine(methods)
-        return cls(label(stack), tuple({"method": method.name} | method.settings for method in stack))
+        return cls(label(stack), tuple(_written(method) for method in stack))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,7 +45,14 @@ class Arm:
 
 def methods_of(planned: Sequence[dict[str, Any]]) -> tuple[Method, ...]:
     """The inverse of `Arm.of`: `Arm.methods` as methods."""
-    return combine(make(one["method"], {key: one[key] for key in one if key != "method"}) for one in planned)
+    about = ("method", "revision")
+    return combine(make(one["method"], {key: one[key] for key in one if key not in about}) for one in planned)
+
+
+def _written(method: Method) -> dict[str, Any]:
+    """A method with its settings, and with its revision once there is a second."""
+    revision = {"revision": method.revision} if method.revision > 1 else {}
+    return {"method": method.name} | revision | method.settings
 
 
 PLAIN = Arm.of()

@@ -1,0 +1,41 @@
+"""Points in a training that a setting names: a step, or a share of all steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from noisytune._settings import number
+from noisytune.errors import ConfigError
+
+
+def steps(about: str) -> Any:
+    """A field for a point in the training: a step from 1 on, a share of all steps below 1, or None, the default.
+
+    None lets the method choose: see `in_steps`.
+    """
+    return number(None, about, "a step >= 1, or a share of the steps, 0 < share < 1", lambda x: 0 < x < math.inf)
+
+
+def in_steps(value: float | None, total: int | None, usual: float, at_most: float = 1 / 3) -> float:
+    """The optimizer step that a setting of `steps` means.
+
+    Args:
+        value: a step, a share, or None.
+        total: optimizer steps of the training; None where the loop does not say.
+        usual: what None means in a long training: the authors' number.
+        at_most: the share of a short training that None does not pass.
+
+    Raises:
+        ConfigError: a share is given, and the loop does not say how long it trains.
+
+    >>> in_steps(20, 51, 250), in_steps(0.5, 50, 250), in_steps(None, 60, 250), in_steps(None, 9_000, 250)
+    (20, 25.0, 20.0, 250)
+    """
+    if value is None:
+        return usual if total is None else min(usual, max(1.0, at_most * total))
+    if value >= 1:
+        return value
+    if total is None:
+        raise ConfigError(f"a share of the training ({value:g}) needs its length: give Run(total_steps=...)")
+    return value * total

@@ -1,0 +1,178 @@
+"""Blocks, depths and initialisers on families whose layout differs from BERT's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+from noisytune.errors import ConfigError
+from noisytune.methods import Run, parse
+from noisytune.methods._blocks import blocks, called, depth_of
+from noisytune.methods.mixout import attach_
+from noisytune.methods.reinit import reinit_
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}
+CONFIGS: dict[str, Any] = {
+    "albert": lambda: tf.AlbertConfig(**SIZES, embedding_size=16),
+    "bart": lambda: tf.BartConfig(
+        vocab_size=64, d_model=16, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32
+    ),
+    "canine": lambda: tf.CanineConfig(**{k: v for k, v in SIZES.items() if k != "vocab_size"}, num_hash_buckets=32),
+    "deberta-v2": lambda: tf.DebertaV2Config(
+        **SIZES, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm"
+    ),
+    "gpt2": lambda: tf.GPT2Config(vocab_size=64, n_embd=64, n_layer=4, n_head=2, n_positions=32),
+    "llama": lambda: tf.LlamaConfig(**SIZES, num_key_value_heads=1),
+    "modernbert": lambda: tf.ModernBertConfig(**SIZES, pad_token_id=0),
+    "mpnet": lambda: tf.MPNetConfig(**SIZES),
+    "opt": lambda: tf.OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32),
+    "squeezebert": lambda: tf.SqueezeBertConfig(
+        **SIZES,
+        embedding_size=16,
+        q_groups=1,
+        k_groups=1,
+        v_groups=1,
+        post_attention_groups=1,
+        intermediate_groups=1,
+        output_groups=1,
+    ),
+    "t5": lambda: tf.T5Config(vocab_size=64, d_model=64, d_kv=16, d_ff=128, num_layers=3, num_heads=4),
+    "xlm": lambda: tf.XLMConfig(vocab_size=64, emb_dim=16, n_layers=2, n_heads=2),
+}
+
+
+def build(family: str, seed: int = 0) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return tf.AutoModel.from_config(CONFIGS[family]())
+
+
+@pytest.mark.parametrize(
+    "family", ["bart", "canine", "deberta-v2", "gpt2", "llama", "modernbert", "mpnet", "opt", "t5"]
+)
+def test_every_block_is_called(family: str) -> None:
+    model = build(family)
+    before = torch.get_rng_state()
+    assert called(model, blocks(model)) == [True] * len(blocks(model))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+DEPTHS = {
+    "bart": {"encoder.embed_positions.weight": 5, "decoder.layernorm_embedding.bias": 5},
+    "deberta-v2": {"encoder.rel_embeddings.weight": 3, "encoder.LayerNorm.weight": 3},
+    "mpnet": {"encoder.relative_attention_bias.weight": 3, "pooler.dense.weight": 0},
+    "opt": {"decoder.embed_positions.weight": 3, "decoder.final_layer_norm.weight": 0},
+    "canine": {"char_embeddings.char_position_embeddings.weight": 5, "pooler.dense.bias": 0},
+}
+
+
+@pytest.mark.parametrize("family", DEPTHS)
+def test_tables_lie_with_the_embeddings_and_final_norms_at_the_top(family: str) -> None:
+    model = build(family)
+    depth, named = depth_of(model), dict(model.named_parameters())
+    assert {name: depth[named[name]] for name in DEPTHS[family]} == DEPTHS[family]
+
+
+def test_blocks_that_cannot_be_told_are_refused() -> None:
+    with pytest.raises(ConfigError, match="XLMModel keeps the parts of its blocks in lists of their own"):
+        parse("llrd")[0].check(Run(build("xlm")))
+    with pytest.raises(ConfigError, match="SqueezeBertModel does not call its blocks as modules"):
+        parse("hype")[0].check(Run(build("squeezebert")))
+    parse("llrd")[0].check(Run(build("squeezebert")))
+
+
+def test_mixout_adds_no_block() -> None:
+    model = build("mpnet")
+    before = blocks(model)
+    attach_(model, p=0.5)
+    assert blocks(model) == before
+
+
+def test_a_block_that_serves_every_layer_is_not_drawn_again() -> None:
+    with pytest.raises(ConfigError, match="one block serves all 2 layers of AlbertModel"):
+        reinit_(build("albert"), 1)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "modernbert"])
+def test_what_is_drawn_again_has_the_spread_of_a_new_model(family: str) -> None:
+    """Some initialisers draw a child's weights from its parent: the order of transformers decides."""
+    model, new = build(family), build(family, seed=1)
+    drawn = reinit_(model, 1, seed=3)
+    ours, theirs = dict(model.named_parameters()), dict(new.named_parameters())
+    for name in drawn:
+        if ours[name].numel() >= 1000:
+            n = ours[name].numel()
+            spread = float(theirs[name].detach().std())
+            assert float(ours[name].detach().std()) == pytest.approx(spread, rel=6 / math.sqrt(n)), name
+
+
+def test_the_draw_is_not_the_head_s() -> None:
+    """With the trial's own seed the first redrawn matrix would begin with the numbers of the new head."""
+    model = build("gpt2")
+    reinit_(model, 1, seed=11)
+    torch.manual_seed(11)
+    head = torch.empty(64, 3).normal_(std=0.02)
+    redrawn = model.h[-1].attn.c_attn.weight.detach()
+    assert abs(float(torch.corrcoef(torch.stack([head.flatten(), redrawn.flatten()[: head.numel()]]))[0, 1])) < 0.5
+
+
+def test_methods_that_would_do_nothing_say_so() -> None:
+    still = tf.BertModel(tf.BertConfig(**SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    with pytest.raises(ConfigError, match="BertModel has no active dropout"):
+        parse("rdrop")[0].check(Run(still))
+    parse("rdrop(alpha=0)")[0].check(Run(still))
+    half = build("llama").to(torch.bfloat16)
+    for arm in ("hype", "r3f"):
+        (notice,) = parse(arm)[0].notices(Run(half))
+        assert "lost in the rounding of bfloat16" in notice
+        assert parse(arm)[0].notices(Run(build("llama"))) == []
+    (notice,) = parse("l2sp")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4))
+    assert "next to nothing" in notice
+    assert parse("l2sp(strength=100)")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4)) == []
+
+
+def test_parameters_replaced_after_the_anchors_are_an_error() -> None:
+    from noisytune.methods import Stack
+
+    for arm in ("recadam", "l2sp"):
+        model = build("mpnet")
+        stack = Stack(parse(arm), Run(model))
+        stack.begin_()
+        model.pooler.dense.weight = torch.nn.Parameter(model.pooler.dense.weight.detach().clone())
+        groups = [{"params": list(model.parameters()), "lr": 1e-4, "weight_decay": 0.0}]
+        with pytest.raises(ConfigError, match=r"1 of .* parameters were replaced"):
+            stack.optimizer(groups, torch.optim.AdamW)
+
+
+def test_mixout_with_two_passes_refuses_gradient_checkpointing() -> None:
+    from noisytune.methods import Stack
+
+    model = tf.BertForSequenceClassification(tf.BertConfig(**SIZES))
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    stack = Stack(parse("mixout(p=0.5)+r3f"), Run(model))
+    stack.begin_()
+    with pytest.raises(ConfigError, match=r"mixout\+r3f under gradient checkpointing"):
+        stack.loss({"input_ids": torch.ones(1, 4, dtype=torch.long)}, lambda inputs: model(**inputs))
+
+
+def test_mixout_keeps_its_anchors_out_of_the_buffers_and_to_the_linear_weights() -> None:
+    from noisytune.methods import Stack
+
+    model = build("mpnet")
+    buffers = {name for name, _ in model.named_buffers()}
+    stack = Stack(parse("mixout(p=0.5)"), Run(model))
+    linear = {p for m in model.modules() if isinstance(m, torch.nn.Linear) for p in [m.weight]}
+    stack.begin_()
+    assert {name for name, _ in model.named_buffers()} == buffers
+    assert set(stack.run.anchors["noised"]) == linear
