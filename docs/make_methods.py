@@ -54,7 +54,7 @@ def section(name: str, method: type[Method]) -> str:
     lines += ["| setting | default | allowed | what it does |", "|---|---|---|---|"]
     for field in fields(method):
         setting = setting_of(field)
-        default = "none" if field.default == () else str(field.default).removesuffix(".0")
+        default = {(): "none", None: "auto"}.get(field.default, str(field.default).removesuffix(".0"))
         cells = (f"`{field.name}`", f"`{default}`", setting.allowed, setting.about)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     lines += ["", f"Source: {method.source}. Cost: {method.cost}."]

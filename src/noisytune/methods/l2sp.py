@@ -80,7 +80,7 @@ class L2SP(Method):
     strength: float = number(0.01, "weight of the pull, times the learning rate", ">= 0", lambda s: s >= 0)
     anchor: str = choice("noised", "pull towards the weights before or after NoisyTune", "noised", "clean")
     head_strength: float | None = later(
-        number(None, "the same of the new head; none: as strength", ">= 0", lambda s: s >= 0)
+        number(None, "the same of the new head; by itself as strength", ">= 0", lambda s: s >= 0)
     )
 
     def notices(self, run: Run) -> list[str]:
