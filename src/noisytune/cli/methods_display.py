@@ -53,4 +53,6 @@ def print_method(console: Console, method: type[Method]) -> None:
 
 
 def _shown(default: object) -> str:
-    return {(): "none", None: "auto"}.get(default, str(default).removesuffix(".0"))  # type: ignore[call-overload]
+    if default is None:
+        return "auto"
+    return "none" if default == () else str(default).removesuffix(".0")
