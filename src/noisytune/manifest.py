@@ -115,8 +115,9 @@ class Manifest:
             every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
             width: columns of the terminal.
         """
-        from rich.console import Console  # most who perturb print no table
-        from rich.table import Table
+        from rich.table import Table  # most who perturb print no table
+
+        from noisytune._console import Console
 
         groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
         for entry in self.entries:
@@ -131,7 +132,7 @@ class Manifest:
             outcome = f"left: {left_alone}" if left_alone else _range(entry.realised_std for entry in group)
             table.add_row(pattern, count, size, dtype, _range(entry.std for entry in group), outcome)
         text = io.StringIO()
-        console = Console(file=text, width=width, color_system=None, highlight=False)
+        console = Console(file=text, width=width, color_system=None)
         console.print(self.headline(), soft_wrap=True)
         console.print(table)
         for notice in self.notices:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from noisytune._console import Console
+from noisytune._text import terminal
 from noisytune.lab.studies.cost import GPUS, UTILISATION, Budget
 
 
 def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budget]) -> None:
     """Trials by model, task and arm; tokens, operations and time of those that are not done yet."""
     for one in budgets:
-        out.print(f"{name} on {one.model}: {one.trials:,} trials to run, {one.done:,} are done in {folder}", **_PLAIN)
+        out.print(terminal(f"{name} on {one.model}: {one.trials:,} trials to run, {one.done:,} are done in {folder}"))
         if not one.trials:
             continue
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -26,13 +25,13 @@ def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budge
         for task in one.tasks:
             each = [f"{task.tokens:,.0f}", f"{task.flops:.1e}"]
             times = _times(one, task.trials * task.flops, task.trials * task.seconds)
-            table.add_row(Text(task.task), f"{task.trials:,}", *each, *times)
+            table.add_row(terminal(task.task), f"{task.trials:,}", *each, *times)
         if len(one.tasks) > 1:
             sums = [f"{one.total('tokens'):,.0f}", f"{one.total('flops'):.1e}"]
             times = _times(one, one.total("flops"), one.total("seconds"))
             table.add_row("all, summed", f"{one.trials:,}", *sums, *times, style="bold")
         out.print(table)
-        out.print("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items()), **_PLAIN)
+        out.print(terminal("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items())))
         out.print()
     known = [one for one in budgets if one.trials]
     if len(known) > 1:
@@ -41,7 +40,7 @@ def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budge
         on = ", ".join(f"{time} on {gpu}" for gpu, time in zip(GPUS, gpus, strict=True))
         out.print(f"All models: {sum(one.trials for one in known):,} trials, {work:.1e} FLOPs, {here} here, {on}\n")
     if known:
-        out.print(_basis(known), **_PLAIN)
+        out.print(terminal(_basis(known)))
 
 
 def _basis(known: Sequence[Budget]) -> str:
@@ -55,9 +54,6 @@ def _basis(known: Sequence[Budget]) -> str:
         f"the float32 peak of {peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
         "noisytune methods says what each adds."
     )
-
-
-_PLAIN: Any = {"markup": False, "highlight": False}
 
 
 def _times(one: Budget, work: float, seconds: float) -> list[str]:

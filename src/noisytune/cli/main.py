@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from noisytune import __version__
+from noisytune._console import Console
+from noisytune._text import terminal
 from noisytune.cli import tune as _tune_cli
 from noisytune.cli.checkpoint import Debug, option, register
 from noisytune.errors import ConfigError, NoisyTuneError, RunFolderError
@@ -384,7 +385,7 @@ def _default_folder(study: Study) -> Path:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    return Console()
 
 
 @contextmanager
@@ -404,7 +405,7 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         message, code = f"Error: {type(error).__name__}: {error} (--debug shows where)", 1
     else:
         return
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    Console(stderr=True, soft_wrap=True).print(terminal(message))
     raise typer.Exit(code)
 
 

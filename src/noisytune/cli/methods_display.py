@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from dataclasses import fields
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from noisytune._console import Console
 from noisytune.methods import METHODS, Method, Stage, setting_of
 
 
@@ -17,7 +18,7 @@ def print_methods(console: Console) -> None:
     for heading, share in (("method", None), ("what it does", 3), ("settings, defaults, ranges", 2)):
         table.add_column(heading, ratio=share, no_wrap=share is None)
     for name, method in METHODS.items():
-        about = f"{method.summary}.\n[dim]{method.source}. Cost: {method.cost}.[/dim]"
+        about = Text(f"{method.summary}.\n").append(f"{method.source}. Cost: {method.cost}.", style="dim")
         table.add_row(
             name, about, "\n".join(f"{f.name} = {_shown(f.default)}; {setting_of(f).allowed}" for f in fields(method))
         )
@@ -33,8 +34,8 @@ def print_method(console: Console, method: type[Method]) -> None:
     """One method: its module's text, each setting with its range, and what it cannot be combined with."""
     for paragraph in (inspect.getdoc(inspect.getmodule(method)) or "").split("\n\n"):
         indented = paragraph.startswith(" ")
-        console.print(paragraph if indented else " ".join(paragraph.split()), end="\n\n", markup=False)
-    console.print(f"Source: {method.source}. Cost: {method.cost}.", markup=False)
+        console.print(paragraph if indented else " ".join(paragraph.split()), end="\n\n")
+    console.print(f"Source: {method.source}. Cost: {method.cost}.")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "default", "allowed", "what it does"):
         table.add_column(heading, no_wrap=heading == "setting")
@@ -47,7 +48,7 @@ def print_method(console: Console, method: type[Method]) -> None:
         name: other.excludes[method.name] for name, other in METHODS.items() if method.name in other.excludes
     }
     for name, reason in excluded.items():
-        console.print(f"\nNot with {name}: {reason}.", markup=False)
+        console.print(f"\nNot with {name}: {reason}.")
     if method.stage is not Stage.TRAIN:
         console.print("\nIt changes the weights, so it comes first in an arm.")
 

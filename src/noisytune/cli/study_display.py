@@ -8,12 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from noisytune._console import Console
+from noisytune._text import terminal
 from noisytune.lab.trials.events import (
     Event,
     Notice,
@@ -28,6 +30,7 @@ from noisytune.lab.trials.events import (
 from noisytune.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
+    from noisytune.lab.trials.trial import Trial
     from noisytune.report import SummaryRow
 
 
@@ -85,14 +88,14 @@ class StudyDisplay:
                 if event.best is not None:
                     self._best[event.arm] = event.best
                 if not self._live:
-                    self._out.print(self._told(event), markup=False)
+                    self._say(self._told(event))
             case StudyStarted():
                 self._begin(event)
             case Notice(text):
-                self._out.print(f"Note: {text}", markup=False)
+                self._say(f"Note: {text}")
             case TrialStarted(trial):
                 self._trials[trial.key] = self._running.add_task(
-                    f"seed {trial.seed}  {trial.arm}", total=None, loss="-", visible=False
+                    terminal(self._named(trial)), total=None, loss="-", visible=False
                 )
             case TrialProgress():
                 loss = "not finite" if event.loss is None else f"{event.loss:.3f}"
@@ -106,23 +109,25 @@ class StudyDisplay:
                 self._records.append(record)
                 self._done += 1
                 if not self._live:
-                    self._out.print(self._line(record), markup=False)
+                    self._say(self._line(record))
             case TrialFailed():
-                self._out.print(f"{event.label} failed", markup=False)
+                self._say(f"{event.label} failed")
         if self._bar is not None:
             partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
             self._overall.update(self._bar, completed=self._done + partial, done=self._done)
+
+    def _say(self, line: str) -> None:
+        self._out.print(terminal(line))
 
     def _begin_search(self, event: SearchStarted) -> None:
         self._search, self._study, self._done = event, event.study, event.done
         self._total = event.budget * len(event.study.arms)
         (task,) = event.study.tasks
-        self._out.print(
+        self._say(
             f"Search: {event.study.model['name']} on {task['name']} ({task['train_size']} train, chosen on "
-            f"{task['dev_size']}): {event.budget} trials of each arm",
-            markup=False,
+            f"{task['dev_size']}): {event.budget} trials of each arm"
         )
-        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
+        self._out.print(f"Run folder: {terminal(self._folder)}", soft_wrap=True)
         if event.done:
             self._out.print(f"{event.done} of {self._total} trials are done already")
         self._show_bar("search")
@@ -135,8 +140,8 @@ class StudyDisplay:
         tasks = ", ".join(
             f"{t['name']} ({t['kind']}, {t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks
         )
-        self._out.print(f"{study.model['name']} on {tasks}: {self._total} trials", markup=False)
-        self._out.print(f"Run folder: {self._folder}", markup=False, soft_wrap=True)
+        self._say(f"{study.model['name']} on {tasks}: {self._total} trials")
+        self._out.print(f"Run folder: {terminal(self._folder)}", soft_wrap=True)
         if event.finished:
             self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
         self._show_bar(study.name)
@@ -145,8 +150,13 @@ class StudyDisplay:
         if self._bar is not None:
             self._overall.remove_task(self._bar)
         self._bar = self._overall.add_task(
-            name, total=self._total, completed=self._done, done=self._done, trials=self._total
+            terminal(name), total=self._total, completed=self._done, done=self._done, trials=self._total
         )
+
+    def _named(self, run: Trial | TrialRecord) -> str:
+        """Seed, arm, and the task where the study has several."""
+        several = self._study is not None and len(self._study.tasks) > 1
+        return f"seed {run.seed:<3} {run.arm:24}" + (f" {run.task}" if several else "")
 
     def _told(self, event: SearchTold) -> str:
         """One trial of a search, for logs."""
@@ -163,14 +173,15 @@ class StudyDisplay:
         score = record.scores.get(task.get("metric", ""), math.nan)
         place = f"{len(self._records)}/{self._total}"
         return (
-            f"{place:>7}  seed {record.seed:<3} {record.arm:24} {task.get('metric_label', '')} {100 * score:6.2f}  "
+            f"{place:>7}  {self._named(record)} {task.get('metric_label', '')} {100 * score:6.2f}  "
             f"{record.timing['total']:.0f} s{'' if record.status == 'ok' else '  ' + record.status}"
         )
 
     def _differences(self) -> Text:
         """The running paired difference of each arm; during a search the best score of each so far."""
         if self._search:
-            return Text("\n".join(f"  {arm}: best so far {100 * best:.2f}" for arm, best in self._best.items()))
+            lines = [f"  {arm}: best so far {100 * best:.2f}" for arm, best in self._best.items()]
+            return Text("\n".join(map(terminal, lines)))
         lines = []
         for arm in self._study.arms[1:] if self._study else ():
             differences = _paired(self._study, self._records, arm) if self._study else []
@@ -180,7 +191,7 @@ class StudyDisplay:
                 lines.append(f"  {arm}: {mean:+.2f} points on average over {pairs} so far")
         if not self._trials and self._study and len(self._records) < self._total:
             lines.append("  getting workers and tokens ready ...")
-        return Text("\n".join(lines))
+        return Text("\n".join(map(terminal, lines)))
 
 
 def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:
@@ -208,17 +219,17 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
     else:
         for row in rows:
             for heading, cell in zip(headings[not several :], row[not several :], strict=True):
-                out.print(f"{heading}: {cell}", markup=False)
+                out.print(terminal(f"{heading}: {cell}"))
             out.print()
     if any(row.failed for row in known):
         out.print(f"{FAILED} a run of these collapsed or diverged; it counts")
     out.print()
-    out.print(verdict_sentence(study, records), markup=False)
-    out.print(scored_on(study), markup=False)
+    out.print(terminal(verdict_sentence(study, records)))
+    out.print(terminal(scored_on(study)))
     for note in notes(study, records):
-        out.print(f"Note: {note}", markup=False)
+        out.print(terminal(f"Note: {note}"))
     out.print()
-    out.print(f"Report: {page}", markup=False, soft_wrap=True)
+    out.print(f"Report: {terminal(page)}", soft_wrap=True)
 
 
 FAILED = "*"
@@ -249,7 +260,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> Table:
         if heading in ("task", "arm"):
             table.add_column(heading, overflow="fold", ratio=1)
         else:
-            table.add_column(Text(heading), justify="right", no_wrap=True)
+            table.add_column(terminal(heading), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(terminal, row))
     return table

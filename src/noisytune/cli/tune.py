@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from noisytune._console import Console
 from noisytune.cli.checkpoint import Debug, option
 from noisytune.errors import ConfigError
 
@@ -139,7 +139,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any], show: Cal
                     margin=margin,
                 )
                 store = Store(out or _default_folder(tuning))
-                with StudyDisplay(store.folder, Console(highlight=False)) as display:
+                with StudyDisplay(store.folder, Console()) as display:
                     run_search(tuning, store, engine, display.on_event, storage)
         show(store.folder, debug)
 

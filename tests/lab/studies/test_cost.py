@@ -82,7 +82,7 @@ def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study)
 
 
 def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
+    from noisytune._console import Console
 
     found = budget(tiny_study, Store("nowhere"), InThisProcess(), 2)
     tasks = tuple(replace(found.tasks[0], task=f"glue/{name}", tokens=2.4e8) for name in ("mnli", "rte"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from noisytune._files import publish
+from noisytune._text import html, markdown
 from noisytune.errors import RunFolderError
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
@@ -18,23 +19,17 @@ Report = tuple[StudyRecord, Iterable[TrialRecord], str]
 """A study, its finished trials, and the name of its page."""
 
 
-def _markdown(value: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", re.sub(r"\s+", " ", str(value)))
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _environment(*, html: bool) -> Environment:
-    environment = Environment(
+def _environment(shown: Callable[[object], str]) -> Environment:
+    """Templates in which every value passes ``shown``, unless it is a macro's own or marked as safe."""
+    return Environment(
         loader=PackageLoader("noisytune.report.page"),
-        autoescape=html,
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(shown(value)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = _markdown
-    return environment
 
 
 def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
@@ -47,13 +42,13 @@ def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     Returns:
         The same text for the same records, whenever and wherever it is rendered.
     """
-    template = _environment(html=True).get_template("page.html.j2")
+    template = _environment(html).get_template("page.html.j2")
     return template.render(view(gather(study, records), drawn=True))
 
 
 def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     """The same findings as Markdown, without the figures."""
-    template = _environment(html=False).get_template("page.md.j2")
+    template = _environment(markdown).get_template("page.md.j2")
     return template.render(view(gather(study, records), drawn=False))
 
 
@@ -76,12 +71,12 @@ def render_overview(models: Sequence[Report]) -> str:
     Args:
         models: of each study its plan, its finished trials, and the name of its page's file without the ending.
     """
-    return _environment(html=True).get_template("overview.html.j2").render(overview(_gathered(models), drawn=True))
+    return _environment(html).get_template("overview.html.j2").render(overview(_gathered(models), drawn=True))
 
 
 def render_overview_markdown(models: Sequence[Report]) -> str:
     """The same as Markdown, without the figures."""
-    return _environment(html=False).get_template("overview.md.j2").render(overview(_gathered(models), drawn=False))
+    return _environment(markdown).get_template("overview.md.j2").render(overview(_gathered(models), drawn=False))
 
 
 def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> Path:
@@ -93,10 +88,10 @@ def _gathered(models: Sequence[Report]) -> list[tuple[Evidence, str]]:
     return [(gather(study, records), page) for study, records, page in models]
 
 
-def _write(folder: Path, name: str, html: str, markdown: str) -> Path:
+def _write(folder: Path, name: str, page: str, text: str) -> Path:
     try:
-        publish(folder / f"{name}.md", markdown.encode())
-        publish(folder / f"{name}.html", html.encode())
+        publish(folder / f"{name}.md", text.encode())
+        publish(folder / f"{name}.html", page.encode())
     except OSError as e:
         raise RunFolderError(f"{folder}: cannot write the report ({e.strerror}); check the path and free space") from e
     return folder / f"{name}.html"

@@ -6,13 +6,14 @@ the SVG text. Matplotlib is imported when the first figure is drawn, and its glo
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from noisytune._text import html, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,17 +113,12 @@ def inline(figure: Figure, *, key: str, title: str, description: str) -> str:
     return (
         f'<svg role="img" '
         f'viewBox="0 0 {width} {height}" aria-labelledby="{key}-title {key}-desc">'
-        f'<title id="{key}-title">{html.escape(printable(title))}</title>'
-        f'<desc id="{key}-desc">{html.escape(printable(description))}</desc>{body.strip()}'
+        f'<title id="{key}-title">{html(title)}</title>'
+        f'<desc id="{key}-desc">{html(description)}</desc>{body.strip()}'
     )
-
-
-def printable(text: str) -> str:
-    """The text with control characters, which XML has no place for, as spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def shortened(name: str, most: int = 30) -> str:
     """A name that fits into a figure."""
-    clean = printable(name)
+    clean = plain(name)
     return clean if len(clean) <= most else clean[: most - 1] + "…"
