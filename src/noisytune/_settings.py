@@ -33,7 +33,7 @@ class Setting:
     metavar: str = "TEXT"
     """What stands for a value on a help page."""
     later: bool = False
-    """Added when trials were kept already: their keys leave it out while it has its default."""
+    """Added when trials were kept already: their keys leave it out while it has its default, which may never change."""
 
 
 def number(default: float | None, about: str, allowed: str, holds: Callable[[float], bool], metavar: str = "X") -> Any:
@@ -123,6 +123,23 @@ def later(field: Any) -> Any:
     """The field, marked as added when trials were kept already: see `Setting.later`."""
     setting = dataclasses.replace(setting_of(field), later=True)
     return _field(field.default, setting)
+
+
+def keyed(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are part of a trial's key: all but `later` ones at their default.
+
+    >>> @dataclass(frozen=True)
+    ... class Training:
+    ...     epochs: int = 3
+    ...     freeze: int = later(whole(0, "Keep this many layers as they are.", ">= 0", lambda n: n >= 0))
+    >>> keyed(Training()), keyed(Training(freeze=2))
+    ({'epochs': 3}, {'epochs': 3, 'freeze': 2})
+    """
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    for name, field in settings_of(settings).items():
+        if setting_of(field).later and values[name] == field.default:
+            del values[name]
+    return values
 
 
 def like(owner: Any, name: str) -> Any:

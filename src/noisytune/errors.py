@@ -9,6 +9,7 @@
     ├── NonFiniteError          NaN or infinity in a weight, or noise would overflow it  (also a ValueError)
     ├── DataError               the user's data: no such column, an empty class, a bad file   (also a ValueError)
     ├── RunFolderError          a run folder that cannot be read, written or extended    (also an OSError)
+    │   └── DamagedRecordError  a record in it that was not written like this
     ├── TrialError              a trial failed in its worker
     └── MissingExtraError       an optional library is not installed                     (also an ImportError)
 
@@ -46,6 +47,10 @@ class DataError(NoisyTuneError, ValueError):
 
 class RunFolderError(NoisyTuneError, OSError):
     """A run folder cannot be read, written or extended."""
+
+
+class DamagedRecordError(RunFolderError):
+    """A record of a run folder that is not what noisytune wrote: cut off, changed, or without its outputs."""
 
 
 class TrialError(NoisyTuneError):

@@ -185,7 +185,7 @@ def test_another_study_is_not_mixed_in(tiny, tmp_path):
     assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
     before = records(run)
     line = fails(1, "compare", "--model", tiny.path, *QUICK, "--epochs", "2", "--seeds", "1", "--out", run)
-    assert "its epochs is 1, not 2; choose another --out" in line
+    assert "its epochs is 1, not 2; choose another run folder" in line
     assert records(run) == before
 
 

@@ -53,8 +53,6 @@ def _trial(
         status=status,  # type: ignore[arg-type]
         scores=scores,
         loss_curve=curve.clip(0.05).tolist(),
-        predictions=predictions.tolist(),
-        references=gold.tolist(),
         timing={"load": 0.2, "prepare": 0.01, "train": 21.5 + seed, "evaluate": 0.8, "total": 22.5 + seed},
         applied={"noisytune": {"perturbed": 101, "elements": 22713216, "left_alone": {"new": 2}}} if methods else {},
         environment={
@@ -63,6 +61,7 @@ def _trial(
             "commit": "4f9d2c1",
             "started": f"2025-01-01T00:0{seed % 10}:00Z",
         },
+        outputs={"dev/predictions": predictions, "dev/references": gold} if predictions.size else {},
     )
 
 

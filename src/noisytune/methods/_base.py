@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from noisytune._settings import check, setting_of
+from noisytune._settings import check, keyed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -95,12 +95,7 @@ class Method:
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting as a plain JSON value; a later one only where it is not the default."""
-        values = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if not (setting_of(f).later and getattr(self, f.name) == f.default)
-        }
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in keyed(self).items()}
 
     @property
     def label(self) -> str:

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from noisytune.errors import RunFolderError
-from noisytune.lab.store import Store, write_file
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.errors import DamagedRecordError, RunFolderError
+from noisytune.lab.store import Store, read_sealed, write_file, write_sealed
+from noisytune.lab.store.outputs import pack, unpack
+from noisytune.records import StudyRecord, TrialRecord, digest
 
 
-def a_record(seed: int = 0, score: float = 0.5) -> TrialRecord:
-    settings = {"task": {"name": "t"}, "arm": {"name": "plain", "methods": []}, "seed": seed}
+def a_record(seed: int = 0, score: float = 0.5, outputs: bool = True) -> TrialRecord:
+    settings = {"task": {"name": "t", "digest": "d"}, "arm": {"name": "plain", "methods": []}, "seed": seed}
     return TrialRecord(
-        key=f"{seed:016x}",
+        key=digest(settings),
         settings=settings,
         status="ok",
         scores={"accuracy": score},
         loss_curve=[0.1 + 0.2, 1e-300],
-        predictions=[0.0, 1.0],
-        references=[1.0, 1.0],
         timing={"total": 1.5},
         applied={},
         environment={"cpu": "ünïcode"},
+        outputs={"dev/references": np.array([1.0, 1.0]), "dev/predictions": np.array([0, 1])} if outputs else {},
     )
+
+
+KEY = a_record().key
 
 
 def a_study() -> StudyRecord:
@@ -47,8 +56,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert store.has(record.key)
     store.write_study(a_study())
     assert store.read_study() == a_study()
-    assert store.records([r.key for r in records]) == records
-    assert store.records(["f" * 16, records[0].key]) == records[:1]
+    for before, after in zip(records, store.records([r.key for r in records]), strict=True):
+        assert replace(after, outputs_digest="") == before
+        assert (after.predictions, after.references) == ([0, 1], [1.0, 1.0])
+        assert pickle.loads(pickle.dumps(after)).predictions == [0, 1]
+    assert store.index() == {r.key for r in records}
+    assert [r.key for r in store.records(["f" * 16, records[0].key])] == [records[0].key]
+    assert store.read(records[0].key) is store.read(records[0].key)
     assert {r.seed for r in store.records()} == {0, 1, 2}
 
 
@@ -59,23 +73,57 @@ def test_a_record_is_written_once(tmp_path: Path) -> None:
     assert store.records()[0].scores == {"accuracy": 0.5}
 
 
+def changed(path: str, value: Any) -> bytes:
+    """A record's JSON with one value changed; the path's parts are separated by dots."""
+    raw = json.loads(a_record(outputs=False).to_json())
+    *parents, last = path.split(".")
+    inner = raw
+    for part in parents:
+        inner = inner[part]
+    inner[last] = value
+    return json.dumps(raw).encode()
+
+
+CHANGES: list[tuple[str, Any, str]] = [
+    ("key", 7, "key"),
+    ("settings", [], "settings"),
+    ("settings.seed", 1, "changed since it was written"),
+    ("settings.seed", -1, "seed"),
+    ("settings.seed", 2**70, "seed"),
+    ("settings.arm", "plain", "arm"),
+    ("settings.arm.methods", [{}], "method"),
+    ("settings.task", {}, "name"),
+    ("status", "fine", "fine"),
+    ("scores", {"accuracy": "high"}, "scores"),
+    ("scores", {"accuracy": float("nan")}, "malformed"),
+    ("scores", {"accuracy": None}, "scores"),
+    ("loss_curve", "steep", "loss_curve"),
+    ("evaluations", {"dev": {}}, "status"),
+    ("norms", {"query": {"before": 1.0}}, "elements"),
+    ("format", "2", "it has no format"),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "not a record"),
         (b'{"format": 1, "key": "0000', "not a record"),
-        (b"[]", "not a record"),
-        (b"\xff\xfe", "damaged"),
-        (b'{"format": 99}', "99"),
-        (a_record(seed=7).to_json().encode(), "0000000000000007"),
+        (b"[]", "it has no format"),
+        (b"\xff\xfe", "not a record"),
+        (b'{"format": 99}', "99.*update noisytune"),
+        (b"[" * 100_000, "not a record"),
+        (b'{"format": 2, "key": ' + b"9" * 5000 + b"}", "not a record"),
+        (a_record(seed=7).to_json().encode(), a_record(seed=7).key),
+        *((changed(path, value), said) for path, value, said in CHANGES),
     ],
 )
 def test_a_damaged_record_is_named_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     store = Store(tmp_path)
-    write_file(tmp_path / "trials" / f"{0:016x}.json", content)
+    write_file(tmp_path / "trials" / f"{KEY}.json", content)
     with pytest.raises(RunFolderError, match=said) as caught:
         store.records()
-    assert f"{0:016x}.json" in str(caught.value)
+    assert f"{KEY}.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -95,7 +143,7 @@ def test_a_failed_write_leaves_nothing_and_says_what_to_do(
     assert "\n" not in str(caught.value)
     if code in (errno.ENOSPC, errno.EDQUOT):
         assert "no space left" in str(caught.value)
-    assert [file.name for file in (tmp_path / "trials").iterdir()] == [f"{0:016x}.json"]
+    assert {file.name for file in (tmp_path / "trials").iterdir()} == {f"{KEY}.json", f"{KEY}.safetensors"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
@@ -148,6 +196,144 @@ def test_the_lock_clears_away_what_a_killed_process_left(tmp_path: Path) -> None
     assert store.records() == []
     with store.lock():
         assert list((tmp_path / "trials").iterdir()) == []
+
+
+def test_outputs_that_are_not_those_of_the_record_are_not_believed(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), a_record(1)
+    store.write(a_record())
+    store.write(replace(other, outputs={"dev/predictions": np.array([1, 1]), "dev/references": np.array([1.0, 1.0])}))
+    file = tmp_path / "trials" / f"{KEY}.safetensors"
+    whole = file.read_bytes()
+    for content in (whole[:-1], whole[:-1] + b"\x07", file.with_name(f"{other.key}.safetensors").read_bytes(), None):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(DamagedRecordError, match=f"{KEY}.safetensors") as caught:
+            Store(tmp_path).read(KEY)
+        assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+    assert Store(tmp_path).read(KEY).predictions == [0, 1]
+    with pytest.raises(DamagedRecordError, match="do not belong together"):
+        unpack(pack({"dev/predictions": np.zeros(2), "dev/references": np.zeros(3)}), "here")
+
+
+def test_a_record_without_its_outputs_is_not_there_yet(tmp_path: Path) -> None:
+    """A crash between the two files leaves outputs alone, and the trial counts as unfinished."""
+    store = Store(tmp_path)
+    store.write(a_record())
+    (tmp_path / "trials" / f"{KEY}.json").unlink()
+    again = Store(tmp_path)
+    assert not again.has(KEY)
+    assert again.records() == []
+    again.write(a_record())
+    assert again.read(KEY).predictions == [0, 1]
+
+
+def test_a_damaged_trial_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(a_record())
+    before = {file.name: file.read_bytes() for file in store.trials_folder.iterdir()}
+    assert store.set_aside(KEY).name == f"{KEY}.json.damaged"
+    assert not store.has(KEY)
+    assert {f"{name}.damaged": content for name, content in before.items()} == {
+        file.name: file.read_bytes() for file in store.trials_folder.iterdir()
+    }
+
+
+def test_other_files_of_json_are_left_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_study(a_study())
+    for name in ("._study.json", "study (1).json", "package.json", "list.json"):
+        (tmp_path / name).write_text('{"name": "x"}' if name != "list.json" else "[1]")
+    (tmp_path / "study (2).json").write_bytes((tmp_path / "study.json").read_bytes())
+    assert list(store.studies()) == ["study"]
+    for content in ("", "{}", "[]", '{"format": 2, "trials": []}', a_study().to_json().replace("[0]", "[99999999999]")):
+        (tmp_path / "study.json").write_text(content)
+        for read in (store.studies, store.read_study):
+            with pytest.raises(RunFolderError, match=r"study\.json") as caught:
+                read()
+            assert "\n" not in str(caught.value)
+
+
+def test_a_study_whose_plan_contradicts_it_is_refused(tmp_path: Path) -> None:
+    entry = {"key": "0" * 16, "task": "t", "arm": "plain", "seed": 0}
+    with pytest.raises(DamagedRecordError, match="has the task 't', which the study has not"):
+        StudyRecord.from_json(replace(a_study(), trials=[entry]).to_json(), "here")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "somebody's file", "pipe"])
+def test_a_planted_lock_is_refused_and_nothing_is_overwritten(tmp_path: Path, kind: str) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("precious")
+    run.mkdir()
+    lock = run / ".lock"
+    if kind == "link":
+        lock.symlink_to(precious)
+    elif kind == "dangling link":
+        lock.symlink_to(tmp_path / "new")
+    elif kind == "hard link":
+        lock.hardlink_to(precious)
+    elif kind == "somebody's file":
+        lock.write_text("keep me")
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(RunFolderError, match=r"\.lock"), Store(run).lock():
+        pass
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+    if kind == "somebody's file":
+        assert lock.read_text() == "keep me"
+
+
+@pytest.mark.parametrize("name", ["trials", "cache", "logs"])
+def test_folders_that_are_links_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".noisytune-tmp-mine").write_text("keep me")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match=f"{name} is a link to"), Store(tmp_path / "run").lock():
+        pass
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == [".noisytune-tmp-mine"]
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EBADF", "EOPNOTSUPP", "EACCES", "no fcntl"])
+def test_a_file_system_that_cannot_lock_is_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    if name == "no fcntl":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", flock)
+    if name == "EACCES":
+        with pytest.raises(RunFolderError, match="cannot be locked"), Store(tmp_path).lock():
+            pass
+        return
+    with Store(tmp_path).lock() as notice:
+        assert "cannot lock files" in notice
+
+
+def test_a_claim_is_for_one_at_a_time_and_is_given_back(tmp_path: Path) -> None:
+    one, other = Store(tmp_path), Store(tmp_path)
+    with one.claim(KEY) as mine:
+        assert mine
+        with other.claim(KEY) as theirs, other.claim("f" * 16) as another:
+            assert (theirs, another) == (False, True)
+    with other.claim(KEY) as theirs:
+        assert theirs
+        other.write(a_record())
+    with one.claim(KEY) as mine:
+        assert not mine
+    assert not list((tmp_path / "trials").glob(".claim*"))
+
+
+def test_a_sealed_file_is_known_by_name_and_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_sealed(tmp_path / name, b"content")
+    assert read_sealed(tmp_path / "a") == b"content"
+    (tmp_path / "a").write_bytes((tmp_path / "b").read_bytes())
+    with pytest.raises(RunFolderError, match="under this name"):
+        read_sealed(tmp_path / "a")
 
 
 def test_planning_and_reading_load_no_torch() -> None:

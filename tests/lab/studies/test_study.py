@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -32,7 +33,7 @@ from noisytune.records import StudyRecord, TrialRecord
 
 
 def a_record(trial: Any) -> TrialRecord:
-    return TrialRecord(trial.key, trial.settings, "ok", {"accuracy": 0.5}, [1.0], [0.0], [0.0], {"total": 1.0}, {}, {})
+    return TrialRecord(trial.key, trial.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 1.0}, {}, {})
 
 
 class Ledger:
@@ -132,6 +133,41 @@ def test_after_an_interruption_only_the_rest_is_run(tiny_study: Study, tmp_path:
         assert interrupted.ran + rest.ran == [(t.seed, t.task, t.arm) for t in tiny_study.plan]
 
 
+def test_a_damaged_record_is_named_kept_and_run_again(tiny_study: Study, tmp_path: Path) -> None:
+    run(tiny_study, tmp_path)
+    first, second = tiny_study.plan[:2]
+    file = tmp_path / "trials" / f"{first.key}.json"
+    forged = file.read_text().replace('"accuracy"', '"accuracy" 0.9')
+    file.write_text(forged)
+    (tmp_path / "trials" / f"{second.key}.json").write_bytes(
+        (tmp_path / "trials" / f"{tiny_study.plan[2].key}.json").read_bytes()
+    )
+    ledger, record, events = run(tiny_study, tmp_path)
+    assert ledger.ran == [(trial.seed, trial.task, trial.arm) for trial in (first, second)]
+    said = [event.text for event in events if isinstance(event, Notice) and "damaged" in event.text]
+    assert len(said) == 2
+    assert f"{first.key}.json.damaged" in said[0]
+    assert file.with_name(f"{file.name}.damaged").read_text() == forged
+    assert record == tiny_study.record
+    assert len(Store(tmp_path).records()) == len(tiny_study.plan)
+
+
+def test_a_run_folder_of_format_1_goes_on(tiny_study: Study, tmp_path: Path) -> None:
+    run(tiny_study, tmp_path)
+    for file in (tmp_path / "trials").glob("*.json"):
+        raw = json.loads(file.read_text())
+        for name in ("evaluations", "outputs_digest"):
+            del raw[name]
+        file.write_text(json.dumps(raw | {"format": 1, "predictions": [1.0, 0.0], "references": [1.0, 1.0]}))
+    kept = files(tmp_path)
+    ledger, _, _ = run(replace(tiny_study, seeds=(0, 1, 2)), tmp_path)
+    assert {seed for seed, _, _ in ledger.ran} == {2}
+    assert {key: files(tmp_path)[key] for key in kept} == kept
+    old = Store(tmp_path).read(tiny_study.plan[0].key)
+    assert (old.predictions, old.references) == ([1.0, 0.0], [1.0, 1.0])
+    assert old.evaluations == {"dev": {"status": "ok", "scores": {"accuracy": 0.5}}}
+
+
 def test_seeds_and_arms_extend_a_finished_study(with_arms: Callable[..., Study], tmp_path: Path) -> None:
     run(with_arms(0.1, seeds=(0, 1)), tmp_path)
     ledger, record, _ = run(with_arms(0.1, seeds=(0, 1, 2)), tmp_path)
@@ -173,7 +209,7 @@ def test_a_folder_keeps_the_tasks_of_its_first_study(tiny_study: Study, tmp_path
     ledger, record, _ = run(replace(tiny_study, tasks=(fewer,)), tmp_path)
     assert ledger.ran == []
     assert [task["name"] for task in record.tasks] == ["topics", "fewer"]
-    with pytest.raises(RunFolderError, match="its tasks are topics, fewer, not fewest; choose another --out"):
+    with pytest.raises(RunFolderError, match="its tasks are topics, fewer, not fewest; choose another run folder"):
         run(replace(tiny_study, tasks=(fewest,)), tmp_path)
 
 
@@ -233,7 +269,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tiny_study: Study, tmp_path:
         ledger = Ledger()
         with pytest.raises(RunFolderError, match=said) as caught:
             run(study, tmp_path, engine=ledger)
-        assert "choose another --out" in str(caught.value)
+        assert "choose another run folder" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert ledger.ran == []
     assert sorted((file.name, file.read_bytes()) for file in tmp_path.rglob("*.json")) == kept

@@ -57,9 +57,7 @@ class Judge:
             value = self._quality(trial)
             scores = {} if value is None else {"accuracy": value}
             status: Any = "diverged" if value is None else "ok"
-            on_message(
-                TrialDone(TrialRecord(trial.key, trial.settings, status, scores, [1.0], [], [], {"total": 1.0}, {}, {}))
-            )
+            on_message(TrialDone(TrialRecord(trial.key, trial.settings, status, scores, [1.0], {"total": 1.0}, {}, {})))
 
         for job in jobs:
             if isinstance(job, TrialJob):
@@ -238,7 +236,7 @@ def test_another_space_or_task_is_refused_in_one_line(tuning: Tuning, tmp_path: 
 
 def test_a_folder_of_another_command_is_refused(tuning: Tuning, tiny_study: Study, tmp_path: Path) -> None:
     run_study(tiny_study, Store(tmp_path), Judge(), lambda _: None)
-    with pytest.raises(RunFolderError, match="searched nothing; choose another --out"):
+    with pytest.raises(RunFolderError, match="searched nothing; choose another run folder"):
         run(tuning, tmp_path)
 
 

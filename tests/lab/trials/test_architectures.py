@@ -58,7 +58,7 @@ def run_every_task(model: Model, data: Path, options: dict[str, int]) -> None:
         assert len(record.loss_curve) == 2, task.name
         assert record.status != "diverged", task.name
         assert len(record.predictions) == len(task.dev)
-        assert ("mismatched/accuracy" in record.scores) == bool(task.also)
+        assert list(record.evaluations) == ["dev", *task.also]
         if arm != PLAIN:
             assert record.applied["noisytune"]["perturbed"] > 10
 

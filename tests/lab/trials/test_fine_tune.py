@@ -512,8 +512,9 @@ def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Toke
     both = replace(tiny_tokens, also={"mismatched": tiny_tokens.dev, "train": tiny_tokens.train})
     for select in ("last", "best"):
         record = run_trial(a_trial(tiny_study, select=select), tiny_study.model.path, both)
-        assert record.scores["mismatched/accuracy"] == record.scores["accuracy"]
-        assert "train/macro_f1" in record.scores
+        assert record.evaluations["mismatched"]["scores"] == record.scores == record.evaluations["dev"]["scores"]
+        assert "macro_f1" in record.evaluations["train"]["scores"]
+        assert len(record.outputs["train/predictions"]) == len(tiny_tokens.train)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
 
+from noisytune._settings import later, number, whole
 from noisytune.errors import ConfigError
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods import make
+from noisytune.methods.rdrop import RDrop
 
 
 @pytest.mark.parametrize(
@@ -123,3 +125,28 @@ def test_the_primary_metric_decides_the_key_only_where_it_chooses_the_epoch(tiny
     best = replace(tiny_study.training, select="best")
     one, two = (replace(study, training=best) for study in (tiny_study, other))
     assert not {t.key for t in one.plan} & {t.key for t in two.plan}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterSettings(TrainingSettings):
+    """As a later version might have them."""
+
+    freeze: int = later(whole(0, "Keep this many layers.", ">= 0", lambda n: n >= 0))
+
+
+def test_a_setting_that_is_added_later_changes_no_key_until_it_is_used(tiny_study: Study) -> None:
+    task, model = tiny_study.tasks[0], tiny_study.model
+    key = Trial.resolve(model, task, PLAIN, 0, TrainingSettings()).key
+    assert Trial.resolve(model, task, PLAIN, 0, LaterSettings()).key == key
+    changed = Trial.resolve(model, task, PLAIN, 0, LaterSettings(freeze=2))
+    assert changed.key != key
+    assert LaterSettings.from_dict(changed.settings["training"]).freeze == 2
+
+
+def test_a_setting_that_a_method_gets_later_changes_no_key_until_it_is_used() -> None:
+    @dataclass(frozen=True)
+    class Method(RDrop):
+        taper: float = later(number(1.0, "a setting of a later version", "> 0", lambda x: x > 0))
+
+    assert Arm.of(Method()) == Arm.of(RDrop())
+    assert Arm.of(Method(taper=0.5)).methods[0] == {**Arm.of(RDrop()).methods[0], "taper": 0.5}

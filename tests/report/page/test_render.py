@@ -157,7 +157,8 @@ def test_page_says_what_is_missing_and_what_went_wrong(build: Build) -> None:
 
 def test_a_further_dev_set_is_shown_beside_the_score(build: Build) -> None:
     study, records = build()
-    more = [replace(record, scores=record.scores | {"mismatched/accuracy": 0.1234}) for record in records]
+    further = {"dev": {"status": "ok", "scores": {}}, "mismatched": {"status": "ok", "scores": {"accuracy": 0.1234}}}
+    more = [replace(record, evaluations=further) for record in records]
     assert "(mismatched 12.34)" in " ".join(read(report.render_html(study, more)).words)
     assert "(mismatched 12.34)" in report.render_markdown(study, more)
     assert [row.difference for row in task_rows(gather(study, more))] == [

@@ -2,32 +2,41 @@
 
 ::
 
-    RUN/study.json           what was asked for; where several studies share the folder, NAME-MODEL.json each
-    RUN/trials/<key>.json    one finished trial each
-    RUN/cache/               tokens; may be deleted
-    RUN/logs/                what --report-to tensorboard wrote
+    RUN/study.json                 what was asked for; where several studies share the folder, NAME-MODEL.json each
+    RUN/trials/<key>.json          one finished trial each
+    RUN/trials/<key>.safetensors   what its model answered, example by example
+    RUN/cache/                     tokens; may be deleted
+    RUN/logs/                      what tensorboard wrote
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from noisytune._files import TEMPORARY, publish
-from noisytune.errors import RunFolderError
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune._files import TEMPORARY
+from noisytune.errors import DamagedRecordError, RunFolderError
+from noisytune.lab.store.files import content_digest, file_name, one_line, read_file, refuse_links, write_file
+from noisytune.lab.store.lock import hold
+from noisytune.lab.store.outputs import StoredOutputs, pack
+from noisytune.records import TRIAL_ADVICE, StudyRecord, TrialRecord
 
 STUDY = "study"
 """The file name of the only study of a folder."""
 
+_MOST_BYTES = 2**28
+"""Of a record."""
+_KEY = re.compile("[0-9a-f]{16}")
+
 
 class Store:
     """A run folder, and one study in it. Studies in one folder share their trials: a trial's key says what it is.
+
+    A `noisytune.lab.store.protocol.TrialStore` that also keeps what was asked for. Records are read once and kept.
 
     Args:
         folder: made when something is written.
@@ -44,19 +53,29 @@ class Store:
         self.trials_folder = self.folder / "trials"
         self.cache_folder = self.folder / "cache"
         self.logs_folder = self.folder / "logs"
+        self._known: dict[str, TrialRecord] = {}
 
     def studies(self, name: str | None = None) -> dict[str, StudyRecord]:
-        """The studies of the folder by their files' names.
+        """The studies of the folder by their files' names. Other files of JSON are left alone.
 
         Args:
             name: one study's, for each of its models. None: all studies.
 
         Raises:
-            RunFolderError: a file cannot be read, or is not a study that noisytune wrote.
+            RunFolderError: a file cannot be read, or is a damaged study.
         """
-        files = sorted(self.folder.glob("*.json" if name is None else f"{file_name(name)}-*.json"))
-        found = {file.stem: StudyRecord.from_json(_read(file), str(file)) for file in files}
-        return {file: study for file, study in found.items() if name in (None, study.name)}
+        found = {}
+        for file in sorted(self.folder.glob("*.json" if name is None else f"{file_name(name)}-*.json")):
+            # Copies by browsers ("study (1)") and by file systems ("._study") are not the study.
+            if file.stem != STUDY and (file.name.startswith(".") or file_name(file.stem) != file.stem):
+                continue
+            content = read_file(file, _MOST_BYTES)
+            if file != self.study_file and file.stem != STUDY and b'"trials"' not in content:
+                continue
+            study = StudyRecord.from_json(content, str(file))
+            if name in (None, study.name):
+                found[file.stem] = study
+        return found
 
     def read_study(self) -> StudyRecord | None:
         """The study, or None where none was begun.
@@ -66,7 +85,7 @@ class Store:
         """
         if not self.study_file.exists():
             return None
-        return StudyRecord.from_json(_read(self.study_file), str(self.study_file))
+        return StudyRecord.from_json(read_file(self.study_file, _MOST_BYTES), str(self.study_file))
 
     def write_study(self, study: StudyRecord) -> None:
         """Write the study, in place of an earlier one.
@@ -76,9 +95,27 @@ class Store:
         """
         write_file(self.study_file, study.to_json().encode())
 
+    def index(self) -> frozenset[str]:
+        """The keys of all finished trials."""
+        with one_line(self.trials_folder), suppress(FileNotFoundError):
+            names = os.listdir(self.trials_folder)
+            return frozenset(name[:16] for name in names if name.endswith(".json") and _KEY.fullmatch(name[:-5]))
+        return frozenset()
+
     def has(self, key: str) -> bool:
         """Whether a trial is finished."""
-        return self._file(key).exists()
+        return key in self._known or self._file(key).exists()
+
+    def read(self, key: str) -> TrialRecord:
+        """A finished trial, checked: its key is that of its settings, and its outputs are those that were written.
+
+        Raises:
+            DamagedRecordError: it is not what was written.
+            RunFolderError: there is none, or its file cannot be read.
+        """
+        if key not in self._known:
+            self._known[key] = self._checked(key)
+        return self._known[key]
 
     def records(self, keys: Iterable[str] | None = None) -> list[TrialRecord]:
         """Finished trials.
@@ -89,104 +126,98 @@ class Store:
         Raises:
             RunFolderError: a file cannot be read, or is not the record that its name says.
         """
-        if keys is None:
-            keys = sorted(file.stem for file in self.trials_folder.glob("*.json"))
-        return [self._record(key) for key in keys if self.has(key)]
+        done = self.index()
+        return [self.read(key) for key in (sorted(done) if keys is None else keys) if key in done]
 
     def write(self, record: TrialRecord) -> None:
-        """Keep a finished trial. One that is there already stays as it is.
+        """Keep a finished trial, its outputs first. One that is there already stays as it is.
 
         Raises:
             RunFolderError: no space, or no permission.
         """
-        if not self.has(record.key):
-            write_file(self._file(record.key), record.to_json().encode())
+        if self.has(record.key):
+            return
+        if record.outputs:
+            content = pack(record.outputs)
+            record = replace(record, outputs_digest=content_digest(content))
+            write_file(self._outputs_file(record.key), content)
+        write_file(self._file(record.key), record.to_json().encode())
+
+    def set_aside(self, key: str) -> Path:
+        """Rename the files of a damaged trial, so that it counts as not finished, and nothing of it is lost.
+
+        Returns:
+            the new name of its record.
+
+        Raises:
+            RunFolderError: no permission.
+        """
+        self._known.pop(key, None)
+        with one_line(self._file(key)):
+            for file in (self._outputs_file(key), self._file(key)):
+                with suppress(FileNotFoundError):
+                    os.replace(file, _damaged(file))
+        return _damaged(self._file(key))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def claim(self, key: str) -> Iterator[bool]:
+        """Reserve a trial among the processes that share the folder: True inside if it is ours to run."""
+        with one_line(self.trials_folder):
+            self.trials_folder.mkdir(parents=True, exist_ok=True)
+        refuse_links(self.trials_folder)
+        file = self.trials_folder / f".claim-{key}"
+        with hold(file) as found:
+            yield found.ours and not self.has(key)
+            if found.ours:
+                with suppress(OSError):
+                    file.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[str]:
         """Keep other processes from running this study at the same time. Whoever dies lets go.
 
         Also removes what a killed process left half written.
 
-        Raises:
-            RunFolderError: another process holds the folder; or it cannot be made.
-        """
-        import fcntl
+        Returns:
+            a context; inside it, what the user should know about the lock, or nothing.
 
-        with _one_line(self.folder):
+        Raises:
+            RunFolderError: another process holds the folder; or it cannot be made; or a part of it is a link.
+        """
+        ours = (self.trials_folder, self.cache_folder, self.logs_folder)
+        refuse_links(*ours)
+        with one_line(self.folder):
             self.trials_folder.mkdir(parents=True, exist_ok=True)
             self.cache_folder.mkdir(exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+        with hold(self.folder / ".lock") as found:
+            if not found.ours:
                 raise RunFolderError(
-                    f"{self.folder} is in use by {holder}: wait until it is done, or choose another --out"
-                ) from error
-            with _one_line(self.folder):
-                os.truncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    f"{self.folder} is in use by {found.holder}: wait until it is done, or choose another run folder"
+                )
+            with one_line(self.folder):
                 for folder in (self.folder, self.trials_folder, self.cache_folder):
                     for leftover in folder.glob(f"{TEMPORARY}*"):
                         leftover.unlink()
-            yield
-        finally:
-            os.close(descriptor)
+            yield found.notice
 
     def _file(self, key: str) -> Path:
         return self.trials_folder / f"{key}.json"
 
-    def _record(self, key: str) -> TrialRecord:
+    def _outputs_file(self, key: str) -> Path:
+        return self.trials_folder / f"{key}.safetensors"
+
+    def _checked(self, key: str) -> TrialRecord:
         file = self._file(key)
-        record = TrialRecord.from_json(_read(file), str(file))
+        record = TrialRecord.from_json(read_file(file, _MOST_BYTES), str(file))
         if record.key != key:
-            raise RunFolderError(f"{file}: holds the record of trial {record.key}; delete it to redo the trial")
+            raise DamagedRecordError(f"{file}: holds the record of trial {record.key}; {TRIAL_ADVICE}")
+        if record.outputs_digest:
+            outputs = StoredOutputs(self._outputs_file(key), record.outputs_digest)
+            outputs.read()
+            record = replace(record, outputs=outputs)
         return record
 
 
-def file_name(*parts: str) -> str:
-    """A name for a file made of names that may hold anything.
-
-    >>> file_name("Table 2", "google/bert")
-    'Table_2-google_bert'
-    """
-    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "_" for part in parts)
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file of a run folder, whole or not at all; its folder is made where it is missing.
-
-    Raises:
-        RunFolderError: no space, or no permission.
-    """
-    with _one_line(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        publish(file, content)
-
-
-def _read(file: Path) -> str:
-    with _one_line(file):
-        content = file.read_bytes()
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{file}: damaged ({error.reason}); delete it to redo it") from error
-
-
-@contextmanager
-def _one_line(place: Path) -> Iterator[None]:
-    """Turn the system's errors into one line that says what to do."""
-    try:
-        yield
-    except RunFolderError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "no space left: free some and run the same command again, finished trials are kept"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            advice = "permission denied: change it, or choose another --out"
-        else:
-            advice = f"{error.strerror or error}"
-        raise RunFolderError(f"{place}: {advice}") from error
+def _damaged(file: Path) -> Path:
+    """A name under which nobody takes a file for a record; a later one replaces an earlier one."""
+    return file.with_name(f"{file.name}.damaged")

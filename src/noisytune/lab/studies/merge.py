@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from noisytune._pretrained import Model
 from noisytune.errors import RunFolderError
 from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import StudyRecord
 
 
@@ -27,16 +28,17 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
         return study
     difference = _difference(earlier, study)
     if difference:
-        raise RunFolderError(f"{folder} holds another study: {difference}; choose another --out")
+        raise RunFolderError(f"{folder} holds another study: {difference}; choose another run folder")
     tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
     seeds = sorted({*earlier.seeds, *study.seeds})
+    places = {seed: place for place, seed in enumerate(seeds)}
     entries = {entry["key"]: entry for entry in (*earlier.trials, *study.trials)}
     return replace(
         study,
         tasks=list(tasks.values()),
         arms=list(dict.fromkeys([*earlier.arms, *study.arms])),
         seeds=seeds,
-        trials=sorted(entries.values(), key=lambda entry: seeds.index(entry["seed"])),
+        trials=sorted(entries.values(), key=lambda entry: places[entry["seed"]]),
     )
 
 
@@ -66,8 +68,9 @@ def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:
         names = {earlier.model["name"], study.model["name"]}
         same_name = " (the same name, but other weights, configuration or tokenizer)" if len(names) == 1 else ""
         return f"its model is {earlier.model['name']}, not {study.model['name']}{same_name}"
+    defaults = {one.name: one.default for one in fields(TrainingSettings)}
     for setting in {**earlier.training, **study.training}:
-        old, new = earlier.training.get(setting), study.training.get(setting)
+        old, new = (one.training.get(setting, defaults.get(setting)) for one in (earlier, study))
         if old != new:
             return f"its {setting} is {old}, not {new}"
     metrics = {task["name"]: task["metric"] for task in earlier.tasks}

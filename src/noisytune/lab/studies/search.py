@@ -143,7 +143,7 @@ class Search:
                 known = wanted
         if known != wanted:
             raise RunFolderError(
-                f"the storage holds another study {name!r}: {_difference(known, wanted)}; choose another --out "
+                f"the storage holds another study {name!r}: {_difference(known, wanted)}; choose another run folder "
                 "(its name is the study's) or another --storage"
             )
         return cls(study, space, sampler, noise)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._pretrained import Model
-from noisytune.errors import ConfigError, require
+from noisytune.errors import ConfigError, DamagedRecordError, require
 from noisytune.lab.engines import Engine
 from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.store import Store, file_name
@@ -154,16 +154,20 @@ def run_study(
             store.write(message.record)
         on_event(message)
 
-    with store.lock():
+    with store.lock() as notice:
         earlier = store.read_study()
         if earlier:
             model, tasks = under_known_names(study.model, study.tasks, earlier)
             study = replace(study, model=model, tasks=tasks)
         everything = extend(earlier, study.record, store.folder)
-        missing = tuple(trial for trial in study.plan if not store.has(trial.key))
-        on_event(StudyStarted(everything, tuple(store.records(trial.key for trial in study.plan)), missing))
-        for notice in dict.fromkeys(notice for task in study.tasks for notice in task.notices):
-            on_event(Notice(notice))
+        damaged = set_damaged_aside(store, everything)
+        finished = tuple(store.records(trial.key for trial in study.plan))
+        known = {record.key for record in finished}
+        missing = tuple(trial for trial in study.plan if trial.key not in known)
+        on_event(StudyStarted(everything, finished, missing))
+        told = [notice, *damaged, *(notice for task in study.tasks for notice in task.notices)]
+        for text in dict.fromkeys(filter(None, told)):
+            on_event(Notice(text))
         begun = [seed for seed in study.seeds if not until or (earlier and seed in earlier.seeds)]
         waiting = deque(seed for seed in study.seeds if seed not in begun)
         kept = _upto(study, begun, earlier, store) if begun else None
@@ -204,6 +208,27 @@ def run_study(
         while waiting and not settled():
             run()
         return kept or everything
+
+
+def set_damaged_aside(store: Store, study: StudyRecord) -> list[str]:
+    """Rename the records of a study that are not what was written, so that their trials are run again.
+
+    Args:
+        store: the run folder, which is locked.
+        study: whose trials are looked at.
+
+    Returns:
+        what the user should know, a line each.
+    """
+    notices, done = [], store.index()
+    for entry in study.trials:
+        if entry["key"] not in done:
+            continue
+        try:
+            store.read(entry["key"])
+        except DamagedRecordError as error:
+            notices.append(f"{error}; the record is kept as {store.set_aside(entry['key']).name}")
+    return notices
 
 
 def _upto(study: Study, begun: list[int], earlier: StudyRecord | None, store: Store) -> StudyRecord:

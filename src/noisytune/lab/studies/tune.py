@@ -134,7 +134,7 @@ def tune(
     with store.lock():
         earlier = store.read_study()
         if earlier and earlier.search is None:
-            raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another --out")
+            raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another run folder")
         searches = _open(tuning, storage or f"sqlite:///{store.folder.absolute() / 'optuna.db'}", store.folder.name)
         _search(tuning, searches, store, engine, on_event)
         study = _winners(tuning, searches)

@@ -105,25 +105,28 @@ def run_trial(
     if finite:
         outputs = best.outputs if best else {name: predict(split) for name, split in splits.items()}
     clock.lap("evaluate")
-    status, predictions = _judge(kind, outputs.pop("dev", None), units)
-    scores = metrics.score(kind, tokens.dev.targets.tolist(), predictions) if predictions else {}
-    for name, further in outputs.items():
-        _, guesses = _judge(kind, further, units)
-        more = metrics.score(kind, splits[name].targets.tolist(), guesses) if guesses else {}
-        scores |= {f"{name}/{key}": value for key, value in more.items()}
+    evaluations: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Floats] = {}
+    for name, split in splits.items():
+        state, guesses = _judge(kind, outputs.get(name), units)
+        scores = metrics.score(kind, split.targets.tolist(), guesses) if guesses else {}
+        evaluations[name] = {"status": state, "scores": scores}
+        if guesses:
+            answers |= {f"{name}/predictions": np.array(guesses), f"{name}/references": split.targets}
+    status = evaluations["dev"]["status"]
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
         status=status,
-        scores={} if status == "diverged" else scores,
+        scores=evaluations["dev"]["scores"],
+        evaluations=evaluations,
         loss_curve=losses if finite else losses[:-1],
-        predictions=predictions,
-        references=tokens.dev.targets.tolist(),
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
         applied=applied,
         environment=environment,
         norms={} if status == "diverged" else l1_norms(before, weights),
         epoch_scores=best.scores if best else [],
+        outputs=answers,
     )
 
 

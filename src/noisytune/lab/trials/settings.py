@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune._settings import check, choice, number, whole
+from noisytune._settings import check, choice, keyed, number, whole
 
 if TYPE_CHECKING:
     from noisytune._pretrained import Model
@@ -75,8 +75,8 @@ class TrainingSettings:
         return self if self.learning_rate is not None else replace(self, learning_rate=model.usual_learning_rate)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        return asdict(self)
+        """The settings as plain JSON values, as they are part of a trial's key: see `noisytune._settings.keyed`."""
+        return keyed(self)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:

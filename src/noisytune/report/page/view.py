@@ -110,11 +110,11 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
         score, seconds, status = "", "", "not done"
         if record:
             score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
-            further = f"/{evidence.metrics[record.task]}"
+            metric, further = evidence.metrics[record.task], list(record.evaluations.items())[1:]
             score += "".join(
-                f" ({name.removesuffix(further)} {number(100 * value)})"
-                for name, value in record.scores.items()
-                if name.endswith(further)
+                f" ({split} {number(100 * found['scores'][metric])})"
+                for split, found in further
+                if metric in found["scores"]
             )
             seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
             status = record.status

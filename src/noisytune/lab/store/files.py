@@ -1,0 +1,128 @@
+"""Files of a run folder: read within limits, written whole or not at all, and never through links."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from noisytune._files import publish
+from noisytune.errors import RunFolderError
+
+MOST_BYTES = 2**32
+"""Of any file that is read whole; a larger one is not noisytune's."""
+
+NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def file_name(*parts: str) -> str:
+    """A name for a file made of names that may hold anything.
+
+    >>> file_name("Table 2", "google/bert")
+    'Table_2-google_bert'
+    """
+    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "_" for part in parts)
+
+
+def content_digest(content: bytes) -> str:
+    """SHA-256, first 16 hexadecimal digits.
+
+    >>> content_digest(b"")
+    'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """Write a file of a run folder, whole or not at all; its folder is made where it is missing.
+
+    Raises:
+        RunFolderError: no space, or no permission.
+    """
+    with one_line(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        publish(file, content)
+
+
+def read_file(file: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file.
+
+    Args:
+        file: a regular one: a pipe would keep its reader waiting for ever.
+        most: bytes that it may have.
+
+    Raises:
+        RunFolderError: no permission, not a file, or too large.
+    """
+    with one_line(file):
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise RunFolderError(f"{file}: not a regular file; remove it")
+            if status.st_size > most:
+                raise RunFolderError(f"{file}: {status.st_size:,} bytes, noisytune writes at most {most:,}; remove it")
+            return stream.read()
+
+
+def write_sealed(file: Path, content: bytes) -> None:
+    """Write a file that `read_sealed` knows again: under this name, and unchanged.
+
+    Raises:
+        RunFolderError: no space, or no permission.
+    """
+    write_file(file, content + _seal(file, content))
+
+
+def read_sealed(file: Path) -> bytes:
+    """What `write_sealed` wrote.
+
+    Raises:
+        RunFolderError: damaged, changed, or another file under this name.
+    """
+    whole = read_file(file)
+    content, seal = whole[:-32], whole[-32:]
+    if seal != _seal(file, content):
+        raise RunFolderError(f"{file}: not what noisytune wrote under this name; delete it to make it again")
+    return content
+
+
+def _seal(file: Path, content: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode(errors="surrogateescape") + b"\0" + content).digest()
+
+
+def refuse_links(*folders: Path) -> None:
+    """See that folders in which noisytune writes are its own.
+
+    Raises:
+        RunFolderError: one is a link, so that its files would lie elsewhere.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            raise RunFolderError(
+                f"{folder} is a link to {os.readlink(folder)}: noisytune writes into folders of its own only; "
+                "put a folder in its place"
+            )
+
+
+@contextmanager
+def one_line(place: Path) -> Iterator[None]:
+    """Turn the system's errors into one line that says what to do."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            advice = "no space left: free some and run the same command again, finished trials are kept"
+        elif error.errno in NO_PERMISSION:
+            advice = "permission denied: change it, or choose another run folder"
+        else:
+            advice = f"{error.strerror or error}"
+        raise RunFolderError(f"{place}: {advice}") from error

@@ -1,0 +1,191 @@
+"""What must hold of a record's JSON before anybody believes it: its types, checked once, on reading.
+
+The only file that knows msgspec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from noisytune.errors import DamagedRecordError, RunFolderError
+
+Record = TypeVar("Record")
+
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+Size = Annotated[int, Meta(ge=0, lt=2**53)]
+Names = Annotated[list[str], Meta(min_length=1)]
+Fields = dict[str, Any]
+
+
+class Named(TypedDict):
+    """A model or a task."""
+
+    name: str
+    digest: str
+
+
+class Method(TypedDict):
+    """One of an arm."""
+
+    method: str
+    noise_lambda: NotRequired[float]
+
+
+class Arm(TypedDict):
+    """Of a trial."""
+
+    name: str
+    methods: list[Method]
+
+
+class Settings(TypedDict):
+    """Of a trial."""
+
+    model: NotRequired[Named]
+    task: Named
+    arm: Arm
+    seed: Seed
+    training: NotRequired[Fields]
+
+
+class Norms(TypedDict):
+    """Of one role of parameter."""
+
+    elements: float
+    before: float
+    after: float
+    moved: float
+
+
+class Evaluation(TypedDict):
+    """Of one split."""
+
+    status: str
+    scores: dict[str, float]
+
+
+class TrialParts(TypedDict):
+    """What is inside the fields of a trial's record."""
+
+    settings: Settings
+    evaluations: NotRequired[dict[str, Evaluation]]
+    norms: NotRequired[dict[str, Norms]]
+
+
+class Task(TypedDict):
+    """Of a study."""
+
+    name: str
+    kind: str
+    metric: str
+    metric_label: str
+    labels: list[str]
+    train_size: Size
+    dev_size: Size
+    majority: float | None
+    digest: str
+    part_of: NotRequired[str]
+    facts: NotRequired[Fields]
+
+
+class Entry(TypedDict):
+    """A trial in a study's plan."""
+
+    key: str
+    task: str
+    arm: str
+    seed: Seed
+
+
+class Searched(TypedDict):
+    """A trial of a search."""
+
+    number: Size
+    seed: Seed
+    key: str
+    settings: dict[str, float]
+    value: float | None
+
+
+class SearchedArm(TypedDict):
+    """An arm of a search."""
+
+    asked: str
+    arm: str
+    winner: Size
+    trials: list[Searched]
+
+
+class Search(TypedDict):
+    """Of a study."""
+
+    protocol: str
+    sampler: str
+    budget: Size
+    space: dict[str, list[float]]
+    trained_on: Size
+    chosen_on: Size
+    arms: list[SearchedArm]
+
+
+class StudyParts(TypedDict):
+    """What is inside the fields of a study's record."""
+
+    model: Named
+    tasks: list[Task]
+    arms: Names
+    seeds: list[Seed]
+    margin: Annotated[float, Meta(ge=0)]
+    trials: list[Entry]
+    search: NotRequired[Search | None]
+
+
+def checked(
+    text: str | bytes,
+    where: str,
+    record: type[Record],
+    parts: Any,
+    newest: int,
+    advice: str,
+    upgrade: Callable[[Fields], None] = lambda raw: None,
+) -> Record:
+    """Read a record of a known format, every type as declared. Fields that nobody knows are left out.
+
+    Args:
+        text: JSON.
+        where: the file's path, for the error message.
+        record: the dataclass to make.
+        parts: what is inside its fields: `TrialParts` or `StudyParts`.
+        newest: the highest format that is known.
+        advice: what to do about a damaged one, for the error message.
+        upgrade: brings the fields of format 1 into the present one, in place.
+
+    Raises:
+        DamagedRecordError: not JSON, or not such a record.
+        RunFolderError: of a later format.
+    """
+    try:
+        raw = msgspec.json.decode(text)
+        found = raw.get("format") if isinstance(raw, dict) else None
+        if type(found) is not int or found < 1:
+            raise TypeError("it has no format")
+        if found > newest:
+            raise RunFolderError(
+                f"{where}: written in format {found}, this version of noisytune reads up to {newest}: update noisytune"
+            )
+        if found == 1:
+            upgrade(raw)
+        msgspec.convert(raw, parts)
+        return msgspec.convert(raw, record)
+    except RunFolderError:
+        raise
+    except KeyError as error:
+        raise DamagedRecordError(f"{where}: not a record that noisytune wrote (it has no {error}); {advice}") from error
+    # Nesting without end is a RecursionError, a number without end an OverflowError.
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedRecordError(f"{where}: not a record that noisytune wrote ({reason}); {advice}") from error
