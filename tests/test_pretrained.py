@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from noisytune import _pretrained as model_module
-from noisytune._pretrained import Model, default_model, model_digest, resolve_model
+from noisytune._pretrained import Model, default_model, find_directory, model_digest, resolve_model, weight_files
 from noisytune.errors import DataError, MissingExtraError
 
 
@@ -49,6 +50,57 @@ def test_the_digest_looks_at_nothing_else(folder: Path) -> None:
     assert model_digest(folder) == before == model_digest(folder.parent / "copy")
 
 
+def test_the_digest_covers_what_would_be_loaded_and_no_stray_file(folder: Path) -> None:
+    stray = folder / "extra.safetensors"
+    before = model_digest(folder)
+    stray.write_text("a stranger's")
+    assert model_digest(folder) == before
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    before = model_digest(folder)
+    stray.write_text("changed")
+    assert model_digest(folder) == before
+    (folder / "pytorch_model.bin").write_text("changed")
+    assert model_digest(folder) != before
+
+
+def test_of_shards_the_digest_covers_those_of_the_index(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard in (*shards, "extra.safetensors"):
+        (folder / shard).write_text(shard)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    assert [file.name for file in weight_files(folder)] == shards
+    before = model_digest(folder)
+    (folder / "extra.safetensors").write_text("changed")
+    assert model_digest(folder) == before
+    (folder / shards[1]).write_text("changed")
+    assert model_digest(folder) != before
+
+
+def test_the_digest_covers_the_file_that_the_configuration_names(folder: Path) -> None:
+    (folder / "config.json").write_text('{"transformers_weights": "mine.safetensors"}')
+    with pytest.raises(DataError, match=r"mine\.safetensors: is missing"):
+        weight_files(folder)
+    (folder / "mine.safetensors").write_text("mine")
+    assert [file.name for file in weight_files(folder)] == ["mine.safetensors"]
+    (folder / "config.json").write_text('{"transformers_weights": "../mine.safetensors"}')
+    with pytest.raises(DataError, match="of this directory"):
+        weight_files(folder)
+
+
+def test_digests_of_ordinary_models_stay_what_they_are(folder: Path) -> None:
+    """A digest is part of every trial's key."""
+    assert model_digest(folder) == "5db2b916992b6ecb"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_pointers_of_git_lfs_are_called_so(folder: Path, name: str) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DataError, match=f"{name}: is a pointer of git-lfs"):
+        resolve_model(str(folder))
+
+
 def test_weights_in_the_old_format_count_where_there_are_no_others(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     before = model_digest(resolve_model(str(folder)))
@@ -77,6 +129,33 @@ def test_weights_that_carry_noise_are_refused_when_they_are_found(tmp_path: Path
         Model.find(str(tmp_path / "noisy"))
     assert "again" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_carry_noise_are_found_by_those_who_accept_them(folder: Path) -> None:
+    (folder / "config.json").write_text('{"noisytune": {"seed": 3}}')
+    assert find_directory(str(folder)) == folder
+    with pytest.raises(DataError, match=r"already \(seed 3\)"):
+        resolve_model(str(folder))
+
+
+def test_a_whole_model_of_the_hub_comes_without_copies_in_other_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+
+    def download(_: str, ignore_patterns: list[str]) -> str:
+        asked.append(ignore_patterns)
+        (tmp_path / "config.json").write_text('{"noisytune": {"seed": 3}}')
+        if "pytorch_model*.bin" not in ignore_patterns:
+            (tmp_path / "pytorch_model.bin").write_text("weights")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find_directory("some/old-and-noisy-model", whole=True) == tmp_path
+    assert ["pytorch_model*.bin" in patterns for patterns in asked] == [True, False]
+    assert all("*.onnx" in patterns for patterns in asked)
 
 
 @pytest.mark.parametrize("text", [b"", b"{'single': 'quotes'}", b"\xff\xfe"])

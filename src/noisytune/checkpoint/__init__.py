@@ -87,8 +87,9 @@ def perturb_checkpoint(
         if dry_run:
             job.run()
             return job.manifest()
-        with new_folder(place) as folder:
-            return write_checkpoint(job, folder, earlier)
+        with new_folder(place) as (folder, notice):
+            manifest = write_checkpoint(job, folder, earlier)
+        return manifest.with_notices(notice) if notice else manifest
 
 
 def inspect_checkpoint(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,8 @@ from noisytune._files import sync_folder
 from noisytune.errors import DataError
 
 _SUFFIX = ".noisytune-tmp"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""What file systems answer that know no locks: Lustre, NFS, some in user space."""
 
 
 def check_new(out: Path, source: Path) -> Path:
@@ -43,52 +45,90 @@ def check_space(place: Path, needed: int) -> None:
 
 
 @contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
-    """A temporary sibling to write into; it takes its place when the block ends well, and is deleted when it does not.
+def new_folder(place: Path) -> Iterator[tuple[Path, str | None]]:
+    """A folder to write into, and a notice. It takes its place when the block ends well, and is deleted otherwise.
 
-    What a killed process left is cleaned first. A lock tells it from what a living process is writing.
+    It lies in a hidden sibling of the place, which is locked. So what a killed process left is told from what a living
+    one is writing, and cleaned first. Where the file system knows no locks, nothing is cleaned, and the notice says so.
 
     Raises:
         DataError: another process is writing there, the disk is full, or the folder cannot be written.
     """
-    temporary = place.with_name(f".{place.name}{_SUFFIX}")
+    hidden = place.with_name(f".{place.name}{_SUFFIX}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(temporary, place)
+        lock, notice = _locked(hidden, place)
+        temporary = hidden / os.urandom(8).hex()
         try:
-            _clean(temporary)
-            yield temporary
+            if notice is None:
+                _clean(hidden)
+            temporary.mkdir()
+            yield temporary, notice
             _make_durable(temporary)
             _publish(temporary, place)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):  # where there are no locks, another process may write in it
+                hidden.rmdir()
             os.close(lock)
     except OSError as error:
         if isinstance(error, DataError):
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full; nothing was left there" if full else f"cannot be written ({error.strerror or error})"
+        what = "the disk is full; nothing was left there" if full else f"cannot be written ({_reason(error)})"
         raise DataError(f"{place}: {what}") from error
 
 
-def _locked(temporary: Path, place: Path) -> int:
-    """A handle that holds the lock of the temporary folder. The lock goes with the process, even a killed one."""
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _locked(hidden: Path, place: Path) -> tuple[int, str | None]:
+    """A handle that holds the folder's lock, or a notice. The lock goes with the process, even a killed one."""
     while True:
-        temporary.mkdir(exist_ok=True)
-        handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        _make(hidden)
+        handle = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            notice = _lock(handle, place)
+            with suppress(FileNotFoundError):  # deleted by its owner between the two calls
+                if os.path.samestat(os.fstat(handle), hidden.lstat()):
+                    return handle, notice
+        except BlockingIOError as error:
+            os.close(handle)
+            raise DataError(f"{place}: another process is writing there: wait for it") from error
         except OSError as error:
             os.close(handle)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise DataError(f"{place}: another process is writing there: wait for it") from error
-        with suppress(FileNotFoundError):  # published or deleted by its owner between the two calls
-            if os.path.samestat(os.fstat(handle), temporary.lstat()):
-                return handle
+            with suppress(OSError):
+                hidden.rmdir()
+            raise DataError(f"{place.parent}: cannot be locked ({_reason(error)})") from error
         os.close(handle)
+
+
+def _make(hidden: Path) -> None:
+    """The folder is new, or was left by this user: a stranger's, or a link, could lead the writing elsewhere."""
+    try:
+        hidden.mkdir()
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            found = hidden.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                raise DataError(f"{hidden}: is no folder of this user, but has the name of one: remove it") from None
+
+
+def _lock(handle: int, place: Path) -> str | None:
+    """A notice where there are no locks."""
+    unknown = f"{place.parent}: its file system knows no locks: let no other process write {place.name} meanwhile"
+    try:
+        import fcntl
+    except ImportError:
+        return unknown
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return unknown
+        raise
+    return None
 
 
 def _clean(folder: Path) -> None:

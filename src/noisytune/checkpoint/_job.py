@@ -90,8 +90,7 @@ class Job:
         self.source, self.config = source, config
         self._threads, self._progress = threads or available_cores(), progress
         self._family, self._notices = family_of(source)
-        if source.left_out:
-            self._notices.append(f"left out, they may hold the clean weights: {', '.join(source.left_out)}")
+        self._notices += source.notices
         groups = group_copies(find_targets(source, self._family, config), source, self._family)
         self._batches = [_Batch(groups)] if config.scale == "global" else [_Batch([group]) for group in groups]
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}

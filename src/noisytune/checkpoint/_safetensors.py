@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._files import parse_object
 from noisytune.errors import DataError, UnsupportedTensorError
 
 LONGEST_HEADER = 100_000_000
@@ -118,7 +119,10 @@ class SafetensorsFile:
         """
         done = 0
         while done < len(out):
-            count = os.preadv(self.handle, [out[done:]], begin + done)
+            try:
+                count = os.preadv(self.handle, [out[done:]], begin + done)
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be read at byte {begin + done} ({error.strerror})") from error
             if count == 0:
                 raise DataError(f"{self.path}: ends at byte {begin + done}: it was cut while it was read; try again")
             done += count
@@ -168,6 +172,9 @@ def parse_header(path: Path, header: bytes, size: int) -> tuple[TensorInfo, ...]
         UnsupportedTensorError: a tensor is packed into fewer than 8 bits.
     """
     content = parse_object(path, header[8:])
+    for name in content:
+        if not name.isascii() and name.encode(errors="replace").decode() != name:
+            raise DataError(f"{path}: corrupt header: the name {name!r} is no Unicode text")
     metadata = content.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DataError(f"{path}: corrupt header: __metadata__ must map strings to strings")
@@ -182,32 +189,6 @@ def parse_header(path: Path, header: bytes, size: int) -> tuple[TensorInfo, ...]
     if position != size:
         raise DataError(f"{path}: has {size} bytes, but its tensors end at byte {position}: the file is damaged")
     return tuple(tensors)
-
-
-def parse_object(path: Path, text: bytes) -> dict[str, Any]:
-    """A JSON object without duplicate keys.
-
-    Raises:
-        DataError: it is something else.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DataError(f"{path}: {twice!r} is there twice: the file is damaged")
-        return found
-
-    try:
-        content = json.loads(text.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: is corrupt, not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is corrupt: a JSON object was expected, not {type(content).__name__}")
-    return content
 
 
 def _tensor(path: Path, name: str, entry: Any, data_begin: int, size: int) -> TensorInfo:

@@ -18,7 +18,7 @@ from noisytune._perturb.receipt import receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job, Meter, Progress
 from noisytune.checkpoint._safetensors import Weights
-from noisytune.checkpoint._source import SAFETENSORS_INDEX, Source, open_source
+from noisytune.checkpoint._source import Source, open_source
 from noisytune.errors import DataError
 from noisytune.manifest import FILE_NAME, Manifest, TensorEntry
 
@@ -101,7 +101,7 @@ def _shape_problems(written: Source, source: Source) -> list[str]:
     if [file.name for file in written.files] != [file.name for file in source.files]:
         return [f"{written.folder}: has other files of weights than {source.folder}"]
     if written.index != source.index:
-        return [f"{written.folder / SAFETENSORS_INDEX}: differs from {source.folder}'s"]
+        return [f"{written.folder / written.index_name}: differs from {source.folder}'s"]
     return [
         f"{written.folder / ours.name}: its header (names, dtypes, offsets, metadata ...) differs from the source's"
         for ours, theirs in zip(written.files, source.files, strict=True)

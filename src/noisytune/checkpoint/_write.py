@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,14 +12,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import xxhash
+
 from noisytune import __version__
-from noisytune._files import publish
+from noisytune._files import create, publish
 from noisytune._perturb.receipt import receipt_of
+from noisytune._pretrained import CONFIG
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job
 from noisytune.checkpoint._model_card import with_section
 from noisytune.checkpoint._safetensors import Weights
-from noisytune.checkpoint._source import CARD, CONFIG, SAFETENSORS_INDEX, Source
+from noisytune.checkpoint._source import CARD, Source
+from noisytune.errors import DataError
 from noisytune.manifest import FILE_NAME, Manifest
 
 _SPARE = 1 << 20
@@ -30,7 +34,7 @@ _SYNC_AFTER = 1 << 28
 
 def bytes_needed(source: Source) -> int:
     """Disk space that the new checkpoint takes."""
-    extras = sum((source.folder / path).stat().st_size for path in source.extras)
+    extras = sum((source.folder / path).stat().st_size for path in source.contents.extras)
     tensors = sum(len(file.tensors) for file in source.files)
     return sum(file.size for file in source.files) + extras + len(source.index or b"") + 1000 * tensors + _SPARE
 
@@ -51,24 +55,32 @@ def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> 
     with _weight_files(folder, source.files) as files:
         job.run(files.write)
     manifest = job.manifest()
-    for path in source.extras:
-        _carry(source.folder / path, folder / path)
-    if source.index is not None:
-        publish(folder / SAFETENSORS_INDEX, source.index)
+    digests = _carry_all(source, folder)
     is_noisy = bool(manifest.perturbed)
     receipt = receipt_of(job.config, earlier) if is_noisy else earlier
+    texts: dict[str, bytes] = {}
+    if source.index is not None:
+        texts[source.index_name] = source.index
     if source.config:
-        publish(folder / CONFIG, config_text(source.config, receipt))
-    card = source.folder / CARD
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        texts[CONFIG] = config_text(source.config, receipt)
+    card = _card(source)
     if is_noisy:
-        text = with_section(text, source_name(source), job.digest, manifest)
-    if text:
-        publish(folder / CARD, text.encode())
-    record = _record(job, earlier)
+        card = with_section(card, source_name(source), job.digest, manifest)
+    if card:
+        texts[CARD] = card.encode(errors="surrogateescape")
+    for name, content in texts.items():
+        publish(folder / name, content)
+        digests[name] = _stream.digest(content).hex()
     manifest.write(folder)
+    record = _record(job, earlier) | {"files": dict(sorted(digests.items()))}
     publish(folder / FILE_NAME, _with_record((folder / FILE_NAME).read_bytes(), record))
     return manifest
+
+
+def _card(source: Source) -> str:
+    """The source's card; bytes that are no UTF-8 stay what they are."""
+    card = source.folder / CARD
+    return card.read_text(encoding="utf-8", errors="surrogateescape") if card.is_file() else ""
 
 
 def config_text(config: dict[str, Any], receipt: dict[str, Any] | None) -> bytes:
@@ -101,11 +113,31 @@ def _with_record(manifest: bytes, record: dict[str, Any]) -> bytes:
     return json.dumps(json.loads(manifest) | record, indent=1).encode()
 
 
-def _carry(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    with target.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _carry_all(source: Source, folder: Path) -> dict[str, str]:
+    """Copy what is beside the weights. Returns the files' hashes, by path with slashes."""
+    contents = source.contents
+    for path in contents.folders:
+        (folder / path).mkdir(exist_ok=True)
+    for path, target in contents.links:
+        (folder / path).symlink_to(target)
+    return {path.as_posix(): _carry(source.folder / path, folder / path) for path in contents.extras}
+
+
+def _carry(source: Path, target: Path) -> str:
+    """Copy a file. Returns its hash."""
+    try:
+        found = xxhash.xxh3_128()
+        with source.open("rb") as stream, os.fdopen(create(target), "wb") as copy:
+            while content := stream.read(1 << 20):
+                found.update(content)
+                copy.write(content)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except OSError as error:
+        if error.filename in (source, str(source)):
+            raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+        raise
+    return found.hexdigest()
 
 
 class _OpenFiles:
@@ -146,7 +178,7 @@ def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFil
     with ExitStack() as stack:
         handles = []
         for file in files:
-            handle = os.open(folder / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = create(folder / file.name)
             stack.callback(os.close, handle)
             handles.append(handle)
             _reserve(handle, file.size)
@@ -160,5 +192,10 @@ def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFil
 
 
 def _reserve(handle: int, size: int) -> None:
+    """Where the file system can: the others meet a full disk on the way."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise

@@ -14,6 +14,8 @@ import typer
 from rich.table import Table
 
 from noisytune._console import Console
+from noisytune._pretrained import find_directory
+from noisytune.cli._signals import stoppable
 from noisytune.errors import NoisyTuneError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
         app: where to.
         one_line_errors: context that turns an error into one line and an exit code, unless debugging.
     """
+    one_line_errors = stoppable(one_line_errors)
 
     @app.command()
     def perturb(
@@ -81,7 +84,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
             from noisytune.checkpoint import perturb_checkpoint
 
             settings = _settings(noise_lambda, seed, distribution, scale, include, exclude)
-            source = _find(model)
+            source = find_directory(model, whole=True)
             with _progress("Measuring" if dry_run else "Perturbing") as progress:
                 manifest = perturb_checkpoint(source, out, again=again, dry_run=dry_run, progress=progress, **settings)
             console = _console()
@@ -106,7 +109,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
             from noisytune.checkpoint import inspect_checkpoint
 
             settings = _settings(noise_lambda, 0, "uniform", scale, include, exclude)
-            source = _find(model)
+            source = find_directory(model)
             with _progress("Measuring") as progress:
                 manifest = inspect_checkpoint(source, progress=progress, **settings)
             entries = _sorted(manifest, sort)
@@ -132,7 +135,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
 
             if plot is not None:
                 require("matplotlib", extra="lab", needed_for="--plot")
-            sources = _find(first), _find(second)
+            sources = find_directory(first), find_directory(second)
             with _progress("Comparing") as progress:
                 found = diff_checkpoints(*sources, progress=progress)
             if as_json:
@@ -158,7 +161,7 @@ def register(app: typer.Typer, one_line_errors: Callable[[bool], Any]) -> None:
         with one_line_errors(debug):
             from noisytune.checkpoint import verify_checkpoint
 
-            source = None if against is None else _find(against)
+            source = None if against is None else find_directory(against)
             with _progress("Verifying") as progress:
                 found = verify_checkpoint(out, source, progress=progress)
             if not found.ok:
@@ -180,15 +183,6 @@ def _settings(
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
     }
-
-
-def _find(model: str) -> Path:
-    """A directory is taken as it is; anything else is looked for on the Hub."""
-    if Path(model).expanduser().is_dir():
-        return Path(model).expanduser()
-    from noisytune._pretrained import resolve_model
-
-    return resolve_model(model, may_carry_noise=True)
 
 
 def _console() -> Console:

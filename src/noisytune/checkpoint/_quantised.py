@@ -1,0 +1,130 @@
+"""Signs that weights are quantised: noise on the codes, or on their scales, would destroy the model.
+
+Quantisation is declared in config.json, at any depth, or in a file beside it; some tools declare it nowhere. The
+tensors tell then: codes come with scales.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from noisytune.checkpoint._safetensors import TensorInfo
+from noisytune.errors import UnsupportedTensorError
+
+_SETTINGS = ("quantization_config", "compression_config", "quant_config", "quantize_config", "quantization")
+_SIDE_FILES = (
+    "hf_quant_config.json",  # ModelOpt
+    "quantize_config.json",  # GPTQ
+    "quant_config.json",  # AWQ
+    "quantization_config.json",
+    "quant_model_description.json",  # msModelSlim
+)
+_CODES = re.compile(r"(?:float8|u?int(?:8|16|32)\b|uint64)")
+"""Data types of codes. Position indices, the usual integers of a file, are int64."""
+_SCALE = re.compile(r"(?:^|_)(?:scales?|scaling_factor|absmax|SCB|codebooks?|qzeros)(?:_|$)")
+"""Last parts of the names of what turns codes into weights."""
+_ALONE = re.compile(
+    r"\.(?:weight_packed|weight_scale|weight_scale_inv|weight_scale_2|absmax|nested_absmax|quant_map|SCB)$"
+    r"|\.quant_state\."
+)
+"""Names that no other tensors have."""
+_AND_NOW = "perturb the model before quantising"
+
+
+def refuse_quantised(folder: Path, config: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> None:
+    """Refuse a checkpoint that anything says is quantised.
+
+    Raises:
+        UnsupportedTensorError: names the setting, the file or the tensor that says so.
+    """
+    found = quantised_tensor(tensors)
+    shown = f"tensor {found[0].name!r} ({found[0].dtype.name}) has {found[1]!r} beside it" if found else ""
+    for path, method in _declared(folder, config):
+        raise UnsupportedTensorError(
+            f"{path}: the model is quantised ({method}{'; ' if shown else ''}{shown}): {_AND_NOW}"
+        )
+    if found:
+        raise UnsupportedTensorError(f"{folder}: the model is quantised: {shown}: {_AND_NOW}")
+
+
+def quantised_tensor(tensors: Iterable[TensorInfo]) -> tuple[TensorInfo, str] | None:
+    """A tensor of codes, and the tensor beside it that gives it away.
+
+    >>> import numpy as np
+    >>> codes = TensorInfo("q_proj.qweight", np.dtype("int32"), (2, 16), 0, 128)
+    >>> quantised_tensor([codes, TensorInfo("q_proj.scales", np.dtype("float16"), (1, 16), 128, 160)])[1]
+    'q_proj.scales'
+    """
+    tensors = list(tensors)
+    beside: dict[str, list[TensorInfo]] = {}
+    for tensor in tensors:
+        beside.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+    for tensor in tensors:
+        parent = tensor.name.rpartition(".")[0]
+        if _ALONE.search(tensor.name):
+            others = [*beside[parent], *beside.get(parent.rpartition(".")[0], [])]
+            return next((other for other in others if _may_be_codes(other)), tensor), tensor.name
+        if _may_be_codes(tensor):
+            for other in (*beside[parent], *beside.get(tensor.name, [])):
+                if _is_scale(other.name):
+                    return tensor, other.name
+    return None
+
+
+def _may_be_codes(tensor: TensorInfo) -> bool:
+    dtype = tensor.dtype.name
+    if _CODES.match(dtype) is None or _is_scale(tensor.name):
+        return False
+    return dtype.startswith("float8") or len(tensor.shape) > 1
+
+
+def _is_scale(name: str) -> bool:
+    leaf = name.rpartition(".")[2]
+    return leaf != "logit_scale" and _SCALE.search(leaf) is not None
+
+
+def _declared(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """File and method."""
+    for settings in _nested(config):
+        yield folder / "config.json", _method(settings)
+    for name in _SIDE_FILES:
+        if (folder / name).is_file():
+            try:
+                settings = json.loads((folder / name).read_bytes())
+            except (ValueError, RecursionError):
+                settings = None
+            if not _declares_nothing(settings):
+                yield folder / name, _method(settings)
+
+
+def _nested(config: Any) -> Iterator[Any]:
+    """What is under a setting of quantisation, at any depth."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key in _SETTINGS and inner and (key != "quantization" or isinstance(inner, dict)):
+                    yield inner
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _declares_nothing(settings: Any) -> bool:
+    """ModelOpt writes its file with an empty algorithm where only the cache of keys and values is quantised."""
+    inner = settings.get("quantization") if isinstance(settings, dict) else None
+    return isinstance(inner, dict) and "quant_algo" in inner and not inner["quant_algo"]
+
+
+def _method(settings: Any) -> str:
+    for value in (settings, *(settings.values() if isinstance(settings, dict) else ())):
+        if isinstance(value, dict):
+            for key in ("quant_method", "quant_algo", "bits", "w_bit"):
+                if key in value:
+                    return f"{key} {value[key]}" if "bit" in key else str(value[key])[:40]
+    return "unknown method"
