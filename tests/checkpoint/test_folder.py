@@ -104,9 +104,9 @@ def test_a_disk_that_reserves_no_space_is_written_all_the_same(clean, tmp_path, 
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from noisytune.checkpoint import _job
-_job.Meter.advance = lambda self, count: (print("reading", flush=True), time.sleep(1))
+_job.Meter.advance = lambda self, count: (os.write(1, b"reading\\n"), time.sleep(1))
 from noisytune.cli import app
 app(sys.argv[1:])
 """
@@ -115,11 +115,11 @@ app(sys.argv[1:])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1"])
 def test_every_signal_that_can_be_caught_leaves_nothing(name, clean, tmp_path):
     command = [sys.executable, "-c", SLOW, "perturb", clean, tmp_path / "noisy"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "reading\n"
-    assert len(os.listdir(tmp_path)) == 2
-    process.send_signal(getattr(signal, name))
-    _, said = process.communicate()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "reading\n"
+        assert len(os.listdir(tmp_path)) == 2
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate()
     assert process.returncode == 128 + getattr(signal, name)
     assert "Nothing was left half written." in said
     assert "trials" not in said
