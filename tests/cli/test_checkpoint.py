@@ -95,7 +95,7 @@ def test_inspect_shows_every_column_in_80(minilm, run):
     [
         (["perturb", "gone-at-all", "noisy", "--seed", "-1"], 1, "gone-at-all"),
         (["perturb", "clean", "noisy", "--seed", "-1"], 2, "seed must be"),
-        (["perturb", "clean", "noisy", "--scale", "both"], 2, "'matrix' or 'global'"),
+        (["perturb", "clean", "noisy", "--scale", "both"], 2, "matrix or global"),
         (["perturb", "clean", "noisy", "--include", "nothing"], 2, "matches none"),
         (["perturb", "clean", "clean/x"], 1, "own directory"),
         (["verify", "clean"], 1, "no noisytune.json"),
