@@ -6,20 +6,19 @@ LLVM makes vectors of the loops, and `benchmarks/perturb.py` shows whether it di
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from noisytune import field
 from noisytune._noise import moments as reference
+from noisytune._noise._compiler import compiled
 
 Array = npt.NDArray[Any]
 _Real = float | np.floating[Any]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _BLOCK, _LANE = field.BLOCK, field.LANE
 _M0, _M1 = (np.uint64(m) for m in field.MULTIPLIERS)
@@ -31,38 +30,17 @@ _HALF = np.float32(0.5 - 2**-25)
 _SUMS = {"reassoc", "contract"}
 
 
-def _compiled(*, for_python: bool = False, fastmath: Any = False, **options: Any) -> Callable[[_Function], _Function]:
-    """Compile when first called, and keep the result beside this file or in the user's cache, whichever is writable.
-
-    Args:
-        for_python: whether Python calls it; what only compiled code calls compiles in half of the time.
-        fastmath: said for each function: without a word from them, callees would take over their caller's.
-        **options: of `numba.njit`.
-    """
-    options |= {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-    options |= {"no_cpython_wrapper": not for_python, "no_cfunc_wrapper": True}
-
-    def compiled(function: _Function) -> _Function:
-        try:
-            kept = njit(cache=True, **options)(function)
-        except RuntimeError:  # neither is writable: every process compiles, about 3 s
-            kept = njit(**options)(function)
-        return kept  # type: ignore[no-any-return]
-
-    return compiled
-
-
-@_compiled()
+@compiled()
 def _bits(value: _Real) -> np.uint32:
     return np.float32(value).view(np.uint32)
 
 
-@_compiled()
+@compiled()
 def _float(bits: np.uint32) -> np.float32:
     return np.uint32(bits).view(np.float32)
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _first_rounds(block: np.uint64, k0: np.uint64, k1: np.uint64) -> tuple[np.uint64, ...]:
     """What the first two rounds have in common for all counters of a block, whose other three words are 0 or equal."""
     k0, k1 = k0 & _LOW, k1 & _LOW
@@ -71,7 +49,7 @@ def _first_rounds(block: np.uint64, k0: np.uint64, k1: np.uint64) -> tuple[np.ui
     return counter & _LOW, k1, (k0 + _W0) & _LOW, (k1 + _W1) & _LOW, product >> _32, product & _LOW
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _philox(t: int, common: tuple[np.uint64, ...]) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """The four words of counter ``t`` of a block, from what `_first_rounds` found for all of them.
 
@@ -90,7 +68,7 @@ def _philox(t: int, common: tuple[np.uint64, ...]) -> tuple[np.uint64, np.uint64
     return x0, x1, x2, x3
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _random_words(block: np.uint64, k0: np.uint64, k1: np.uint64, out: Array) -> None:
     common = _first_rounds(block, k0, k1)
     for t in range(_LANE):
@@ -101,19 +79,19 @@ def _random_words(block: np.uint64, k0: np.uint64, k1: np.uint64, out: Array) ->
         out[t + 3 * _LANE] = np.uint32(x3)
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _uniform(x: np.uint64) -> np.float32:
     """Exact, whether or not the product and the difference are one instruction."""
     return np.float32(np.int32(x >> _8)) * np.float32(2**-24) - _HALF
 
 
-@_compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _noise(word: np.uint32, is_gaussian: bool) -> np.float32:
     """From what `_fill` left."""
     return _float(word) if is_gaussian else _uniform(np.uint64(word))
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _to_gaussian(words: Array) -> None:
     """Each pair of words becomes the bits of two Gaussian numbers: Box and Muller."""
     for t in range(_LANE):
@@ -125,18 +103,18 @@ def _to_gaussian(words: Array) -> None:
             words[first + _LANE] = _bits(radius * math.sin(angle))
 
 
-@_compiled()
+@compiled()
 def _from_bfloat16(word: np.uint16) -> np.float32:
     return _float(np.uint32(word) << _16)
 
 
-@_compiled()
+@compiled()
 def _to_bfloat16(value: np.float32) -> np.uint16:
     word = _bits(value)
     return np.uint16((word + np.uint32(0x7FFF) + ((word >> _16) & np.uint32(1))) >> _16)
 
 
-@_compiled()
+@compiled()
 def _from_float16(word: np.uint16) -> np.float32:
     magnitude = _float((np.uint32(word) & np.uint32(0x7FFF)) << _13)
     bits = _bits(magnitude * np.float32(2.0**112))  # moves the exponent's bias from 15 to 127
@@ -145,7 +123,7 @@ def _from_float16(word: np.uint16) -> np.float32:
     return _float(bits | ((np.uint32(word) & np.uint32(0x8000)) << _16))
 
 
-@_compiled()
+@compiled()
 def _to_float16(value: np.float32) -> np.int16:
     word = _bits(value)
     bits = word & np.uint32(0x7FFFFFFF)
@@ -183,7 +161,7 @@ def _weight_by_type(number: Any, like: Any) -> Any:
     return lambda number, like: number
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _sums(weights: Array, first: _Real) -> tuple[float, float]:
     """Of the deviations from ``first``, and of their squares. Four places are read at a time: memory answers faster."""
     total, squares = 0.0, 0.0
@@ -200,7 +178,7 @@ def _sums(weights: Array, first: _Real) -> tuple[float, float]:
     return total, squares
 
 
-@_compiled(for_python=True)
+@compiled(for_python=True)
 def moments(weights: Array, means: Array, m2s: Array) -> None:
     """Of each block. One read: deviations are taken from the first element, which lies at most sqrt(n) standard
     deviations from the mean, so at most a factor n of float64's precision is lost."""
@@ -212,17 +190,17 @@ def moments(weights: Array, means: Array, m2s: Array) -> None:
         m2s[block] = squares - total * (total / piece.size)
 
 
-@_compiled()
+@compiled()
 def _perturbed(old: _Real, scale: _Real, noise: _Real) -> _Real:
     return old + scale * noise
 
 
-@_compiled()
+@compiled()
 def _difference(new: _Real, old: _Real) -> np.float32:
     return np.float32(new - old)
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _apply(weights: Array, noise: Array, scale: _Real, is_gaussian: bool) -> tuple[float, float]:
     """Adds, and sums what was added. Only the sums may be reordered: the functions called are compiled without that."""
     total, squares = np.float32(0), np.float32(0)
@@ -236,7 +214,7 @@ def _apply(weights: Array, noise: Array, scale: _Real, is_gaussian: bool) -> tup
     return np.float64(total), np.float64(squares)
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _add_uniform_block(
     weights: Array, block: np.uint64, scale: _Real, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
@@ -261,7 +239,7 @@ def _add_uniform_block(
     return np.float64(total), np.float64(squares)
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _fill(block: np.uint64, k0: np.uint64, k1: np.uint64, is_gaussian: bool, words: Array) -> None:
     """Words for `_noise`."""
     _random_words(block, k0, k1, words)
@@ -269,7 +247,7 @@ def _fill(block: np.uint64, k0: np.uint64, k1: np.uint64, is_gaussian: bool, wor
         _to_gaussian(words)
 
 
-@_compiled(for_python=True)
+@compiled(for_python=True)
 def add(
     weights: Array, start: int, scale: _Real, is_gaussian: bool, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
