@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 DISTRIBUTED = Path(__file__).parents[1] / "torch" / "distributed" / "conftest.py"
 
@@ -36,11 +43,22 @@ def launched(tmp_path, monkeypatch):
     return check
 
 
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A random BERT of two layers, 32 wide, with few words: noise in it is still to be seen."""
+    sizes = {"vocab_size": 1000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(intermediate_size=64, max_position_embeddings=64, **sizes))
+        model.save_pretrained(folder := tmp_path_factory.mktemp("models") / "encoder")
+    return folder
+
+
 @pytest.fixture
-def make_model(tiny):
+def make_model(encoder):
     """A classifier on the pretrained encoder. Its head is new, and the same each time."""
 
-    def make(folder=tiny.path, **options):
+    def make(folder=encoder, **options):
         with torch.random.fork_rng():
             torch.manual_seed(3)
             return BertForSequenceClassification.from_pretrained(folder, **options)
@@ -52,7 +70,7 @@ def make_model(tiny):
 def examples():
     generator = torch.Generator().manual_seed(7)
     return [
-        {"input_ids": torch.randint(1000, 30000, (12,), generator=generator), "labels": torch.tensor(i % 2)}
+        {"input_ids": torch.randint(1, 1000, (12,), generator=generator), "labels": torch.tensor(i % 2)}
         for i in range(32)
     ]
 

@@ -109,6 +109,57 @@ def test_a_restored_backup_gets_none(tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(weights(model), weights(whole), strict=True))
 
 
+def lines(caplog):
+    """What is to be seen of noisytune where nobody has set up logging."""
+    return [record.message for record in caplog.records if record.name.startswith("noisytune")]
+
+
+def test_the_seed_is_that_of_keras_unless_one_is_given(caplog):
+    for settings, seed, said in (({}, 7, "seed 7 (of keras.utils.set_random_seed)"), ({"seed": 3}, 3, "seed 3,")):
+        model, callback = make(seed=7), NoisyTuneCallback(**settings)
+        caplog.clear()
+        fit(model, callback)
+        assert callback.manifest.config.seed == seed
+        (line,) = lines(caplog)
+        assert said in line
+
+
+def test_what_happens_to_the_noise_is_said(caplog):
+    model, callback = make(), NoisyTuneCallback(seed=1)
+    model.compile("adam", "mse")
+    x = np.zeros((4, 8), "float32")
+    model.evaluate(x, x[:, :2], callbacks=[callback], verbose=0)
+    model.predict(x, callbacks=[callback], verbose=0)
+    model.fit(x, x[:, :2], validation_data=(x, x[:, :2]), callbacks=[callback], verbose=0)
+    model.fit(x, x[:, :2], callbacks=[callback], verbose=0)
+    model.predict(x, callbacks=[callback], verbose=0)
+    first, second, third = lines(caplog)
+    assert first == "NoisyTune: evaluate() adds no noise: it goes in when training starts"
+    assert "4 of 8 tensors" in second
+    assert second.endswith(
+        "too small to see whether such noise was in it before: start from weights that never had any"
+    )
+    assert third == "NoisyTune: the weights carry noise of lambda 0.15, seed 1 already: none was added"
+
+
+def test_trained_weights_get_no_noise_again_however_they_were_loaded(tmp_path, caplog):
+    def wide():
+        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(6000), keras.layers.Dense(2)])
+
+    model = wide()
+    fit(model, NoisyTuneCallback(noise_lambda=0.3, seed=1))
+    model.save(tmp_path / "model.keras")
+    other = wide()
+    other.set_weights(model.get_weights())
+    for loaded in (keras.models.load_model(tmp_path / "model.keras", compile=False), other):
+        caplog.clear()
+        start, callback = AtStart(), NoisyTuneCallback(noise_lambda=0.3, seed=1)
+        fit(loaded, callback, start)
+        assert callback.manifest is None
+        assert all(np.array_equal(a, b) for a, b in zip(start.seen, weights(model), strict=True))
+        assert "already: none was added (their record was lost; the noise itself was found)" in lines(caplog)[0]
+
+
 def test_globs_match_places_and_keras_paths():
     for glob in ("*head*", "4.*"):
         model, clean = make(), weights(make())

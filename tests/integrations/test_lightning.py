@@ -9,8 +9,8 @@ from torch import nn
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
-from noisytune.errors import ConfigError, NonFiniteError  # noqa: E402
-from noisytune.integrations.lightning import NoisyTuneCallback  # noqa: E402
+from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
+from noisytune.integrations.lightning import NoisyTuneCallback, restore_record  # noqa: E402
 from noisytune.torch import perturb_, receipt  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -150,6 +150,111 @@ def test_a_resumed_run_is_an_uninterrupted_one(make, tmp_path):
         trainer(tmp_path / "d", NoisyTuneCallback(seed=5), epochs=2).fit(
             make(), data(), ckpt_path=tmp_path / "one.ckpt"
         )
+
+
+def lines(caplog):
+    """What is to be seen of noisytune where nobody has set up logging."""
+    return [record.message for record in caplog.records if record.name.startswith("noisytune")]
+
+
+def test_the_seed_is_that_of_seed_everything_unless_one_is_given(tmp_path, monkeypatch, caplog):
+    for environment, settings, seed, said in (
+        ("7", {}, 7, "seed 7 (of seed_everything)"),
+        ("7", {"seed": 3}, 3, "seed 3,"),
+        ("", {}, 0, "seed 0 (the default: seed_everything is not set)"),
+    ):
+        monkeypatch.setenv("PL_GLOBAL_SEED", environment)
+        module = Early()
+        caplog.clear()
+        trainer(tmp_path, NoisyTuneCallback(**settings)).fit(module, data())
+        assert receipt(module)["seed"] == seed
+        (line,) = lines(caplog)
+        assert said in line
+
+
+def test_what_happens_to_the_noise_is_said(tmp_path, caplog):
+    module, callback = Early(), NoisyTuneCallback(seed=1)
+    fitted = trainer(tmp_path, callback)
+    fitted.validate(module, data(), verbose=False)
+    fitted.fit(module, data())
+    fitted.save_checkpoint(tmp_path / "one.ckpt")
+    trainer(tmp_path, callback).fit(module, data())
+    trainer(tmp_path, NoisyTuneCallback(seed=1), epochs=2).fit(Early(), data(), ckpt_path=tmp_path / "one.ckpt")
+    assert [line.split(":")[1].split(" of ")[0] for line in lines(caplog)] == [
+        " validate() adds no noise",
+        " 3",
+        " the weights carry noise",
+        " 3",
+        " resumed",
+    ]
+
+
+class Wide(Early):
+    """Large enough to see noise in it."""
+
+    def _build(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.body = nn.Sequential(nn.Linear(4, 8000), nn.Tanh(), nn.Linear(8000, 1))
+
+
+def test_trained_weights_get_no_noise_again_however_they_were_loaded(tmp_path, caplog):
+    first = trainer(tmp_path, NoisyTuneCallback(noise_lambda=0.3, seed=1))
+    module = Wide()
+    first.fit(module, data())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    by_hand = Wide()
+    by_hand.load_state_dict(torch.load(tmp_path / "one.ckpt", weights_only=True)["state_dict"])
+    for loaded in (by_hand, Wide.load_from_checkpoint(tmp_path / "one.ckpt", weights_only=True)):
+        caplog.clear()
+        trainer(tmp_path, NoisyTuneCallback(noise_lambda=0.3, seed=1)).fit(loaded, data())
+        assert same(loaded.start, state(module))
+        assert "already: none was added (their record was lost; the noise itself was found)" in lines(caplog)[0]
+
+
+def test_a_module_may_keep_the_record_itself(tmp_path, caplog):
+    class Keeps(Early):
+        def on_load_checkpoint(self, checkpoint):
+            restore_record(self, checkpoint)
+
+    first, module = trainer(tmp_path, NoisyTuneCallback(seed=1)), Keeps()
+    first.fit(module, data())
+    assert "too small to see whether such noise was in it before" in lines(caplog)[0]
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    loaded = Keeps.load_from_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    assert receipt(loaded) == receipt(module)
+    trainer(tmp_path, NoisyTuneCallback(seed=1)).fit(loaded, data())
+    assert same(loaded.start, state(module))
+
+
+def test_a_module_that_is_tested_takes_the_record_over(tmp_path):
+    first = trainer(tmp_path, NoisyTuneCallback(seed=1))
+    first.fit(Early(), data())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    module = Early()
+    trainer(tmp_path, NoisyTuneCallback(seed=1)).validate(
+        module, data(), ckpt_path=tmp_path / "one.ckpt", verbose=False
+    )
+    assert receipt(module)["seed"] == 1
+
+
+def test_resuming_without_noise_what_began_with_it_is_refused(tmp_path):
+    first = trainer(tmp_path, NoisyTuneCallback(seed=1))
+    first.fit(Early(), data())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    with pytest.raises(ConfigError, match=r"lambda 0\.15, seed 1, this run starts from no noise"):
+        trainer(tmp_path, NoisyTuneCallback(noise_lambda=0), epochs=2).fit(
+            Early(), data(), ckpt_path=tmp_path / "one.ckpt"
+        )
+
+
+def test_an_average_of_the_clean_weights_is_refused(tmp_path):
+    average = lightning.callbacks.EMAWeightAveraging
+    with pytest.raises(
+        UnsupportedTensorError, match=r"_average_model \(AveragedModel\) .*: put NoisyTuneCallback before"
+    ):
+        trainer(tmp_path, average(), NoisyTuneCallback()).fit(Early(), data())
+    trainer(tmp_path, NoisyTuneCallback(), average()).fit(Early(), data())
 
 
 def test_what_cannot_take_noise_is_refused_and_left_alone(tmp_path):

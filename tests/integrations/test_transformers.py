@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import pickle
 from types import SimpleNamespace
 
@@ -159,17 +158,92 @@ def test_weights_of_a_checkpoint_that_carries_noise_get_none(make_trainer, make_
     model = make_model()
     perturb_(model, **SETTINGS)
     model.save_pretrained(tmp_path / "noised")
-    for settings, level in ((SETTINGS, logging.INFO), ({"seed": 6}, logging.WARNING)):
+    for settings in (SETTINGS, {"seed": 6}):
         loaded = make_model(tmp_path / "noised")
         trainer = attach(make_trainer(loaded, max_steps=1, learning_rate=0.0), **settings)
-        with caplog.at_level(logging.INFO):
-            trainer.train()
+        trainer.train()
         assert same(weights(loaded), weights(model))
-        (line,) = [record for record in caplog.records if record.name.startswith("noisytune")]
-        assert "carry noise of lambda 0.3, seed 5 already: none was added" in line.message
-        assert line.levelno == level
+        (line,) = lines(caplog)
+        assert line == "NoisyTune: the weights carry noise of lambda 0.3, seed 5 already: none was added"
         assert Manifest.read(tmp_path / "run/checkpoint-1").config == NoisyTuneConfig(**SETTINGS)
         caplog.clear()
+
+
+# --- the seed ---
+
+
+def test_the_seed_is_the_trainers_unless_one_is_given(make_trainer, caplog):
+    """A loop over seeds is a loop over noises; the order of the data has a seed of its own."""
+    trainers = [attach(make_trainer(max_steps=1, save_strategy="no", seed=seed), noise_lambda=0.3) for seed in (1, 2)]
+    trainers.append(
+        attach(make_trainer(max_steps=1, save_strategy="no", seed=1, data_seed=3), noise_lambda=0.3, seed=9)
+    )
+    for trainer in trainers:
+        trainer.train()
+    assert [receipt(trainer.model)["seed"] for trainer in trainers] == [1, 2, 9]
+    assert [("seed 1 (of TrainingArguments.seed)" in line, "seed 9," in line) for line in lines(caplog)] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+    assert trainers[2].args.data_seed == 3
+
+
+def test_each_model_of_model_init_gets_the_noise_of_the_seed_of_its_time(make_trainer, make_model):
+    trainer = attach(make_trainer(model_init=lambda: make_model(), max_steps=1, save_strategy="no"))
+    seeds = []
+    for seed in (3, 4):
+        trainer.args.seed = seed
+        trainer.train()
+        seeds.append(receipt(trainer.model)["seed"])
+    trainer.noisytune_config = NoisyTuneConfig(seed=8)
+    trainer.train()
+    assert [*seeds, receipt(trainer.model)["seed"]] == [3, 4, 8]
+
+
+# --- what is said ---
+
+
+def test_no_noise_is_said_as_well(make_trainer, make_model, examples, caplog, tmp_path):
+    trainer = attach(make_trainer(), **SETTINGS)
+    trainer.evaluate(examples)
+    trainer.predict(examples)
+    assert lines(caplog) == ["NoisyTune: evaluate() adds no noise: it goes in when training starts"]
+    trainer.train()
+    caplog.clear()
+    trainer.evaluate(examples)
+    assert lines(caplog) == []
+    attach(make_trainer(), **SETTINGS).train(resume_from_checkpoint=True)
+    (line,) = lines(caplog)
+    assert line.endswith("checkpoint-4 is restored over it")
+    caplog.clear()
+    attach(make_trainer(output_dir=str(tmp_path / "plain"), max_steps=1), noise_lambda=0).train()
+    assert lines(caplog) == ["NoisyTune: noise_lambda is 0: no noise was added"]
+
+
+# --- weights whose record was lost ---
+
+
+def test_noise_of_trained_weights_is_seen_though_its_record_was_lost(start, make_trainer, make_model, caplog, at_start):
+    """A state dict holds weights and nothing else."""
+    trained = start().model.state_dict()
+    for seed in (5, 6):
+        model = make_model()
+        model.load_state_dict(trained)
+        caplog.clear()
+        attach(make_trainer(model, learning_rate=0.0, save_strategy="no"), noise_lambda=0.3, seed=seed).train()
+        assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+        (line,) = lines(caplog)
+        assert "seed 5 already: none was added (their record was lost; the noise itself was found)" in line
+        assert receipt(model)["seed"] == 5
+
+
+def test_a_record_that_the_weights_deny_is_doubted(make_trainer, make_model, caplog):
+    model, clean = make_model(), make_model().state_dict()
+    perturb_(model, **SETTINGS)
+    model.load_state_dict(clean)
+    attach(make_trainer(model, max_steps=1, save_strategy="no"), **SETTINGS).train()
+    assert "none was added; none of it is to be seen in them: if other weights were loaded" in lines(caplog)[0]
 
 
 # --- resuming ---
@@ -243,10 +317,14 @@ def test_the_best_model_is_loaded_at_the_end_and_carries_the_receipt(start, exam
     assert receipt(trainer.model)["seed"] == receipt(best)["seed"] == 5
 
 
-def test_the_log_says_it_in_one_line(make_trainer, caplog):
-    with caplog.at_level(logging.INFO, logger="noisytune"):
-        attach(make_trainer(max_steps=1), **SETTINGS).train()
-    (line,) = [record.message for record in caplog.records if record.name.startswith("noisytune")]
+def lines(caplog):
+    """What is to be seen of noisytune where nobody has set up logging."""
+    return [record.message for record in caplog.records if record.name.startswith("noisytune")]
+
+
+def test_the_log_says_it_in_one_visible_line(make_trainer, caplog):
+    attach(make_trainer(max_steps=1), **SETTINGS).train()
+    (line,) = lines(caplog)
     assert line.startswith("NoisyTune: ")
     assert "lambda 0.3, uniform, matrix scale, seed 5" in line
     percent = float(line.split(" perturbed")[1].split("%")[0].split()[-1])
@@ -287,7 +365,8 @@ def test_attach_changes_the_class_and_nothing_else(make_trainer):
     trainer = make_trainer()
     attributes = dict(vars(trainer))
     assert attach(trainer, **SETTINGS) is trainer
-    assert {name: value for name, value in vars(trainer).items() if name != "noisytune_config"} == attributes
+    assert {name: value for name, value in vars(trainer).items() if "noisytune" not in name} == attributes
+    assert trainer.noisytune_config == NoisyTuneConfig(**SETTINGS)
     assert isinstance(trainer, NoisyTuneMixin)
     assert type(trainer).__name__ == "NoisyTuneTrainer"
     assert type(attach(make_trainer())) is type(trainer)

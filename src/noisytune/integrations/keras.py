@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,9 @@ from noisytune._perturb.receipt import none_added
 from noisytune.arrays import perturb_arrays
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import MissingExtraError, UnsupportedTensorError
+from noisytune.integrations._announce import TOO_SMALL, TRACED, VISIBLE, added, only_in_training
+from noisytune.integrations._settings import Asked
+from noisytune.integrations._trace import TENSORS, Trace, look, sample_size
 from noisytune.manifest import Manifest
 
 try:
@@ -75,11 +79,12 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Adds the noise once, when ``fit`` starts on a model that has not trained yet.
 
     A model that has trained (its optimizer has taken steps, also those of a restored backup), and one that carries
-    noise already, gets none.
+    noise already, get none. Keras' files hold no record of the noise; in weights that came from them it is looked for.
 
     Args:
         config: the settings; or give them by name instead.
-        **settings: fields of `NoisyTuneConfig`, as for `perturb_`.
+        **settings: fields of `NoisyTuneConfig`, as for `perturb_`. Without a seed, that of
+            ``keras.utils.set_random_seed`` counts.
 
     Raises:
         ConfigError: a setting is out of range. While fitting: as `perturb_`.
@@ -89,20 +94,65 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, config: NoisyTuneConfig | None = None, **settings: Any) -> None:
         super().__init__()
-        self.config = perturbation.settled(config, settings)
+        self._asked = Asked.of(config, settings)
+        self._says_when = True
         self.manifest: Manifest | None = None
         """What was done to which weight, once ``fit`` has started."""
 
+    @property
+    def config(self) -> NoisyTuneConfig:
+        """What to add. Unless a seed was given, it is the last one of ``keras.utils.set_random_seed``."""
+        return self._asked.with_seed_of(_global_seed())
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before the first batch."""
+        self._says_when = False  # fit evaluates on the way
+        config = self.config
         if (already := _perturbed.get(self.model)) is not None:
-            logger.info(none_added(already))
+            logger.log(VISIBLE, none_added(already))
         elif (steps := int(self.model.optimizer.iterations)) > 0:
-            logger.warning("NoisyTune: the model has trained for %d steps: no noise was added", steps)
+            logger.log(VISIBLE, f"NoisyTune: the model has trained for {steps} steps: no noise was added")
+        elif (trace := _look(self.model, config)).config:
+            _perturbed[self.model] = trace.config
+            logger.log(VISIBLE, none_added(trace.config) + TRACED)
         else:
-            self.manifest = perturb_(self.model, self.config)
-            _perturbed[self.model] = self.config
-            logger.info(self.manifest.headline())
+            self.manifest = perturb_(self.model, config)
+            if config.noise_lambda > 0:
+                _perturbed[self.model] = config
+            origin = self._asked.origin(_global_seed(), "keras.utils.set_random_seed")
+            logger.log(VISIBLE, added(self.manifest, origin, "" if trace.is_certain else TOO_SMALL))
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Adds nothing."""
+        self._say_when("evaluate()")
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Adds nothing."""
+        self._say_when("predict()")
+
+    def _say_when(self, what: str) -> None:
+        if self._says_when and self.model not in _perturbed:
+            self._says_when = False
+            logger.log(VISIBLE, only_in_training(what))
+
+
+def _global_seed() -> int | None:
+    """What ``keras.utils.set_random_seed`` leaves behind; None if nobody called it, or in releases that forget."""
+    try:
+        from keras.src.utils.rng_utils import get_random_seed
+    except ImportError:
+        return None
+    seed: int | None = get_random_seed()
+    return seed
+
+
+def _look(model: Any, config: NoisyTuneConfig) -> Trace:
+    """Noise that the weights carry though this process knows nothing of it: they came from a file, or another model."""
+    variables = dict(_variables(model, ""))
+    usual = {name: v for name, v in variables.items() if not names.match((name, v.path), config.exclude)}
+    largest = sorted(usual.items(), key=lambda pair: -math.prod(pair[1].shape))[:TENSORS]
+    first = ((name, keras.ops.convert_to_numpy(v.value).reshape(-1)[: sample_size(config)]) for name, v in largest)
+    return look(first, config)
 
 
 def _variables(layer: Any, path: str) -> Iterator[tuple[str, Any]]:

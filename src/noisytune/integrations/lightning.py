@@ -7,14 +7,19 @@ the module builds its layers there. A checkpoint that ``fit`` resumes from is th
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
-from noisytune._perturb import steps as perturbation
+from torch import nn
+
 from noisytune._perturb.receipt import KEY, describe, none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError
+from noisytune.integrations._announce import VISIBLE, added, only_in_training
+from noisytune.integrations._modules import find_noise, refuse_averages
+from noisytune.integrations._settings import Asked
 from noisytune.manifest import Manifest
-from noisytune.torch import perturb_, receipt
+from noisytune.torch import mark, perturb_, receipt
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,8 +42,9 @@ class NoisyTuneCallback(Callback):
 
     Args:
         config: the settings; or give them by name instead.
-        **settings: fields of `NoisyTuneConfig`. Modules that hold no Hugging Face model have no mark of what was
-            pretrained: everything counts, so exclude a new head by its name.
+        **settings: fields of `NoisyTuneConfig`. Without a seed, that of ``seed_everything`` counts. Modules that
+            hold no Hugging Face model have no mark of what was pretrained: everything counts, so exclude a new head by
+            its name.
 
     Raises:
         ConfigError: a setting is out of range; while fitting: a glob matches no tensor, or the checkpoint to resume
@@ -54,22 +60,29 @@ class NoisyTuneCallback(Callback):
     """
 
     def __init__(self, config: NoisyTuneConfig | None = None, **settings: Any) -> None:
-        self.config = perturbation.settled(config, settings)
+        self._asked = Asked.of(config, settings)
         self.manifest: Manifest | None = None
         """What was done to which tensor, once ``fit`` has started."""
+
+    @property
+    def config(self) -> NoisyTuneConfig:
+        """What to add. Unless a seed was given, it is the last one of ``seed_everything``."""
+        return self._asked.with_seed_of(_global_seed())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add the noise, or see to it that ``configure_model`` ends with it."""
         if stage != "fit":
+            if receipt(pl_module) is None:
+                _say(trainer, only_in_training(f"{stage.lower()}()"))  # an enum that prints otherwise
             return
         if type(pl_module).configure_model is LightningModule.configure_model:
-            self._perturb(pl_module)
+            self._perturb(trainer, pl_module)
             return
         build = pl_module.configure_model
 
         def build_and_perturb() -> None:
             build()
-            self._perturb(pl_module)
+            self._perturb(trainer, pl_module)
 
         # For this instance only; the method comes back once it has been called.
         pl_module.__dict__["configure_model"] = build_and_perturb
@@ -84,21 +97,52 @@ class NoisyTuneCallback(Callback):
             checkpoint[KEY] = dict(found)  # a plain one: torch loads checkpoints with weights_only
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from other noise."""
+        """Refuse to go on from other noise. A module that is evaluated takes the record over with the weights."""
         ours = settings_in(receipt(pl_module))
         theirs = settings_in(checkpoint.get(KEY))
-        if ours is not None and theirs != ours:
+        if trainer.state.fn != "fit":
+            restore_record(pl_module, checkpoint)
+        elif theirs != ours:
             raise ConfigError(
                 f"the checkpoint was trained on weights with {describe(theirs)}, this run starts from "
                 f"{describe(ours)}: resume with the same settings, or start anew"
             )
+        elif ours:
+            _say(trainer, f"NoisyTune: resumed: weights that were trained from {describe(ours)} are restored over it")
 
-    def _perturb(self, module: LightningModule) -> None:
-        already = settings_in(receipt(module))
-        if already:
-            logger.info(none_added(already))
+    def _perturb(self, trainer: Trainer, module: LightningModule) -> None:
+        config = self.config
+        found = find_noise(module, config)
+        if found.config:
+            _say(trainer, none_added(found.config) + found.remark)
             return
-        self.manifest = perturb_(module, self.config)
-        logger.info(self.manifest.headline())
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        refuse_averages([module, *callbacks], "put NoisyTuneCallback before it in callbacks=[...]")
+        self.manifest = perturb_(module, config)
+        _say(trainer, added(self.manifest, self._asked.origin(_global_seed(), "seed_everything"), found.remark))
         for notice in self.manifest.notices:
-            logger.warning("NoisyTune: %s", notice)
+            _say(trainer, f"NoisyTune: {notice}")
+
+
+def restore_record(module: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Tell a module which noise the weights of a Lightning checkpoint carry, so that none is added to them again.
+
+    For ``LightningModule.on_load_checkpoint``, which ``load_from_checkpoint`` calls as well. It asks no callback.
+
+    Args:
+        module: takes the weights of the checkpoint.
+        checkpoint: as Lightning loads it; may be of a training without noise.
+    """
+    if receipt(module) is None and (found := settings_in(checkpoint.get(KEY))):
+        mark(module, found)
+
+
+def _global_seed() -> int | None:
+    """What ``seed_everything`` leaves behind; None if nobody has called it."""
+    seed = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(seed) if seed.isdecimal() else None
+
+
+def _say(trainer: Trainer, line: str) -> None:
+    if trainer.is_global_zero:
+        logger.log(VISIBLE, line)

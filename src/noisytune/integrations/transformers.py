@@ -8,18 +8,19 @@ checkpoint needs it, since it does not hold the base model.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from noisytune._perturb import steps as perturbation
 from noisytune._perturb.receipt import describe, none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._adapters import check_adapter, load_adapter
+from noisytune.integrations._announce import VISIBLE, added, only_in_training
+from noisytune.integrations._modules import Found, find_noise, refuse_averages
 from noisytune.integrations._record import carried, noise_of, with_training_section, write_record
+from noisytune.integrations._settings import Asked
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
 
@@ -32,7 +33,6 @@ except ImportError as error:
     ) from error
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 __all__ = ["NoisyTuneMixin", "NoisyTuneTrainer", "attach", "check_adapter", "load_adapter"]
 
@@ -49,22 +49,31 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
 
     Args:
         *args: for the trainer.
-        noisytune_config: the settings; `NoisyTuneConfig`'s defaults (lambda 0.15, seed 0) if not given. The seed is not
-            the trainer's: training with other seeds from the same noise, or the other way round, are both of interest.
+        noisytune_config: the settings, the seed among them; if not given, `NoisyTuneConfig`'s defaults with the seed of
+            the trainer's arguments.
         **kwargs: for the trainer.
 
     Source: Wu et al. 2022, equation (1).
     """
 
-    noisytune_config: NoisyTuneConfig
-    """What to add."""
     noisytune_manifest: Manifest | None = None
     """What was done to which tensor, once training has started."""
+    _noisytune_asked: Asked
     _resumed_from: str | None = None
+    _has_said_when: bool = False
 
     def __init__(self, *args: Any, noisytune_config: NoisyTuneConfig | None = None, **kwargs: Any) -> None:
-        self.noisytune_config = noisytune_config or NoisyTuneConfig()
+        self._noisytune_asked = Asked.of(noisytune_config, {})
         super().__init__(*args, **kwargs)
+
+    @property
+    def noisytune_config(self) -> NoisyTuneConfig:
+        """What to add. Unless a seed was given, it is the one that the trainer's arguments have now."""
+        return self._noisytune_asked.with_seed_of(self.args.seed)
+
+    @noisytune_config.setter
+    def noisytune_config(self, config: NoisyTuneConfig) -> None:
+        self._noisytune_asked = Asked.of(config, {})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the trainer's own, on weights with noise. Weights that carry noise already get none.
@@ -86,6 +95,16 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
             self._add_noise(model)
         return model
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer's own: adds no noise."""
+        self._say_when("evaluate()")
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer's own: adds no noise."""
+        self._say_when("predict()")
+        return super().predict(*args, **kwargs)
+
     def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         """As the trainer's own, with noisytune.json beside the weights."""
         if self.args.should_save and (found := settings_in(receipt(self.model))):
@@ -104,30 +123,42 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
             card.write_text(text, encoding="utf-8")
 
     def _add_noise(self, model: nn.Module) -> None:
-        config, already = self.noisytune_config, settings_in(receipt(model))
-        _refuse_other_noise(self._resumed_from, already or (config if config.noise_lambda > 0 else None))
-        if already:
-            level = logging.INFO if already == config else logging.WARNING
-            self._say(level, none_added(already))
+        config = self.noisytune_config
+        is_placeholder = self._gets_weights_from_another_rank()
+        found = Found(settings_in(receipt(model))) if is_placeholder else find_noise(model, config)
+        _refuse_other_noise(self._resumed_from, found.config or (config if config.noise_lambda > 0 else None))
+        if found.config:
+            self._say(none_added(found.config) + found.remark)
             return
         if self.model_init is None:
-            _refuse_copies(model, self.optimizer, self, *self.callback_handler.callbacks)
-        if self._gets_weights_from_another_rank():
+            _refuse_copies(model, self.optimizer)
+            instead = "call noisytune.torch.perturb_ on the model before the copy is made"
+            refuse_averages([self, *self.callback_handler.callbacks], instead)
+        if is_placeholder:
             mark(model, config)
             return
         self.noisytune_manifest = manifest = perturb_(model, config)
-        self._say(logging.INFO, f"{manifest.headline()}{_change(manifest)}")
+        origin = self._noisytune_asked.origin(self.args.seed, "TrainingArguments.seed")
+        restored = f"; {self._resumed_from} is restored over it" if self._resumed_from else found.remark
+        self._say(added(manifest, origin, restored))
         for notice in manifest.notices:
-            self._say(logging.WARNING, f"NoisyTune: {notice}")
+            self._say(f"NoisyTune: {notice}")
 
     def _gets_weights_from_another_rank(self) -> bool:
         """FSDP's RAM-efficient loading: all ranks but the first hold placeholders until it broadcasts its weights."""
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         return bool(plugin and plugin.cpu_ram_efficient_loading and not self.accelerator.is_main_process)
 
-    def _say(self, level: int, message: str) -> None:
+    def _say_when(self, what: str) -> None:
+        """Once, for a trainer that evaluates a model without noise."""
+        if self.is_in_train or self._has_said_when or receipt(self.model):
+            return
+        self._has_said_when = True
+        self._say(only_in_training(what))
+
+    def _say(self, line: str) -> None:
         if self.is_world_process_zero():
-            logger.log(level, message)
+            logger.log(VISIBLE, line)
 
 
 class NoisyTuneTrainer(NoisyTuneMixin, Trainer):
@@ -141,8 +172,8 @@ def attach(trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settin
         trainer: a ``transformers.Trainer``, or an instance of a class derived from it: ``Seq2SeqTrainer``, TRL's
             ``SFTTrainer``, sentence-transformers' ``SentenceTransformerTrainer`` ... It has not trained yet.
         config: the settings; or give them by name instead.
-        **settings: fields of `NoisyTuneConfig`: noise_lambda, seed (0 if not given; not the trainer's), distribution,
-            scale, scope, include, exclude.
+        **settings: fields of `NoisyTuneConfig`: noise_lambda, seed (that of the trainer's arguments if not given),
+            distribution, scale, scope, include, exclude.
 
     Returns:
         the same object, whose class is now derived from `NoisyTuneMixin` and from its own.
@@ -150,13 +181,14 @@ def attach(trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settin
     Raises:
         ConfigError: it is no trainer, it has trained already, or it has other settings of NoisyTune already.
     """
-    config = perturbation.settled(config, settings)
+    asked = Asked.of(config, settings)
     if not isinstance(trainer, Trainer):
         raise ConfigError(f"attach takes a transformers Trainer, got {type(trainer).__name__}")
     if isinstance(trainer, NoisyTuneMixin):
-        if trainer.noisytune_config != config:
+        wanted = asked.with_seed_of(trainer.args.seed)
+        if trainer.noisytune_config != wanted:
             raise ConfigError(
-                f"the trainer adds {describe(trainer.noisytune_config)} already, and {describe(config)} was asked for: "
+                f"the trainer adds {describe(trainer.noisytune_config)} already, and {describe(wanted)} was asked for: "
                 "set trainer.noisytune_config before training starts"
             )
         return trainer
@@ -168,7 +200,7 @@ def attach(trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settin
         )
     host: Any = type(trainer)
     trainer.__class__ = _with_noise(host)
-    cast(NoisyTuneMixin, trainer).noisytune_config = config
+    cast(NoisyTuneMixin, trainer)._noisytune_asked = asked
     return trainer
 
 
@@ -205,7 +237,7 @@ def _refuse_other_noise(checkpoint: str | None, ours: NoisyTuneConfig | None) ->
         )
 
 
-def _refuse_copies(model: nn.Module, optimizer: Any, *holders: object) -> None:
+def _refuse_copies(model: nn.Module, optimizer: Any) -> None:
     """Copies of the clean weights that would find their way into the trained ones."""
     if optimizer is not None:
         if optimizer.state:
@@ -219,13 +251,6 @@ def _refuse_copies(model: nn.Module, optimizer: Any, *holders: object) -> None:
                 f"the optimizer ({type(optimizer).__name__}) holds a copy of {other} instead of the weight itself: "
                 "call noisytune.torch.perturb_ before the optimizer is made"
             )
-    for holder in holders:
-        for name, value in getattr(holder, "__dict__", {}).items():
-            if isinstance(value, AveragedModel) and receipt(value) is None:
-                raise UnsupportedTensorError(
-                    f"{name} ({type(value).__name__}) holds a copy of the clean weights: "
-                    "call noisytune.torch.perturb_ on the model before the copy is made"
-                )
 
 
 def _copies(model: nn.Module, held: list[Tensor]) -> Iterator[str]:
@@ -235,11 +260,3 @@ def _copies(model: nn.Module, held: list[Tensor]) -> Iterator[str]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in ids and parameter.shape in foreign:
             yield name
-
-
-def _change(manifest: Manifest) -> str:
-    """The noise that was really added, in standard deviations of the weights."""
-    done = [entry for entry in manifest.perturbed if entry.std and entry.realised_std is not None]
-    spread = sum(entry.elements * (entry.std or 0) ** 2 for entry in done)
-    noise = sum(entry.elements * (entry.realised_std or 0) ** 2 for entry in done)
-    return f", {math.sqrt(noise / spread):.2%} of the weights' standard deviation" if spread else ""
