@@ -13,7 +13,7 @@ from typing import Any, Self
 from noisytune._files import is_lfs_pointer, parse_object
 from noisytune._hub import fetch
 from noisytune._perturb.receipt import KEY, carries
-from noisytune.errors import DataError, require
+from noisytune.errors import DataError, NotFoundError, require
 
 CONFIG = "config.json"
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -111,7 +111,7 @@ def find_directory(directory_or_hub_id: str, *, whole: bool = False) -> Path:
     if given.is_dir():
         return given
     if given.is_absolute() or directory_or_hub_id.startswith(("~", ".")) or directory_or_hub_id.count("/") > 1:
-        raise DataError(f"model {directory_or_hub_id!r}: there is no such directory")
+        raise NotFoundError(f"model {directory_or_hub_id!r}: there is no such directory")
     return _download(directory_or_hub_id, whole)
 
 

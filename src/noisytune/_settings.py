@@ -34,6 +34,8 @@ class Setting:
     """What stands for a value on a help page."""
     later: bool = False
     """Added when trials were kept already: their keys leave it out while it has its default, which may never change."""
+    separator: str = ""
+    """What stands between several values in text; empty for a field that holds one."""
 
 
 def number(default: float | None, about: str, allowed: str, holds: Callable[[float], bool], metavar: str = "X") -> Any:
@@ -94,7 +96,23 @@ def words(about: str, allowed: str, separator: str = "|", metavar: str = "WORD")
             raise ValueError
         return tuple(part.strip() for part in parts)
 
-    return _field((), Setting(about, allowed, read, str, metavar))
+    return _field((), Setting(about, allowed, read, str, metavar, separator=separator))
+
+
+def several(owner: Any, name: str, default: tuple[Any, ...]) -> Any:
+    """A field for values of another dataclass's field, each once; in text they have commas between them."""
+    one = setting_of(settings_of(owner)[name])
+
+    def read(values: Any) -> tuple[Any, ...]:
+        parts = [part.strip() for part in values.split(",")] if isinstance(values, str) else list(values)
+        found = tuple(one.read(part) for part in parts if part != "")
+        if not found or len(set(found)) < len(found):
+            raise ValueError
+        return found
+
+    metavar = "NAME" if "|" in one.metavar else one.metavar
+    allowed = f"one or several, none twice, of: {one.allowed}"
+    return _field(default, Setting(one.about, allowed, read, one.type, f"{metavar},...", separator=","))
 
 
 def text(default: str | None, about: str, allowed: str = "a name", metavar: str = "NAME") -> Any:

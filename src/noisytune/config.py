@@ -46,7 +46,9 @@ class NoisyTuneConfig:
         0, "Select the noise by this number.", "a whole number, 0 <= seed < 2**64", lambda n: 0 <= n < 2**64
     )
     """0 <= seed < 2**64. Selects the noise, together with each tensor's name."""
-    distribution: Distribution = choice("uniform", "Draw the noise from this distribution.", *get_args(Distribution))
+    distribution: Distribution = choice(
+        "uniform", "Draw the noise from this distribution: uniform or gaussian.", *get_args(Distribution)
+    )
     """"uniform", or "gaussian" of the same variance, lambda**2 / 12."""
     scale: Scale = choice(
         "matrix", "Scale it by each tensor's own std (matrix), or by one for all (global).", *get_args(Scale)

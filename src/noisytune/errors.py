@@ -8,6 +8,7 @@
     ├── UnsupportedTensorError  a weight that cannot take noise: quantised, meta, sharded ...   (also a TypeError)
     ├── NonFiniteError          NaN or infinity in a weight, or noise would overflow it  (also a ValueError)
     ├── DataError               the user's data: no such column, an empty class, a bad file   (also a ValueError)
+    │   └── NotFoundError       what an argument names is not there: a file, a folder, a task    (also a ConfigError)
     ├── RunFolderError          a run folder that cannot be read, written or extended    (also an OSError)
     │   └── DamagedRecordError  a record in it that was not written like this
     ├── TrialError              a trial failed in its worker
@@ -43,6 +44,10 @@ class NonFiniteError(NoisyTuneError, ValueError):
 
 class DataError(NoisyTuneError, ValueError):
     """Something is wrong with the user's data."""
+
+
+class NotFoundError(DataError, ConfigError):
+    """What an argument names is not there: a file, a folder, a model, a task."""
 
 
 class RunFolderError(NoisyTuneError, OSError):

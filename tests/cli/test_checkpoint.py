@@ -8,23 +8,15 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-import typer
+import typer.main
 from typer.testing import CliRunner
 
+from noisytune.cli import app
 from noisytune.cli import checkpoint as _checkpoint_cli
-from noisytune.cli.checkpoint import register
-from noisytune.cli.main import _one_line_errors
-
-
-@pytest.fixture(scope="module")
-def app():
-    app = typer.Typer(pretty_exceptions_enable=False)
-    register(app, _one_line_errors)
-    return app
 
 
 @pytest.fixture
-def run(app):
+def run():
     def run(*arguments, code=0, columns=100):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)})
         assert result.exit_code == code, result.output
@@ -94,8 +86,8 @@ def test_inspect_shows_every_column_in_80(minilm, run):
     ("arguments", "code", "words"),
     [
         (["perturb", "gone-at-all", "noisy", "--seed", "-1"], 1, "gone-at-all"),
-        (["perturb", "clean", "noisy", "--seed", "-1"], 2, "seed must be"),
-        (["perturb", "clean", "noisy", "--scale", "both"], 2, "matrix or global"),
+        (["perturb", "clean", "noisy", "--seed", "-1"], 2, "--seed must be"),
+        (["perturb", "clean", "noisy", "--scale", "both"], 2, "--scale must be matrix or global"),
         (["perturb", "clean", "noisy", "--include", "nothing"], 2, "matches none"),
         (["perturb", "clean", "clean/x"], 1, "own directory"),
         (["verify", "clean"], 1, "no noisytune.json"),
@@ -130,7 +122,7 @@ def test_progress_is_shown_on_a_terminal_only(clean, tmp_path, run, monkeypatch)
 
 
 @pytest.mark.parametrize("command", ["perturb", "inspect", "diff", "verify"])
-def test_help_explains_every_option_within_eighty_columns(command, app):
+def test_help_explains_every_option_within_eighty_columns(command):
     group = typer.main.get_command(app)
     assert all(getattr(parameter, "help", None) for parameter in group.commands[command].params)
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
@@ -139,7 +131,7 @@ def test_help_explains_every_option_within_eighty_columns(command, app):
 
 def test_the_commands_load_nothing_heavy_before_they_are_called():
     program = (
-        "import sys, noisytune.cli.checkpoint; print([m for m in ('torch', 'numba', 'numpy') if m in sys.modules])"
+        "import sys, noisytune.cli.checkpoint; print([m for m in ('torch', 'numba', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -114,22 +114,30 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--noise-lambda", "0"], 2, "give --noise-lambda above 0, or an --arm"),
-        (["--noise-lambda", "much"], 2, "noise_lambda must be a finite number >= 0, got 'much'"),
-        (["--distribution", "normal"], 2, "distribution must be uniform or gaussian, got 'normal'"),
-        (["--learning-rate", "-1"], 2, "learning_rate must be a finite number > 0"),
+        (["--noise-lambda", "0"], 2, "give an arm, or --noise-lambda above 0"),
+        (
+            ["--noise-lambda", "much"],
+            2,
+            "--noise-lambda must be one or several, none twice, of: a finite number >= 0, got 'much'",
+        ),
+        (
+            ["--distribution", "normal"],
+            2,
+            "--distribution must be one or several, none twice, of: uniform or gaussian, got 'normal'",
+        ),
+        (["--learning-rate", "-1"], 2, "--learning-rate must be a finite number > 0"),
         (["--warmup", "2"], 2, "0 <= warmup < 1"),
         (["--metric", "accurracy"], 2, "no metric 'accurracy'"),
         (["--task", "topcs"], 1, "did you mean 'topics'?"),
         (["--task", "missing.csv"], 1, "missing.csv"),
         (["--task", "topics", "--language", "klingon"], 1, "klingon"),
-        (["--model", "./no-such-folder"], 1, "no-such-folder"),
+        (["--model", "./no-such-folder"], 2, "no-such-folder"),
         (["--task", "glue/rt"], 1, "did you mean 'glue/rte'?"),
         (["--task", "glue", "--data-dir", "nowhere"], 1, "nowhere: there is no such folder"),
-        (["--task", "topics", "--data-dir", "."], 2, "is for the tasks of glue"),
-        (["--select", "worst"], 2, "select must be last or best"),
-        (["--protocol", "dirty"], 2, "protocol must be paper or clean"),
-        (["--train-size", "2"], 1, "2 is too small"),
+        (["--task", "topics", "--data-dir", "."], 2, "--data-dir is for the tasks of glue"),
+        (["--select", "worst"], 2, "--select must be last or best"),
+        (["--protocol", "dirty"], 2, "--protocol must be paper or clean"),
+        (["--train-size", "2"], 1, "--train-size 2 is too small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -281,4 +289,4 @@ def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path)
 
 def test_a_study_that_does_not_exist_is_one_line(tmp_path):
     assert "did you mean 'table2'" in fails(2, "reproduce", "table3", "--out", tmp_path)
-    assert "no such directory" in fails(1, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)
+    assert "no such directory" in fails(2, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)

@@ -67,11 +67,11 @@ def test_glue_under_the_paper_protocol_with_tpe(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--epochs", "1,two"], 2, "--epochs must be whole numbers with commas between them, got '1,two'"),
-        (["--learning-rate", ""], 2, "learning_rate: the search needs at least one value"),
-        (["--sampler", "best"], 2, "sampler must be one of random, grid, tpe, got 'best'"),
-        (["--protocol", "dirty"], 2, "protocol must be paper or clean, got 'dirty'"),
-        (["--arm", "noisytune", "--arm", "noisytune(0.2)"], 2, "are the same: the search chooses their noise_lambda"),
+        (["--epochs", "1,two"], 2, "--epochs must be one or several, none twice, of: a whole number >= 1, got '1,two'"),
+        (["--learning-rate", ""], 2, "--learning-rate must be one or several"),
+        (["--sampler", "best"], 2, "--sampler must be one of random, grid, tpe, got 'best'"),
+        (["--protocol", "dirty"], 2, "--protocol must be paper or clean, got 'dirty'"),
+        (["--arm", "noisytune", "--arm", "noisytune(0.2)"], 2, "are the same: the search chooses their --noise-lambda"),
         (["--arm", "plain"], 2, "only the baseline is asked for"),
         (["--storage", "mysql+no://a:secret@b/c"], 2, "the storage of the search cannot be used"),
         (["--task", "glue"], 2, "tune searches one task at a time"),

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from noisytune._console import Console
 from noisytune._text import terminal
+from noisytune.cli._errors import spelled
 from noisytune.lab.trials.events import (
     Event,
     Notice,
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 class StudyDisplay:
     """Shows a running study: bars and the running difference on a terminal, a line a trial elsewhere."""
 
-    def __init__(self, folder: Path, out: Console) -> None:
-        self._folder = folder
+    def __init__(self, out: Console) -> None:
         self._out = out
         self._study: StudyRecord | None = None
         self._records: list[TrialRecord] = []
@@ -92,7 +92,7 @@ class StudyDisplay:
             case StudyStarted():
                 self._begin(event)
             case Notice(text):
-                self._say(f"Note: {text}")
+                self._say(f"Note: {spelled(text)}")
             case TrialStarted(trial):
                 self._trials[trial.key] = self._running.add_task(
                     terminal(self._named(trial)), total=None, loss="-", visible=False
@@ -127,7 +127,7 @@ class StudyDisplay:
             f"Search: {event.study.model['name']} on {task['name']} ({task['train_size']} train, chosen on "
             f"{task['dev_size']}): {event.budget} trials of each arm"
         )
-        self._out.print(f"Run folder: {terminal(self._folder)}", soft_wrap=True)
+        self._out.print(f"Run folder: {terminal(event.folder)}", soft_wrap=True)
         if event.done:
             self._out.print(f"{event.done} of {self._total} trials are done already")
         self._show_bar("search")
@@ -141,7 +141,7 @@ class StudyDisplay:
             f"{t['name']} ({t['kind']}, {t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks
         )
         self._say(f"{study.model['name']} on {tasks}: {self._total} trials")
-        self._out.print(f"Run folder: {terminal(self._folder)}", soft_wrap=True)
+        self._out.print(f"Run folder: {terminal(event.folder)}", soft_wrap=True)
         if event.finished:
             self._out.print(f"{len(event.finished)} of {self._total} trials are done already")
         self._show_bar(study.name)

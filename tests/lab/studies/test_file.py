@@ -140,7 +140,9 @@ def test_shares_contain_each_other_and_the_whole_is_the_task_itself(tmp_path: Pa
 
 def test_what_is_asked_for_takes_the_place_of_what_is_written(tiny: Model, tmp_path: Path) -> None:
     text = "{arms: [noisytune], tasks: [replies, {task: topics, dev_size: 50}], model: nowhere, seeds: 3}"
-    changes = Changes(models=(str(tiny.path),), tasks=("topics",), train_size=40, seeds=2, epochs=7)
+    changes = Changes(
+        models=(str(tiny.path),), tasks=("topics",), options={"train_size": 40}, seeds=2, training={"epochs": 7}
+    )
     (study,) = read_studies(write(tmp_path, text), changes)
     assert study.model.digest == tiny.digest
     ((topics,), epochs) = study.tasks, study.training.epochs
@@ -150,12 +152,14 @@ def test_what_is_asked_for_takes_the_place_of_what_is_written(tiny: Model, tmp_p
 def test_a_share_that_is_too_small_is_one_line(tmp_path: Path) -> None:
     file = write(tmp_path, "{arms: [noisytune], train_shares: [0.1]}")
     with pytest.raises(DataError, match=r"topics, a share of 0.1: training size 2 is too small: give at least 5"):
-        read_studies(file, Changes(train_size=20))
+        read_studies(file, Changes(options={"train_size": 20}))
 
 
 def changed(name: str, model: Model) -> Study:
     """A study of the paper on what is at hand."""
-    changes = Changes(models=(str(model.path),), tasks=("topics",), train_size=60, seeds=1, epochs=1)
+    changes = Changes(
+        models=(str(model.path),), tasks=("topics",), options={"train_size": 60}, seeds=1, training={"epochs": 1}
+    )
     (study,) = read_studies(paper_study(name), changes)
     return study
 

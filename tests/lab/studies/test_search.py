@@ -144,10 +144,10 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_the_password(url: s
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"epochs": ()}, "epochs: the search needs at least one value"),
-        ({"epochs": (1, 1)}, "epochs: 1 is given twice"),
-        ({"batch_size": (0,)}, "batch_size must be a whole number >= 1"),
-        ({"learning_rate": (-1e-5,)}, "learning_rate must be a finite number > 0"),
+        ({"epochs": ()}, "epochs must be one or several"),
+        ({"epochs": (1, 1)}, "epochs must be one or several, none twice"),
+        ({"batch_size": (0,)}, "batch_size must be .*: a whole number >= 1, got"),
+        ({"learning_rate": (-1e-5,)}, "learning_rate must be .*: a finite number > 0, got"),
         ({"noise_lambda": (-0.1,)}, "noise_lambda"),
     ],
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from noisytune._pretrained import Model
-from noisytune.errors import ConfigError, DataError
+from noisytune.errors import ConfigError, DataError, NotFoundError
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
@@ -28,13 +28,13 @@ class Changes:
     models: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """A task that the file has keeps the file's options."""
-    train_size: int | None = None
-    """Training examples of every task."""
-    data_dir: Path | None = None
-    """Folder of the tasks' downloaded files."""
+    arms: tuple[str, ...] = ()
     seeds: int | None = None
     """Seeds 0, 1, ...: so many."""
-    epochs: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TaskOptions`, of every task."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrainingSettings`."""
 
 
 AS_WRITTEN = Changes()
@@ -92,8 +92,8 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     _check_keys(str(path), content, _KEYS)
     training = _mapping(path, "training", content.get("training", {}))
     _check_keys(f"{path}: training", training, [field.name for field in fields(TrainingSettings)])
-    training |= {"epochs": changes.epochs} if changes.epochs else {}
-    arms = [Arm.parse(str(arm)) for arm in _list(path, "arms", content.get("arms"))]
+    training |= changes.training
+    arms = [Arm.parse(str(arm)) for arm in changes.arms or _list(path, "arms", content.get("arms"))]
     seeds = _seeds(path, changes.seeds or content.get("seeds", 5))
     margin = _margin(path, content.get("margin", 1.0))
     models = [Model.find(name) for name in changes.models or _models(path, content)]
@@ -117,6 +117,8 @@ def _read(path: Path) -> dict[Any, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the study: {error}") from error
     except yaml.YAMLError as error:
@@ -138,11 +140,9 @@ def _models(path: Path, content: Mapping[Any, Any]) -> list[str | None]:
 def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable[TaskData]:
     written = [_task(path, task) for task in _list(path, "tasks", content.get("tasks", ["topics"]))]
     wanted = [(name, dict(written).get(name, {})) for name in changes.tasks] or written
-    instead = {"train_size": changes.train_size, "data_dir": changes.data_dir}
-    instead = {key: value for key, value in instead.items() if value is not None}
     shares = [_share(path, share) for share in _list(path, "train_shares", content.get("train_shares", [1]))]
     for name, own in wanted:
-        options = TaskOptions(**own | instead)
+        options = TaskOptions(**own | dict(changes.options))
         for whole in load_tasks(name, options):
             if "train_shares" not in content:
                 yield whole

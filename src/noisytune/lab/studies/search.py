@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
+from noisytune._settings import check, several
+from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, RunFolderError, require
 from noisytune.lab.tasks import order_key
 from noisytune.lab.trials.settings import TrainingSettings
-from noisytune.methods import make
 
 if TYPE_CHECKING:
     import optuna
@@ -37,23 +38,14 @@ class Space:
     (72, 504)
     """
 
-    learning_rate: tuple[float, ...] = (7e-6, 1e-5, 2e-5, 3e-5)
-    epochs: tuple[int, ...] = (3, 5, 7, 10, 15, 20)
-    batch_size: tuple[int, ...] = (8, 16, 32)
-    noise_lambda: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    learning_rate: tuple[float, ...] = several(TrainingSettings, "learning_rate", (7e-6, 1e-5, 2e-5, 3e-5))
+    epochs: tuple[int, ...] = several(TrainingSettings, "epochs", (3, 5, 7, 10, 15, 20))
+    batch_size: tuple[int, ...] = several(TrainingSettings, "batch_size", (8, 16, 32))
+    noise_lambda: tuple[float, ...] = several(NoisyTuneConfig, "noise_lambda", (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3))
     """Of arms with NoisyTune; the others have none."""
 
     def __post_init__(self) -> None:
-        for name, values in asdict(self).items():
-            if not values:
-                raise ConfigError(f"{name}: the search needs at least one value")
-            for value in values:
-                if values.count(value) > 1:
-                    raise ConfigError(f"{name}: {value:g} is given twice")
-                if name == "noise_lambda":
-                    make("noisytune", {name: value})
-                else:
-                    TrainingSettings(**{name: value})
+        check(self)
 
     def axes(self, *, noise: bool) -> dict[str, list[Any]]:
         """The values by setting, with or without those of NoisyTune."""

@@ -164,7 +164,7 @@ def run_study(
         finished = tuple(store.records(trial.key for trial in study.plan))
         known = {record.key for record in finished}
         missing = tuple(trial for trial in study.plan if trial.key not in known)
-        on_event(StudyStarted(everything, finished, missing))
+        on_event(StudyStarted(everything, finished, missing, store.folder))
         told = [notice, *damaged, *(notice for task in study.tasks for notice in task.notices)]
         for text in dict.fromkeys(filter(None, told)):
             on_event(Notice(text))

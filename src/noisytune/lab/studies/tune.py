@@ -165,7 +165,7 @@ def _search(
     study = tuning.searched
     done = sum(one.done for search in searches.values() for one in search.candidates()[: tuning.budget])
     missing = tuning.budget * len(searches) - done
-    on_event(SearchStarted(study.record, tuning.budget, done))
+    on_event(SearchStarted(study.record, tuning.budget, done, store.folder))
     if not missing:
         return
     running: dict[str, tuple[str, Candidate]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
@@ -18,6 +19,8 @@ class StudyStarted:
     """Trials asked for that an earlier run finished, in the plan's order."""
     missing: tuple[Trial, ...]
     """Trials to run, in order; with ``until``, at most these."""
+    folder: Path
+    """The run folder."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class SearchStarted:
     """Trials of each arm."""
     done: int
     """Trials that an earlier run finished, of all arms."""
+    folder: Path
+    """The run folder."""
 
 
 @dataclass(frozen=True)

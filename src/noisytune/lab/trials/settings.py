@@ -25,7 +25,7 @@ class TrainingSettings:
     epochs: int = whole(3, "Pass this many times over the training examples.", "a whole number >= 1", lambda n: n >= 1)
     learning_rate: float | None = number(
         None,
-        "Train with this peak learning rate. Default: the model's usual one, 2e-5, or 2e-4 for the default model.",
+        "Train with this peak learning rate.",
         "a finite number > 0",
         lambda x: x > 0,
         "RATE",

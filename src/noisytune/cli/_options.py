@@ -1,0 +1,188 @@
+"""The options of the command line, each declared once: settings in their tables, the others here."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import Field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from noisytune._settings import setting_of, settings_of
+from noisytune.config import NoisyTuneConfig
+from noisytune.lab.studies.compare import Noises
+from noisytune.lab.studies.search import Space
+from noisytune.lab.tasks import TaskOptions
+from noisytune.lab.trials.settings import TrainingSettings
+
+WHAT, NOISE, NOISES, SPACE, TRAINING, FILE, RUN = (
+    "What to compare",
+    "Noise",
+    "Noise: an arm for each combination of values",
+    "Values to try, with commas between them",
+    "Training",
+    "Your own file",
+    "Run",
+)
+"""Headings of the help pages."""
+
+_HEADINGS = {
+    "data_dir": WHAT,
+    "language": WHAT,
+    "metric": WHAT,
+    "train_size": TRAINING,
+    "dev_size": TRAINING,
+    "split_seed": TRAINING,
+}
+"""Of those options of a task that do not stand under `FILE`."""
+
+
+def option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    """An option under a heading of the help page."""
+    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
+
+
+class Settings:
+    """Stands for the options of a dataclass of settings: ``Annotated[dict[str, Any], Settings(Space, SPACE)]``.
+
+    The command gets a dictionary with the settings that have a value.
+
+    Args:
+        owner: the dataclass.
+        heading: on the help page; of fields that are not in ``headings``.
+        names: which of its fields; default: all.
+        headings: of some fields, by name.
+        without: fields that are no options of the command.
+        unset: these have no default, so that the command knows whether they were given; True: none has.
+        more: to say of some fields, by name.
+    """
+
+    def __init__(
+        self,
+        owner: type,
+        heading: str,
+        *names: str,
+        headings: dict[str, str] | None = None,
+        without: tuple[str, ...] = (),
+        unset: tuple[str, ...] | bool = (),
+        more: dict[str, str] | None = None,
+    ) -> None:
+        self._fields = {name: field for name, field in settings_of(owner).items() if name not in without}
+        self._fields = {name: self._fields[name] for name in names} if names else self._fields
+        self._headings = {name: (headings or {}).get(name, heading) for name in self._fields}
+        self._more = more or {}
+        self._unset = frozenset(self._fields if unset is True else unset or ())
+
+    @property
+    def names(self) -> list[str]:
+        """Of the settings."""
+        return list(self._fields)
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """One for each option, annotated for typer."""
+        return [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if name in self._unset else _default(field),
+                annotation=Annotated[_type(field), _option(field, self._headings[name], self._more.get(name, ""))],
+            )
+            for name, field in self._fields.items()
+        ]
+
+    def take(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The settings among the values of a command's options, as far as they have one."""
+        return {name: values[name] for name in self._fields if values[name] not in (None, [])}
+
+
+def _option(field: Field[Any], heading: str, more: str) -> Any:
+    setting = setting_of(field)
+    choices, metavar = setting.metavar.split("|"), setting.metavar
+    said = [setting.about]
+    if len(metavar) > 16 and len(choices) > 1:  # would be broken in mid-word on a narrow terminal
+        said, metavar = [*said, f"One of {', '.join(choices)}."], "NAME"
+    said += ["May be repeated."] if setting.separator == "|" else []
+    # A name of its own: typer would give a boolean two, and shorten others.
+    return option(heading, " ".join(filter(None, [*said, more])), metavar, f"--{field.name.replace('_', '-')}")
+
+
+def _type(field: Field[Any]) -> Any:
+    setting = setting_of(field)
+    if setting.separator:
+        return list[str] | None if setting.separator == "|" else str | None
+    return setting.type | None
+
+
+def _default(field: Field[Any]) -> Any:
+    """As the command line writes it.
+
+    >>> _default(settings_of(Space)["learning_rate"])
+    '7e-6,1e-5,2e-5,3e-5'
+    """
+    if not isinstance(field.default, tuple):
+        return field.default
+    texts = [f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value) for value in field.default]
+    return ",".join(texts) or None
+
+
+class Tracker(StrEnum):
+    """Trackers that transformers can log to."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"
+    trackio = "trackio"
+
+
+Model = Annotated[
+    str | None, option(WHAT, "Fine-tune these weights. Default: all-MiniLM-L6-v2, needs no network.", "DIR|HUB_ID")
+]
+Task = Annotated[
+    str,
+    option(WHAT, "Fine-tune on this: topics, replies, glue, glue/NAME or a FILE (CSV, TSV, JSONL, Parquet).", "TASK"),
+]
+Arms = Annotated[
+    list[str] | None,
+    option(WHAT, "Compare this arm with plain fine-tuning. May be repeated. See noisytune methods.", "ARM", "--arm"),
+]
+Seeds = Annotated[int, option(WHAT, "Run this many pairs: seeds 0, 1, 2 ...", "N", min=1)]
+Margin = Annotated[float, option(WHAT, "Count differences within this many points as equivalent.", "POINTS", min=0)]
+Noise = Annotated[
+    dict[str, Any],
+    Settings(Noises, NOISES, unset=("noise_lambda",), more={"noise_lambda": "Default, without --arm: 0.15."}),
+]
+CheckpointNoise = Annotated[dict[str, Any], Settings(NoisyTuneConfig, NOISE, without=("scope",))]
+Measure = Annotated[dict[str, Any], Settings(NoisyTuneConfig, NOISE, "noise_lambda", "scale", "include", "exclude")]
+Data = Annotated[dict[str, Any], Settings(TaskOptions, FILE, headings=_HEADINGS)]
+Training = Annotated[
+    dict[str, Any],
+    Settings(
+        TrainingSettings,
+        TRAINING,
+        without=("schedule",),
+        more={"learning_rate": "Default: 2e-4 for the default model, 2e-5 for others."},
+    ),
+]
+OtherData = Annotated[dict[str, Any], Settings(TaskOptions, FILE, headings=_HEADINGS, unset=True)]
+OtherTraining = Annotated[dict[str, Any], Settings(TrainingSettings, TRAINING, without=("schedule",), unset=True)]
+TuneTraining = Annotated[
+    dict[str, Any], Settings(TrainingSettings, TRAINING, "max_length", "warmup", "weight_decay", "max_grad_norm")
+]
+Values = Annotated[dict[str, Any], Settings(Space, SPACE)]
+Out = Annotated[
+    Path | None, option(RUN, "Keep everything in this run folder. Default: one of its own in runs/.", "DIR")
+]
+Workers = Annotated[
+    int | None, option(RUN, "Run this many trials at a time. Default: one for each core, or for each GPU.", "N", min=1)
+]
+ReportTo = Annotated[
+    Tracker | None, option(RUN, "Log each trial there as well: tensorboard, mlflow, wandb or trackio.", "TRACKER")
+]
+DryRun = Annotated[bool, option(RUN, "Show trials, tokens, FLOPs and time; run none.", "", "--dry-run")]
+Json = Annotated[bool, option(RUN, "Print JSON.", "", "--json")]
+Debug = Annotated[bool, option(RUN, "Show the whole traceback of an error.", "", "--debug")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A directory of weights, or a model's id on the Hub.", show_default=False)
+]

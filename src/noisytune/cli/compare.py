@@ -1,0 +1,84 @@
+"""The command compare."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from noisytune.cli._options import (
+    WHAT,
+    Arms,
+    Data,
+    Margin,
+    Model,
+    Noise,
+    Out,
+    ReportTo,
+    Seeds,
+    Task,
+    Training,
+    Workers,
+    option,
+)
+
+if TYPE_CHECKING:
+    from noisytune.records import StudyRecord, TrialRecord
+
+
+def compare(
+    model: Model = None,
+    task: Task = "topics",
+    arm: Arms = None,
+    seeds: Seeds = 5,
+    until_decided: Annotated[
+        bool, option(WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
+    ] = False,
+    max_seeds: Annotated[int, option(WHAT, "Stop at this many with --until-decided.", "N", min=1)] = 50,
+    margin: Margin = 1.0,
+    *,
+    noise: Noise,
+    data: Data,
+    training: Training,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
+) -> None:
+    """Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
+
+    The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
+    """
+    from noisytune.cli.reports import console, need, show
+    from noisytune.cli.study_display import StudyDisplay
+    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.store import STUDY
+    from noisytune.lab.studies.compare import Noises, arms_of
+    from noisytune.lab.studies.compare import compare as run_comparison
+    from noisytune.lab.tasks import TaskOptions
+    from noisytune.lab.trials.settings import TrainingSettings
+
+    need("noisytune compare")
+    noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
+    arms = arms_of(*noises, *(arm or ()))
+    settings, options = TrainingSettings(**training), TaskOptions(**data)
+    with LocalEngine(workers) as engine, StudyDisplay(console()) as display:
+        found = run_comparison(
+            model,
+            task,
+            arms=arms,
+            seeds=max_seeds if until_decided else seeds,
+            training=settings,
+            options=options,
+            margin=margin,
+            until=partial(_decided, [arm.name for arm in arms]) if until_decided else None,
+            out=out,
+            engine=engine,
+            on_event=display.on_event,
+            report_to=report_to and report_to.value,
+        )
+    show(found.folder, {STUDY: found.study})
+
+
+def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:
+    from noisytune.report import decided
+
+    return decided(study, records, arms)

@@ -1,0 +1,84 @@
+"""The commands report and methods, and what every command shows of a finished study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noisytune._console import Console
+from noisytune._text import terminal
+from noisytune.errors import NotFoundError, RunFolderError, require
+
+if TYPE_CHECKING:
+    from noisytune.records import StudyRecord
+
+
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Render a run folder's reports again. Needs no torch."""
+    from noisytune.lab.store import Store
+
+    if not run.is_dir():
+        raise NotFoundError(f"{run}: there is no such folder")
+    studies = Store(run).studies()
+    if not studies:
+        raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
+    for name in dict.fromkeys(study.name for study in studies.values()):
+        show(run, {file: study for file, study in studies.items() if study.name == name})
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Everything about one.")] = None,
+) -> None:
+    """Show the methods that an --arm can have: what they do, their settings, cost and source."""
+    from noisytune.cli.methods_display import print_method, print_methods
+    from noisytune.methods import method_class
+
+    if name is None:
+        print_methods(console())
+    else:
+        print_method(console(), method_class(name))
+
+
+def show(folder: Path, studies: dict[str, StudyRecord]) -> None:
+    """Write the reports of one study, for each of its models and on all, and print what they say.
+
+    Args:
+        folder: the run folder.
+        studies: by file name, all of one name.
+    """
+    from noisytune.cli.study_display import print_summary
+    from noisytune.lab.store import STUDY, Store, file_name
+    from noisytune.report import write_overview, write_report
+
+    results = []
+    for file, study in studies.items():
+        page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
+        if len(studies) > 1:
+            console().print(f"\n{terminal(study.model['name'])}", style="bold")
+        records = Store(folder).records(entry["key"] for entry in study.trials)
+        print_summary(console(), study, records, write_report(folder, study, records, page))
+        results.append((study, records, page))
+    if len(results) > 1:
+        overview = write_overview(folder, results, file_name(results[0][0].name))
+        console().print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
+
+
+def need(what: str, *more: str) -> None:
+    """See that the libraries of a study and its report are there.
+
+    Args:
+        what: who needs them, for the message.
+        more: further ones of the same extra.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for library in ("transformers", "scipy", "matplotlib", "jinja2", *more):
+        require(library, extra="lab", needed_for=what)
+
+
+def console() -> Console:
+    """Where results are printed."""
+    return Console()

@@ -1,0 +1,108 @@
+"""The commands run and reproduce: studies that a file describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noisytune.cli._options import (
+    WHAT,
+    DryRun,
+    OtherData,
+    OtherTraining,
+    Out,
+    ReportTo,
+    Tracker,
+    Workers,
+    option,
+)
+from noisytune.cli.reports import console, need, show
+
+if TYPE_CHECKING:
+    from noisytune.lab.studies.file import Changes
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
+) -> None:
+    """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption."""
+    from noisytune.lab.studies.file import Changes
+
+    _run(study, Changes(), out, dry_run, workers, report_to)
+
+
+def reproduce(
+    study: Annotated[str, typer.Argument(metavar="table2|figure2|...|figure6", help="A table or figure of the paper.")],
+    models: Annotated[
+        str, option(WHAT, "Fine-tune these instead of the paper's. all-MiniLM-L6-v2 is embedded.", "M[,M...]")
+    ] = "",
+    tasks: Annotated[str, option(WHAT, "Fine-tune on these instead of the paper's.", "T[,T...]")] = "",
+    arm: Annotated[
+        list[str] | None, option(WHAT, "Compare this arm instead of the paper's. May be repeated.", "ARM")
+    ] = None,
+    seeds: Annotated[int | None, option(WHAT, "Run this many pairs. The paper has 5.", "N", min=1)] = None,
+    show: Annotated[bool, option(WHAT, "Print the study's file, to copy and edit.", "", "--show")] = False,
+    *,
+    data: OtherData,
+    training: OtherTraining,
+    dry_run: DryRun = False,
+    out: Out = None,
+    workers: Workers = None,
+    report_to: ReportTo = None,
+) -> None:
+    """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption."""
+    from noisytune.lab.studies.file import Changes, paper_study
+
+    file = paper_study(study)
+    if show:
+        typer.echo(file.read_text(encoding="utf-8"), nl=False)
+        return
+    changes = Changes(
+        models=tuple(_names(models)),
+        tasks=tuple(_names(tasks)),
+        arms=tuple(arm or ()),
+        seeds=seeds,
+        options=data,
+        training=training,
+    )
+    _run(file, changes, out or Path("runs/paper"), dry_run, workers, report_to)
+
+
+def _run(
+    file: Path, changes: Changes, out: Path | None, dry_run: bool, workers: int | None, report_to: Tracker | None
+) -> None:
+    """Run the studies of a file, one for each model, in one run folder."""
+    from noisytune.cli.study_display import StudyDisplay
+    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.store import Store, file_name
+    from noisytune.lab.studies.file import read_studies
+    from noisytune.lab.studies.study import run_study
+
+    need("a study", "yaml")
+    with LocalEngine(workers) as engine:
+        engine.start(at_most=1)  # imports while the data is loaded
+        studies = read_studies(file, changes)
+        name = studies[0].name
+        folder = out or Path("runs") / file_name(name)
+        if dry_run:
+            from noisytune.cli.cost_display import print_budgets
+            from noisytune.lab.studies.cost import budget
+
+            found = [budget(study, Store(folder), engine, engine.workers) for study in studies]
+            print_budgets(console(), name, folder, found)
+            return
+        for study in studies:
+            with StudyDisplay(console()) as display:
+                store = Store(folder, study.file_name)
+                run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
+    show(folder, Store(folder).studies(name))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
