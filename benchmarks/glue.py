@@ -69,7 +69,9 @@ def made(name: str, rows: int, tokenizer: Any) -> TaskData:
         texts.append(pair if name == "rte" else (" ".join(drawn),))
     targets = tuple(float(i % 2) for i in rng.permutation(rows))
     dev = Split(tuple(texts[:4]), targets[:4])
-    return TaskData(f"{name}-like", "classification", "accuracy", ("a", "b"), Split(tuple(texts), targets), dev, ())
+    return TaskData(
+        f"{name}-like", "classification", "accuracy", ("a", "b"), Split(tuple(texts), targets), {"dev": dev}, ()
+    )
 
 
 def read(name: str, rows: int, data_dir: Path) -> TaskData:

@@ -43,9 +43,10 @@ def same(name, content):
 
 PAIRS = Split((("one", "two"), ("three", "four"), ("five", "six"), ("seven", "eight")), (0.0, 1.0, 1.0, 0.0))
 VALUES = Split((("one",), ("two",), ("three",), ("four",)), (0.5, 1.5, -2.0, 3.25))
-CLASSES = TaskData("pairs", "classification", "accuracy", ("no", "yes"), PAIRS, PAIRS, ())
-REGRESSION = TaskData("values", "regression", "pearson", (), VALUES, VALUES, ())
-TWO_DEV_SETS = TaskData("two", "classification", "matthews", ("no", "yes"), PAIRS, PAIRS, (), {"mismatched": PAIRS})
+CLASSES = TaskData("pairs", "classification", "accuracy", ("no", "yes"), PAIRS, {"dev": PAIRS}, ())
+REGRESSION = TaskData("values", "regression", "pearson", (), VALUES, {"dev": VALUES}, ())
+TWO_SPLITS = {"dev": PAIRS, "mismatched": PAIRS}
+TWO_DEV_SETS = TaskData("two", "classification", "matthews", ("no", "yes"), PAIRS, TWO_SPLITS, ())
 MODEL = Model("bert", Path("bert"), "0123456789abcdef")
 OLD = TrainingSettings(learning_rate=5e-5, warmup=0.0, weight_decay=0.0)
 """The defaults when the keys were written down."""

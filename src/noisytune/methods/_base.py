@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, Any]
 """A batch as the model takes it, labels included."""
+Divergence = Callable[[Any, Any, Inputs], Any]
+"""How far apart two logits for a batch are: (one, other, batch) -> a scalar tensor, >= 0; gradients reach both."""
 Groups = list[dict[str, Any]]
 """Parameter groups as ``torch.optim`` takes them; each has its ``params``, ``lr`` and ``weight_decay``."""
 
@@ -61,6 +63,8 @@ class Run:
     """The largest learning rate of the training; None where the loop does not say."""
     anchors: dict[str, Mapping[Tensor, Tensor]] = field(default_factory=dict)
     """"clean" and "noised": pretrained parameter -> its value then; those that some method asked for."""
+    divergence: Divergence | None = None
+    """For models whose outputs are neither one class nor one value an example."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What a method needs from one hook to the next, under the method's name. Rebuilt on resume, never saved."""
 

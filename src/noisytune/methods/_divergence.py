@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional
 
 from noisytune.errors import ConfigError
-from noisytune.methods._base import Run
+from noisytune.methods._base import Divergence, Inputs, Run
 
 
 def refuse_other_masks(method: str, run: Run) -> None:
@@ -44,3 +46,19 @@ def symmetric_divergence(one: Tensor, other: Tensor, *, regression: bool) -> Ten
     forth = functional.kl_div(q, p, reduction="batchmean", log_target=True)
     back = functional.kl_div(p, q, reduction="batchmean", log_target=True)
     return forth + back
+
+
+def divergence_of(one: Any, other: Any, inputs: Inputs, divergence: Divergence | None, regression: bool) -> Tensor:
+    """How far apart two outputs for a batch are.
+
+    Args:
+        one: has ``logits``.
+        other: likewise.
+        inputs: the batch.
+        divergence: says how. None: `symmetric_divergence`.
+        regression: of `symmetric_divergence`.
+    """
+    if divergence is None:
+        return symmetric_divergence(one.logits, other.logits, regression=regression)
+    apart: Tensor = divergence(one.logits, other.logits, inputs)
+    return apart

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from noisytune._settings import choice, number
-from noisytune.methods._base import Inputs, Method, Run
+from noisytune.methods._base import Divergence, Inputs, Method, Run
 from noisytune.methods._blocks import token_embeddings
-from noisytune.methods._divergence import refuse_other_masks, symmetric_divergence
+from noisytune.methods._divergence import divergence_of, refuse_other_masks
 from noisytune.methods.hype import noise_like, rounded_away
 
 
@@ -57,6 +57,7 @@ def r3f_loss(
     lam: float = 1.0,
     *,
     regression: bool = False,
+    divergence: Divergence | None = None,
 ) -> Tensor:
     """The loss of a batch by a plain pass and one with noise on the embeddings.
 
@@ -66,6 +67,7 @@ def r3f_loss(
         noise: on the embeddings of the same model.
         lam: weight of the divergence, >= 0. 0 is one plain pass.
         regression: the model predicts a value.
+        divergence: for other outputs than one class or one value an example: how far apart two of them are.
 
     Source: Aghajanyan et al. 2021, ICLR, equation (4).
     """
@@ -78,7 +80,7 @@ def r3f_loss(
         noised = compute(inputs)
     finally:
         noise.on = False
-    return loss + lam * symmetric_divergence(clean.logits, noised.logits, regression=regression)
+    return loss + lam * divergence_of(clean, noised, inputs, divergence, regression)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class R3F(Method):
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
         """See `r3f_loss`."""
         refuse_other_masks(self.name, run)
-        return r3f_loss(inputs, compute, run.kept[self.name], self.lam, regression=run.regression)
+        noise: EmbeddingNoise = run.kept[self.name]
+        return r3f_loss(inputs, compute, noise, self.lam, regression=run.regression, divergence=run.divergence)
 
     def detach_(self, run: Run) -> None:
         """Remove the hooks."""

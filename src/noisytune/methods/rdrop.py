@@ -22,12 +22,17 @@ from torch import Tensor
 from noisytune._settings import number
 from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
-from noisytune.methods._base import Inputs, Method, Run
-from noisytune.methods._divergence import refuse_other_masks, symmetric_divergence
+from noisytune.methods._base import Divergence, Inputs, Method, Run
+from noisytune.methods._divergence import divergence_of, refuse_other_masks
 
 
 def rdrop_loss(
-    inputs: Inputs, compute: Callable[[Inputs], Any], alpha: float = 1.0, *, regression: bool = False
+    inputs: Inputs,
+    compute: Callable[[Inputs], Any],
+    alpha: float = 1.0,
+    *,
+    regression: bool = False,
+    divergence: Divergence | None = None,
 ) -> Tensor:
     """The loss of a batch by two forward passes.
 
@@ -36,6 +41,7 @@ def rdrop_loss(
         compute: runs the model in training mode; its result has ``loss`` and ``logits`` (examples, classes).
         alpha: weight of the divergence, >= 0. 0 is one plain pass.
         regression: the model predicts a value.
+        divergence: for other outputs than one class or one value an example: how far apart two of them are.
 
     Source: Liang et al. 2021, NeurIPS, equation (3).
     """
@@ -44,7 +50,7 @@ def rdrop_loss(
         plain: Tensor = first.loss
         return plain
     second = compute(inputs)
-    apart = symmetric_divergence(first.logits, second.logits, regression=regression) / 2
+    apart = divergence_of(first, second, inputs, divergence, regression) / 2
     loss: Tensor = (first.loss + second.loss) / 2 + alpha * apart
     return loss
 
@@ -76,4 +82,4 @@ class RDrop(Method):
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
         """See `rdrop_loss`."""
         refuse_other_masks(self.name, run)
-        return rdrop_loss(inputs, compute, self.alpha, regression=run.regression)
+        return rdrop_loss(inputs, compute, self.alpha, regression=run.regression, divergence=run.divergence)

@@ -55,7 +55,7 @@ def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> N
     assert task.arms == {arm.name: 2 for arm in study.arms}
     tokens = tokenise(study.model.path, study.tasks[0], study.training.max_length)
     assert task.tokens == pytest.approx(3 * sum(tokens.train.lengths))
-    assert task.flops == pytest.approx(flops(found.parameters, task.tokens, sum(tokens.dev.lengths)))
+    assert task.flops == pytest.approx(flops(found.parameters, task.tokens, sum(tokens.evaluate["dev"].lengths)))
     assert found.total("flops") == pytest.approx(4 * task.flops)
     assert task.seconds > 0
     assert budget_of_done(study, tmp_path) == Budget(study.model.name, 0, (), 4, 2)

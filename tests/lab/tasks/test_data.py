@@ -84,7 +84,7 @@ def test_the_shuffle_never_changes():
     assert order_key(0, "a", "b").hex() == "c5bb53f8c08e90a6e03dbd496b6ca0f9"
 
 
-TASK = TaskData("t", "classification", "accuracy", ("no", "yes"), split_of([2, 3]), split_of([3, 1]), ())
+TASK = TaskData("t", "classification", "accuracy", ("no", "yes"), split_of([2, 3]), {"dev": split_of([3, 1])}, ())
 
 
 def test_the_digest_covers_what_is_learnt_and_not_what_is_shown():
@@ -93,7 +93,7 @@ def test_the_digest_covers_what_is_learnt_and_not_what_is_shown():
     changes = [
         replace(TASK, labels=("yes", "no")),
         replace(TASK, train=split_of([3, 2])),
-        replace(TASK, dev=split_of([2, 2])),
+        replace(TASK, evaluate={"dev": split_of([2, 2])}),
         replace(TASK, train=Split((("text 0", ""), *TASK.train.texts[1:]), TASK.train.targets)),
         replace(TASK, kind="regression"),
     ]
@@ -106,7 +106,7 @@ def test_values_that_are_all_the_same_are_refused(value):
     same = Split(one.texts, (value,) * len(one))
     with pytest.raises(DataError, match=r"t: every training value is .*nothing to learn"):
         replace(TASK, kind="regression", labels=(), train=same)
-    assert replace(TASK, kind="regression", labels=(), dev=same).dev == same
+    assert replace(TASK, kind="regression", labels=(), evaluate={"dev": same}).dev == same
     assert replace(TASK, train=same).train == same
 
 

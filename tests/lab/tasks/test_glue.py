@@ -56,13 +56,13 @@ def test_every_row_of_the_official_layout_is_read(name: str, data: Path) -> None
 
 def test_the_other_dev_set_of_mnli_is_kept_beside(data: Path) -> None:
     task = load("mnli", data)
-    assert list(task.also) == ["mismatched"]
-    assert [text[0] for text in task.also["mismatched"].texts] == ["mismatched"] * 4
+    assert list(task.evaluate) == ["dev", "mismatched"]
+    assert [text[0] for text in task.evaluate["mismatched"].texts] == ["mismatched"] * 4
     (data / "MNLI" / "dev_mismatched.tsv").unlink()
     without = load("mnli", data)
-    assert without.also == {}
+    assert list(without.evaluate) == ["dev"]
     assert without.digest != task.digest
-    assert len(load("mnli", write_glue(data), dev_size=3).also["mismatched"]) == 3
+    assert len(load("mnli", write_glue(data), dev_size=3).evaluate["mismatched"]) == 3
 
 
 def test_mrpc_as_microsoft_gives_it(data: Path) -> None:
@@ -210,7 +210,7 @@ def hub(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         local = load(name, data)
         splits = {"train": local.train, task.hub_dev: local.dev}
         if task.other_dev:
-            splits[task.other_dev[1]] = local.also["mismatched"]
+            splits[task.other_dev[1]] = local.evaluate["mismatched"]
         (folder / name).mkdir(parents=True)
         for split, rows in splits.items():
             columns: dict[str, Any] = dict(zip(task.hub_texts, map(list, zip(*rows.texts, strict=True)), strict=True))

@@ -15,7 +15,6 @@ import pytest
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    DataCollatorWithPadding,
     PrinterCallback,
     Trainer,
     TrainingArguments,
@@ -24,9 +23,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from noisytune._pretrained import Model
+from noisytune.lab.kinds import KINDS
 from noisytune.lab.tasks import TaskOptions, load_task, load_tasks
-from noisytune.lab.trials import fine_tune as training
 from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import load_tokenizer, tokenise
@@ -58,7 +58,7 @@ def run_every_task(model: Model, data: Path, options: dict[str, int]) -> None:
         assert len(record.loss_curve) == 2, task.name
         assert record.status != "diverged", task.name
         assert len(record.predictions) == len(task.dev)
-        assert list(record.evaluations) == ["dev", *task.also]
+        assert list(record.evaluations) == list(task.evaluate)
         if arm != PLAIN:
             assert record.applied["noisytune"]["perturbed"] > 10
 
@@ -69,15 +69,16 @@ def test_every_architecture_runs_every_task_for_two_steps(kind: str, tmp_path: P
     model = Model.find(str(save_model(kind, tmp_path / kind, (text for pair in PAIRS for text in pair))))
     run_every_task(model, data, {})
     tokens = tokenise(model.path, load_task("glue/rte", TaskOptions(data_dir=data)), 32)
-    collate = DataCollatorWithPadding(load_tokenizer(model.path))
+    kind_of_task, dev = KINDS["classification"], tokens.evaluate["dev"]
+    collate = kind_of_task.collate(load_tokenizer(model.path))
     network = AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=2)
-    together, alone = (training._predict(network, tokens.dev, collate, size) for size in (4, 1))
+    evaluators = [Evaluator(kind_of_task, ("a", "b"), None, collate, size) for size in (4, 1)]
+    together, alone = (evaluator.outputs(network, dev) for evaluator in evaluators)
     np.testing.assert_allclose(together, alone, atol=1e-5, err_msg="padding, on whichever side, is not seen")
     if kind in ("bert", "electra", "xlnet"):
-        assert tokens.dev.types is not None
-        assert {0, 1} <= set(tokens.dev.types.tolist())
+        assert {0, 1} <= set(dev.inputs["token_type_ids"].values.tolist())
     else:
-        assert tokens.dev.types is None
+        assert "token_type_ids" not in dev.inputs
 
 
 @pytest.mark.slow
@@ -133,7 +134,7 @@ def test_the_trainers_own_loop_gives_the_same(minilm: Model, tmp_path: Path) -> 
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
     whole = load_task("glue/rte", TaskOptions(data_dir=data))
-    task = replace(whole, train=whole.train.take(range(48)), dev=whole.dev.take(range(60)))
+    task = replace(whole, train=whole.train.take(range(48)), evaluate={"dev": whole.dev.take(range(60))})
     settings = TrainingSettings(
         epochs=2, batch_size=8, learning_rate=3e-4, warmup=0.1, weight_decay=0.01, max_length=length
     )

@@ -19,11 +19,12 @@ from transformers.utils import logging as transformers_logging
 import noisytune.torch
 from noisytune._pretrained import Model
 from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
-from noisytune.lab.kinds.units import Units
+from noisytune.lab.kinds import KINDS
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
 from noisytune.lab.trials import fine_tune as training
 from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
@@ -191,19 +192,14 @@ def test_the_losses_are_those_of_a_bare_loop(
     assert np.mean(np.array(alone) == np.array(record.predictions)) > 0.9
 
 
-def test_predictions_come_back_in_the_order_of_the_data(tiny: Model, tiny_tokens: Tokens, topics: TaskData) -> None:
-    from transformers import DataCollatorWithPadding
-
+def test_predictions_come_back_in_the_order_of_the_data(tiny: Model, tiny_tokens: Tokens) -> None:
     set_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(tiny.path, num_labels=3).eval()
-    collate = DataCollatorWithPadding(load_tokenizer(tiny.path))
-    together = training._predict(model, tiny_tokens.dev, collate, 7)
-    alone = np.concatenate([training._predict(model, tiny_tokens.dev, collate, 1)])
+    kind, dev = KINDS["classification"], tiny_tokens.evaluate["dev"]
+    evaluator = Evaluator(kind, ("a", "b", "c"), None, kind.collate(load_tokenizer(tiny.path)), 7)
+    together, alone = evaluator.outputs(model, dev), replace(evaluator, batch_size=1).outputs(model, dev)
     with torch.no_grad():
-        by_hand = [
-            model(input_ids=torch.tensor([tiny_tokens.dev[i]["input_ids"]])).logits[0].numpy()
-            for i in range(len(tiny_tokens.dev))
-        ]
+        by_hand = [model(input_ids=torch.tensor([dev.row(i)["input_ids"]])).logits[0].numpy() for i in range(len(dev))]
     np.testing.assert_allclose(together, by_hand, atol=1e-5)
     np.testing.assert_allclose(alone, by_hand, atol=1e-5)
 
@@ -214,9 +210,8 @@ def lengths_as_values(data: TaskData, value: Callable[[float], float]) -> TaskDa
     def lengths(split: Any) -> Any:
         return replace(split, targets=tuple(value(len(texts[0]) / 20) for texts in split.texts))
 
-    return replace(
-        data, kind="regression", metric="pearson", labels=(), train=lengths(data.train), dev=lengths(data.dev)
-    )
+    evaluate = {name: lengths(split) for name, split in data.evaluate.items()}
+    return replace(data, kind="regression", metric="pearson", labels=(), train=lengths(data.train), evaluate=evaluate)
 
 
 def test_values_can_be_learnt_in_any_unit(tiny_study: Study, tiny: Model) -> None:
@@ -247,13 +242,6 @@ def test_values_outside_float32_can_be_learnt(tiny_study: Study, tiny: Model, to
     assert TrialRecord.from_json(record.to_json(), "here") == record
 
 
-def test_values_far_from_zero_do_not_count_as_collapsed() -> None:
-    units = Units.of(np.array([1e9, 1e9 + 1]))
-    status, predictions = training._judge("regression", np.array([[-1.0], [1.0]]), units)
-    assert status == "ok"
-    assert predictions == pytest.approx([1e9, 1e9 + 1], abs=1e-3)
-
-
 def test_a_diverged_trial_says_so_and_stops(tiny_study: Study, tiny_tokens: Tokens) -> None:
     told: list[tuple[int, int, float | None]] = []
     trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0)
@@ -275,21 +263,6 @@ def test_a_collapsed_trial_says_so(tiny_study: Study, tiny: Model) -> None:
     assert record.status == "collapsed"
     assert set(record.predictions) == {1.0}
     assert record.scores["matthews"] == 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "outputs", "status"),
-    [
-        ("regression", [[1.0], [1.0 + 1e-8]], "collapsed"),
-        ("regression", [[1.0], [1.1]], "ok"),
-        ("regression", [[1.0], [math.nan]], "diverged"),
-        ("classification", [[1.0, 0.0], [math.inf, 1.0]], "diverged"),
-        ("classification", [[1.0, 0.0], [0.0, 1.0]], "ok"),
-        ("classification", [[1.0, 0.0], [2.0, 1.0]], "collapsed"),
-    ],
-)
-def test_outputs_are_judged(kind: str, outputs: list[list[float]], status: str) -> None:
-    assert training._judge(kind, np.array(outputs))[0] == status
 
 
 def test_nan_in_the_weights_is_refused_in_every_arm(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
@@ -465,30 +438,30 @@ def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
     tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    predict = training._predict
+    outputs = Evaluator.outputs
 
-    def watch(model: Any, data: Any, *args: Any, **more: Any) -> Any:
+    def watch(self: Any, model: Any, data: Any) -> Any:
         asked.append(data)
-        return predict(model, data, *args, **more)
+        return outputs(self, model, data)
 
-    monkeypatch.setattr(training, "_predict", watch)
+    monkeypatch.setattr(Evaluator, "outputs", watch)
     clean = a_trial(tiny_study, select="best", protocol="clean", epochs=3)
     record = run_trial(clean, tiny_study.model.path, tiny_tokens)
     kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
     assert len(record.loss_curve) == 3 * math.ceil(len(kept) / 8)
-    assert [data.targets.tolist() for data in asked if data is not tiny_tokens.dev] == [held.targets.tolist()] * 3
-    assert 1 <= sum(data is tiny_tokens.dev for data in asked) <= 3, "dev is looked at for a better epoch only"
+    assert [data.targets.tolist() for data in asked[:3]] == [held.targets.tolist()] * 3
+    assert asked[3:] == [tiny_tokens.evaluate["dev"]], "dev is looked at once, by the best epoch"
     assert len(record.epoch_scores) == 3
-    assert len(record.predictions) == len(tiny_tokens.dev)
+    assert len(record.predictions) == len(tiny_tokens.evaluate["dev"])
 
 
 def test_a_tenth_is_held_out_evenly(tiny_tokens: Tokens) -> None:
     kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
     assert (len(kept), len(held)) == (36, 4)
-    whole, parts = tiny_tokens.train, [kept[i] for i in range(36)] + [held[i] for i in range(4)]
-    assert sorted(map(str, parts)) == sorted(str(whole[i]) for i in range(40))
-    for label in set(whole.labels):
-        assert abs(held.labels.count(label) - whole.labels.count(label) / 10) < 1
+    whole, parts = tiny_tokens.train, [kept.row(i) for i in range(36)] + [held.row(i) for i in range(4)]
+    assert sorted(map(str, parts)) == sorted(str(whole.row(i)) for i in range(40))
+    for target in set(whole.targets):
+        assert abs((held.targets == target).sum() - (whole.targets == target).sum() / 10) < 1
     with pytest.raises(DataError, match="protocol clean"):
         hold_out([1.0])
 
@@ -509,7 +482,8 @@ def test_a_diverged_trial_has_no_best_epoch(tiny_study: Study, tiny_tokens: Toke
 
 
 def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Tokens) -> None:
-    both = replace(tiny_tokens, also={"mismatched": tiny_tokens.dev, "train": tiny_tokens.train})
+    dev = tiny_tokens.evaluate["dev"]
+    both = replace(tiny_tokens, evaluate={"dev": dev, "mismatched": dev, "train": tiny_tokens.train})
     for select in ("last", "best"):
         record = run_trial(a_trial(tiny_study, select=select), tiny_study.model.path, both)
         assert record.evaluations["mismatched"]["scores"] == record.scores == record.evaluations["dev"]["scores"]

@@ -25,15 +25,14 @@ def replies() -> TaskData:
 def test_every_example_is_what_the_tokenizer_makes_of_it_alone(tiny: Model, replies: TaskData) -> None:
     tokens, tokenizer = tokenise(tiny.path, replies, 16), load_tokenizer(tiny.path)
     assert len(tokens.train) == len(replies.train)
-    for split, raw in ((tokens.train, replies.train), (tokens.dev, replies.dev)):
-        assert split.lengths == [len(split[i]["input_ids"]) for i in range(len(split))]
-        for i, (texts, target) in enumerate(zip(raw.texts, raw.targets, strict=True)):
+    for split, raw in ((tokens.train, replies.train), (tokens.evaluate["dev"], replies.dev)):
+        assert split.lengths == [len(split.row(i)["input_ids"]) for i in range(len(split))]
+        for i, texts in enumerate(raw.texts):
             alone = tokenizer(*texts, truncation=True, max_length=16)
-            assert split[i]["input_ids"] == alone["input_ids"]
-            assert split[i]["token_type_ids"] == alone["token_type_ids"]
-            assert split[i]["labels"] == target
-            assert isinstance(split[i]["labels"], int)
-    assert {1} <= set(tokens.train.types.tolist())  # type: ignore[union-attr]
+            assert split.row(i)["input_ids"] == alone["input_ids"]
+            assert split.row(i)["token_type_ids"] == alone["token_type_ids"]
+        assert tuple(split.targets) == raw.targets
+    assert {1} <= set(tokens.train.inputs["token_type_ids"].values.tolist())
     assert any("reach --max-length 16" in notice for notice in tokens.notices)
 
 
@@ -44,10 +43,9 @@ def test_tokens_survive_the_file(tmp_path: Path, tiny: Model, replies: TaskData)
         made.write(file)
         back = Tokens.read(file)
         assert back.notices == made.notices
-        for one, other in ((made.train, back.train), (made.dev, back.dev)):
-            assert [one[i] for i in range(len(one))] == [other[i] for i in range(len(other))]
+        for one, other in ((made.train, back.train), (made.evaluate["dev"], back.evaluate["dev"])):
+            assert [one.row(i) for i in range(one.rows)] == [other.row(i) for i in range(other.rows)]
             assert one.targets.tolist() == other.targets.tolist()
-            assert {type(label) for label in one.labels} == {type(label) for label in other.labels}
     assert len(list(tmp_path.iterdir())) == 2
 
 

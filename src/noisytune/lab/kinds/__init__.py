@@ -1,1 +1,12 @@
-"""What answers look like: the kinds of tasks."""
+"""What answers look like: the kinds of tasks, one file each. Nothing else in the lab asks which kind a task is of."""
+
+from noisytune.lab.kinds.classification import Classification
+from noisytune.lab.kinds.columns import Labelled, Ragged, TokenSplit
+from noisytune.lab.kinds.kind import Collate, Kind
+from noisytune.lab.kinds.regression import Regression
+from noisytune.lab.kinds.split import Split, Target
+
+__all__ = ["KINDS", "Collate", "Kind", "Labelled", "Ragged", "Split", "Target", "TokenSplit"]
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Regression())}
+"""Name in records -> the kind."""

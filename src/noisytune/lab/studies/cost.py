@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -11,7 +12,7 @@ from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import Split, TaskData
-from noisytune.lab.trials.tokens import tokenise
+from noisytune.lab.trials.tokens import Tokens, tokenise
 from noisytune.lab.trials.trial import Trial
 
 SAMPLE = 256
@@ -47,8 +48,8 @@ class Speed:
 
     parameters: int
     """Without embeddings."""
-    lengths: dict[str, tuple[float, float]]
-    """Mean tokens of a train and of a dev example, by task."""
+    lengths: dict[str, dict[str, float]]
+    """Mean tokens of an example, by task and split."""
     tokens_per_second: float
     """In training; padding does not count."""
     load_seconds: float
@@ -112,14 +113,16 @@ def budget(study: Study, store: Store, engine: Engine, workers: int) -> Budget:
     done = len(study.plan) - len(missing)
     if not missing:
         return Budget(study.model.name, 0, (), done, workers)
-    found: list[Speed] = []
-    samples = tuple(replace(task, train=_sample(task.train), dev=_sample(task.dev)) for task in study.tasks)
-    engine.run([CalibrationJob(missing[0], samples, study.model.path.absolute())], found.append)
-    speed, tasks = found[-1], []
+    tasks: list[TaskBudget] = []
+    speeds = _speeds(study, missing, engine)
     for task in study.tasks:
         mine = [trial.arm for trial in missing if trial.task == task.name]
-        train_length, dev_length = speed.lengths[task.name]
-        train, dev = train_length * len(task.train) * study.training.epochs, dev_length * len(task.dev)
+        if task.kind not in speeds:
+            continue
+        speed = speeds[task.kind]
+        tokens = {name: speed.lengths[task.name][name] * len(split) for name, split in task.splits.items()}
+        train = tokens.pop("train") * study.training.epochs
+        dev = sum(tokens.values())
         tasks.append(
             TaskBudget(
                 task=task.name,
@@ -129,7 +132,19 @@ def budget(study: Study, store: Store, engine: Engine, workers: int) -> Budget:
                 seconds=speed.load_seconds + (train + dev / 3) / speed.tokens_per_second,
             )
         )
-    return Budget(study.model.name, speed.parameters, tuple(tasks), done, workers)
+    parameters = next(iter(speeds.values())).parameters
+    return Budget(study.model.name, parameters, tuple(tasks), done, workers)
+
+
+def _speeds(study: Study, missing: list[Trial], engine: Engine) -> dict[str, Speed]:
+    """Each kind of task in what is missing, timed by its first trial: heads and batches differ between kinds."""
+    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
+    speeds: dict[str, Speed] = {}
+    for kind, trial in firsts.items():
+        samples = tuple(_sampled(task) for task in study.tasks if task.kind == kind)
+        job = CalibrationJob(trial, samples, study.model.path.absolute())
+        engine.run([job], partial(speeds.__setitem__, kind))
+    return speeds
 
 
 @dataclass(frozen=True)
@@ -153,8 +168,8 @@ class CalibrationJob:
         training = self.trial.settings["training"]
         tokens = {task.name: tokenise(self.model_dir, task, training["max_length"]) for task in self.tasks}
         mine, size = tokens[self.trial.task], STEPS * training["batch_size"]
-        lengths = mine.train.lengths[:size]
-        few = replace(mine, train=mine.train.first(size), dev=mine.dev.first(1))
+        name, dev = next(iter(mine.evaluate.items()))
+        few = replace(mine, train=mine.train.first(size), evaluate={name: dev.first(1)})
         # Batches hold texts of like length: only a whole pass has known tokens. The first one warms up.
         settings = {**self.trial.settings, "training": {**training, "epochs": 2, "max_steps": None}}
         ends: list[float] = []
@@ -163,8 +178,8 @@ class CalibrationJob:
         body = {kind: norms["elements"] for kind, norms in record.norms.items() if kind != "embeddings"}
         return Speed(
             parameters=int(sum(body.values())),
-            lengths={name: (_mean(each.train.lengths), _mean(each.dev.lengths)) for name, each in tokens.items()},
-            tokens_per_second=sum(lengths) / (ends[-1] - ends[half - 1]),
+            lengths={name: _lengths(each) for name, each in tokens.items()},
+            tokens_per_second=sum(few.train.lengths) / (ends[-1] - ends[half - 1]),
             load_seconds=record.timing["load"] + record.timing["prepare"],
         )
 
@@ -175,5 +190,11 @@ def _sample(split: Split) -> Split:
     return split.take(range(0, len(split), step)[:SAMPLE])
 
 
-def _mean(lengths: list[int]) -> float:
-    return sum(lengths) / len(lengths)
+def _sampled(task: TaskData) -> TaskData:
+    evaluate = {name: _sample(split) for name, split in task.evaluate.items()}
+    return replace(task, train=_sample(task.train), evaluate=evaluate)
+
+
+def _lengths(tokens: Tokens) -> dict[str, float]:
+    """Mean tokens of an example of each split."""
+    return {name: sum(split.lengths) / len(split) for name, split in {"train": tokens.train, **tokens.evaluate}.items()}

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from noisytune._metrics import METRICS
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DamagedRecordError, require
 from noisytune.lab.engines import Engine
-from noisytune.lab.kinds.metrics import METRICS
 from noisytune.lab.store import Store, file_name
 from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.tasks import TaskData
@@ -97,7 +97,7 @@ class Study:
                     "name": task.name,
                     "kind": task.kind,
                     "metric": task.metric,
-                    "metric_label": METRICS[task.metric].label,
+                    "metric_label": METRICS[task.kind][task.metric].label,
                     "labels": list(task.labels),
                     "train_size": len(task.train),
                     "dev_size": len(task.dev),
@@ -250,7 +250,10 @@ def check_arms(study: Study, engine: Engine, missing: tuple[Trial, ...]) -> None
     wanted = {trial.arm for trial in missing}
     arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
     if arms:
-        engine.run([ArmsCheckJob(missing[0], study.model.path.absolute(), arms)], lambda _: None)
+        # Each kind of task has a head of its own.
+        firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
+        jobs = [ArmsCheckJob(trial, study.model.path.absolute(), arms) for trial in firsts.values()]
+        engine.run(jobs, lambda _: None)
 
 
 def make_tokens(

@@ -85,9 +85,14 @@ class Tuning:
         """Task and arms as the search sees them. Its trials are others: their settings are searched."""
         task = self.task
         if self.training.protocol == "clean":
-            kept, held = hold_out(task.train.targets)
+            kept, held = hold_out(task.of_kind.spread(task.train.targets))
             task = replace(
-                task, name=f"{task.name} (held out)", train=task.train.take(kept), dev=task.train.take(held), also={}
+                task,
+                name=f"{task.name} (held out)",
+                train=task.train.take(kept),
+                evaluate={"dev": task.train.take(held)},
+                select="",
+                primary=(),
             )
         return Study(
             name=self.name,

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+from noisytune._metrics import METRICS, kinds_with
 from noisytune.errors import ConfigError, DataError
-from noisytune.lab.kinds.metrics import METRICS
-from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions, hold_out, limit, order_key
+from noisytune.lab.kinds import KINDS, Split
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, hold_out, limit, order_key
 from noisytune.lab.tasks._facts import described
 from noisytune.lab.tasks._tables import READERS, suffix
 from noisytune.lab.tasks.files import load_file
@@ -21,7 +22,6 @@ from noisytune.lab.tasks.topics import load_topics
 __all__ = [
     "GLUE",
     "TASKS",
-    "Kind",
     "Split",
     "TaskData",
     "TaskOptions",
@@ -66,8 +66,9 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     >>> task.kind, len(task.train)
     ('classification', 100)
     """
-    if options.metric is not None and options.metric not in METRICS:
-        raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(METRICS)}")
+    if options.metric is not None and not kinds_with(options.metric):
+        known = dict.fromkeys(key for metrics in METRICS.values() for key in metrics)
+        raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(known)}")
     path = Path(name_or_file)
     known_file = suffix(path) in READERS or path.exists()
     spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
@@ -96,16 +97,16 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
         )
     take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)
     train, about_train = take(task.train, options.train_size, option="train_size")
-    dev, about_dev = take(task.dev, options.dev_size, option="dev_size")
-    also = {name: take(split, options.dev_size, option="dev_size")[0] for name, split in task.also.items()}
+    taken = {name: take(split, options.dev_size, option="dev_size") for name, split in task.evaluate.items()}
+    about_dev = next(iter(taken.values()))[1]
+    evaluate = {name: split for name, (split, _) in taken.items()}
     notices = (*task.notices, *about_train, *about_dev)
-    return described(replace(task, metric=metric, train=train, dev=dev, also=also, notices=notices))
+    return described(replace(task, metric=metric, train=train, evaluate=evaluate, notices=notices))
 
 
 def metrics_for(task: TaskData) -> list[str]:
     """The keys of the metrics that a task can be scored by, its kind's default first."""
-    binary = len(task.labels) == 2
-    return [key for key, metric in METRICS.items() if metric.kind == task.kind and (binary or not metric.binary)]
+    return KINDS[task.kind].metrics(task.labels)
 
 
 def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, ...]:

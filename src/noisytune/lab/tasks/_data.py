@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,27 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._settings import check, choice, path, text, whole, words
-from noisytune.errors import DataError
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.kinds import KINDS, Kind, Split
 from noisytune.records import digest
-
-Kind = Literal["classification", "regression"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples and their targets, in parallel."""
-
-    texts: tuple[tuple[str, ...], ...]
-    """One inner tuple an example, with one text or two."""
-    targets: tuple[float, ...]
-    """Class ids (0.0 .. C-1) or values."""
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def take(self, indices: Sequence[int]) -> Split:
-        """The examples at ``indices``, in that order."""
-        return Split(tuple(self.texts[i] for i in indices), tuple(self.targets[i] for i in indices))
 
 
 @dataclass(frozen=True)
@@ -42,22 +23,26 @@ class TaskData:
     """A task, ready to be tokenised.
 
     Raises:
-        DataError: every training value of a regression is the same.
+        DataError: nothing can be learnt from the training targets.
     """
 
     name: str
     """For tables and titles."""
-    kind: Kind
+    kind: str
+    """A key of `noisytune.lab.kinds.KINDS`."""
     metric: str
-    """The primary metric's key in `noisytune.lab.kinds.metrics.METRICS`."""
+    """The primary metric's key in `noisytune._metrics.METRICS`."""
     labels: tuple[str, ...]
     """Class names in id order; empty for regression."""
     train: Split
-    dev: Split
+    evaluate: dict[str, Split]
+    """What every model is scored on, by name: ``dev``, and others beside it. At least one."""
     notices: tuple[str, ...]
     """What the user should know, one line each."""
-    also: dict[str, Split] = field(default_factory=dict)
-    """Further dev sets by name, scored and kept beside; nothing rests on them."""
+    select: str = ""
+    """The name in ``evaluate`` that chooses between epochs and settings; empty: the first."""
+    primary: tuple[str, ...] = ()
+    """The names in ``evaluate`` whose mean is the primary score; empty: the one of ``select``."""
     part_of: str = ""
     """The name of the whole task, where this is one with a share of its training examples (or all of them) in a study
     of several shares."""
@@ -65,30 +50,56 @@ class TaskData:
     """What was noticed about the data, as plain JSON: see `noisytune.lab.tasks._facts`."""
 
     def __post_init__(self) -> None:
-        values = self.train.targets
-        if self.kind == "regression" and values and min(values) == max(values):
-            raise DataError(
-                f"{self.name}: every training value is {values[0]:g}, there is nothing to learn; "
-                "give more training rows or another label_column"
-            )
+        if not self.evaluate:
+            raise ConfigError(f"{self.name}: nothing to evaluate on; give evaluate a split")
+        for name in (self.select, *self.primary):
+            if name and name not in self.evaluate:
+                raise ConfigError(f"{self.name}: {name!r} is not evaluated; choose among {', '.join(self.evaluate)}")
+        self.of_kind.check(self.name, self.train.targets)
+
+    @property
+    def of_kind(self) -> Kind:
+        """What all tasks of its kind have in common."""
+        return KINDS[self.kind]
+
+    @property
+    def dev(self) -> Split:
+        """The examples of ``select``."""
+        return self.evaluate[self.select or next(iter(self.evaluate))]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All of them, ``train`` first."""
+        return {"train": self.train, **self.evaluate}
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        """``select`` and ``primary`` where they are not the first split: what a trial must know of them."""
+        first = next(iter(self.evaluate))
+        select = self.select or first
+        roles: dict[str, Any] = {} if select == first else {"select": select}
+        return roles if self.primary in ((), (select,)) else {**roles, "primary": list(self.primary)}
 
     @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits over everything that a trial's outcome depends on: kind, labels and splits.
 
-        The name, the notices and the primary metric are left out: they decide what is shown, not what is learnt.
+        The name, the notices and the primary metric are left out: they decide what is shown, not what is learnt. The
+        first split is nameless while it is called ``dev``, so that tasks keep their digests.
         """
-        splits = [[split.texts, split.targets] for split in (self.train, self.dev)]
-        also = {name: [split.texts, split.targets] for name, split in self.also.items()}
-        content = {"kind": self.kind, "labels": self.labels, "splits": splits}
-        return digest(content | ({"also": also} if also else {}))
+        (first, dev), *others = self.evaluate.items()
+        splits = [[split.texts, split.targets] for split in (self.train, dev)]
+        content: dict[str, Any] = {"kind": self.kind, "labels": self.labels, "splits": splits}
+        if others:
+            content["also"] = {name: [split.texts, split.targets] for name, split in others}
+        if first != "dev":
+            content["first"] = first
+        return digest(content | self.roles)
 
     @property
     def majority(self) -> float | None:
-        """Share of the largest class in dev, what guessing would score (0 to 1); None for regression."""
-        if self.kind == "regression":
-            return None
-        return max(Counter(self.dev.targets).values()) / len(self.dev)
+        """What guessing the most frequent class of dev would score (0 to 1); None where that says nothing."""
+        return self.of_kind.majority(self.dev.targets)
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class TaskOptions:
     """Topics: any folder of the corpus."""
     metric: str | None = text(None, "Compare by this score. Default: the task's own.", "a metric")
     """For files it also decides how a column of numbers is read, where ``kind`` does not."""
-    kind: Kind | None = choice(
+    kind: str | None = choice(
         None, "Read labels as classes or as values. Default: what they look like.", "classification", "regression"
     )
     """Files. Where it is not clear what they look like, an error asks for it."""
@@ -155,13 +166,13 @@ def order_key(seed: int, *parts: str) -> bytes:
     return hashlib.blake2b("\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def hold_out(targets: npt.ArrayLike) -> tuple[list[int], list[int]]:
+def hold_out(spread: npt.ArrayLike) -> tuple[list[int], list[int]]:
     """Training examples without a tenth of them, and that tenth, drawn evenly over classes or values.
 
     Always the same ones: what varies between seeds is not the data.
 
     Args:
-        targets: class ids or values, shape (examples,).
+        spread: class ids or values, shape (examples,): `noisytune.lab.kinds.Kind.spread` of the targets.
 
     Returns:
         Places of those that are trained on and of those that are not, each in order.
@@ -169,7 +180,7 @@ def hold_out(targets: npt.ArrayLike) -> tuple[list[int], list[int]]:
     Raises:
         DataError: fewer than two examples.
     """
-    values = np.asarray(targets)
+    values = np.asarray(spread)
     if len(values) < 2:
         raise DataError(f"protocol clean: a tenth of {len(values)} training examples cannot be split off; give more")
     shuffled = np.random.default_rng(0).permutation(len(values))
@@ -179,7 +190,7 @@ def hold_out(targets: npt.ArrayLike) -> tuple[list[int], list[int]]:
 
 
 def limit(
-    split: Split, size: int | None, *, kind: Kind, labels: tuple[str, ...], option: str, seed: int
+    split: Split, size: int | None, *, kind: str, labels: tuple[str, ...], option: str, seed: int
 ) -> tuple[Split, tuple[str, ...]]:
     """Take ``size`` examples with the classes in proportion, every class among them.
 
@@ -189,7 +200,7 @@ def limit(
     Args:
         split: what there is.
         size: how many to take; None takes all, and so does a number larger than what there is (with a notice).
-        kind: a regression's examples are drawn without regard to their values.
+        kind: of the task: says which examples are alike.
         labels: class names in id order, for the error message.
         option: the setting's name, for messages: ``"train_size"``.
         seed: another seed takes another part.
@@ -205,7 +216,7 @@ def limit(
     if size >= len(split):
         notice = f"{option} {size}: only {len(split)} examples are there, all are used"
         return split, (notice,) if size > len(split) else ()
-    strata = split.targets if kind == "classification" else (0.0,) * len(split)
+    strata = KINDS[kind].strata(split.targets)
     members: dict[float, list[int]] = defaultdict(list)
     for index, stratum in enumerate(strata):
         members[stratum].append(index)

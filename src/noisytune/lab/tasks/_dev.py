@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from noisytune.errors import DataError, require
-from noisytune.lab.tasks._data import Kind, Split
+from noisytune.lab.kinds import KINDS, Split
 
 DEV_SHARE = 0.2
 """Share of the distinct texts that becomes dev."""
 
 
-def split_off_dev(data: Split, kind: Kind, where: str, seed: int) -> tuple[Split, Split]:
+def split_off_dev(data: Split, kind: str, where: str, seed: int) -> tuple[Split, Split]:
     """Train and dev, stratified by class; rows with the same text stay on one side, a class with one text in train.
 
     Args:
         data: what there is.
-        kind: a regression's texts are drawn at random.
+        kind: of the task: says which texts are alike.
         where: the source, for messages.
         seed: another one splits otherwise.
 
@@ -28,9 +28,9 @@ def split_off_dev(data: Split, kind: Kind, where: str, seed: int) -> tuple[Split
     from sklearn.model_selection import train_test_split
 
     first: dict[tuple[str, ...], float] = {}
-    for texts, target in zip(data.texts, data.targets, strict=True):
-        first.setdefault(texts, target)
-    classes = Counter(first.values()) if kind == "classification" else Counter()
+    for texts, stratum in zip(data.texts, KINDS[kind].strata(data.targets), strict=True):
+        first.setdefault(texts, stratum)
+    classes = Counter(first.values()) if len(set(first.values())) > 1 else Counter()
     movable = [texts for texts, target in first.items() if classes[target] != 1]
     strata = [first[texts] for texts in movable] if classes else None
     need = sum(count > 1 for count in classes.values()) or 1

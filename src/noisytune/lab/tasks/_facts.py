@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from noisytune.lab.tasks._data import Split, TaskData
+from noisytune.lab.kinds import Split
+from noisytune.lab.tasks._data import TaskData
 from noisytune.lab.tasks._from_tables import some
 
 SHOWN = 8
@@ -29,7 +29,8 @@ def described(task: TaskData) -> TaskData:
          "classes": [{"name": "bad", "train": 150, "dev": 37}, ...],
          "majority": 0.67, "absent_from_dev": []}
     """
-    splits = {"train": task.train, "dev": task.dev, **task.also}
+    splits = {"train": task.train, "dev": task.dev}
+    splits |= {name: split for name, split in task.evaluate.items() if split is not task.dev}
     facts: dict[str, Any] = {
         **task.facts,
         "examples": {name: len(split) for name, split in splits.items()},
@@ -37,12 +38,12 @@ def described(task: TaskData) -> TaskData:
     }
     notices = []
     if task.labels:
-        counts = {name: Counter(split.targets) for name, split in splits.items()}
+        counts = {name: task.of_kind.counts(split.targets, len(task.labels)) for name, split in splits.items()}
         facts["classes"] = [
-            {"name": label} | {name: of[float(i)] for name, of in counts.items()} for i, label in enumerate(task.labels)
+            {"name": label} | {name: of[i] for name, of in counts.items()} for i, label in enumerate(task.labels)
         ]
         facts["majority"] = task.majority
-        facts["absent_from_dev"] = [label for i, label in enumerate(task.labels) if not counts["dev"][float(i)]]
+        facts["absent_from_dev"] = [label for i, label in enumerate(task.labels) if not counts["dev"][i]]
         if facts["absent_from_dev"]:
             notices.append(f"dev has no example of {some(facts['absent_from_dev'])}")
     else:
@@ -62,8 +63,9 @@ def first_line(task: TaskData, facts: dict[str, Any]) -> str:
         by_size = sorted(classes, key=lambda c: -c["train"])
         most, least = (f"{c['name']} {c['train']:,} + {c['dev']:,}" for c in (by_size[0], by_size[-1]))
         listed = f"from {most} to {least}"
-    majority = f"the largest is {100 * facts['majority']:.1f} % of dev"
-    return f"{taken}, {len(classes)} classes ({listed}; {majority})"
+    if facts["majority"] is not None:
+        listed += f"; the largest is {100 * facts['majority']:.1f} % of dev"
+    return f"{taken}, {len(classes)} classes ({listed})"
 
 
 def lengths(split: Split) -> dict[str, dict[str, float]]:

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 from noisytune.errors import DataError
-from noisytune.lab.kinds.metrics import METRICS
+from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._columns import Columns, choose_columns, find_column
-from noisytune.lab.tasks._data import Split, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._dev import split_off_dev
 from noisytune.lab.tasks._labels import Reading, is_missing, label_texts, read_labels
 from noisytune.lab.tasks._rows import LeftOut, Rows, as_split
@@ -71,8 +71,8 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
         facts["repeated"] = repeated
         told = f"{train.path.name}: {repeated} rows repeat the text of another row"
         notices.append(told + ("" if dev else " and stay on its side of the split"))
-    metric = options.metric or next(key for key, m in METRICS.items() if m.kind == reading.kind)
-    return TaskData(name, reading.kind, metric, reading.names, ours, theirs, tuple(notices), facts=facts)
+    metric = options.metric or KINDS[reading.kind].metrics(reading.names)[0]
+    return TaskData(name, reading.kind, metric, reading.names, ours, {"dev": theirs}, tuple(notices), facts=facts)
 
 
 def read_rows(table: Table, columns: Columns, keep_empty: bool) -> Rows:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from noisytune._metrics import kinds_with
 from noisytune.errors import DataError
-from noisytune.lab.kinds.metrics import METRICS
-from noisytune.lab.tasks._data import DEFAULTS, Kind, TaskOptions
+from noisytune.lab.kinds import KINDS
+from noisytune.lab.tasks._data import DEFAULTS, TaskOptions
 from noisytune.lab.tasks._marks import NOT_GIVEN, look_alikes, no_labels
 
 MAX_NUMBERED_CLASSES = 20
@@ -36,7 +37,7 @@ _WHOLE = re.compile(r"\A([+-]?\d+)\.0+\Z")
 class Reading:
     """How labels become targets."""
 
-    kind: Kind
+    kind: str
     names: tuple[str, ...]
     """Class names in id order; empty for regression."""
     notices: tuple[str, ...] = ()
@@ -56,7 +57,7 @@ class Reading:
             label = self.empty
         if label is None or label in self.left_out:
             return None
-        return number(label) if self.kind == "regression" else self._ids.get(label)
+        return number(label) if not KINDS[self.kind].has_classes else self._ids.get(label)
 
 
 def read_labels(labels: Iterable[str | None], options: TaskOptions = DEFAULTS, where: str = "labels") -> Reading:
@@ -86,22 +87,22 @@ def read_labels(labels: Iterable[str | None], options: TaskOptions = DEFAULTS, w
         raise DataError(f"{where} has no labels; choose another with label_column")
     kind = _kind(Counter({label: present[label] for label in present if label not in words}), telling, options, where)
     left_out = _left_out(kind, words, telling, marks, options.missing_labels)
-    if kind == "regression" and (odd := [label for label in words if label not in left_out]):
+    if not KINDS[kind].has_classes and (odd := [label for label in words if label not in left_out]):
         rows = f"{sum(present[label] for label in odd):,} of {present.total():,} labels are none"
         raise DataError(f"{where} holds {odd[0]!r}, which is no number ({rows}); a regression needs numbers")
     kept = Counter({label: n for label, n in present.items() if label not in left_out})
-    keeps_empty = options.missing_labels == "keep" and empty > 0 and kind == "classification"
+    keeps_empty = options.missing_labels == "keep" and empty > 0 and KINDS[kind].has_classes
     if keeps_empty:
         kept[EMPTY] += empty
     notices = [] if telling else [_numbers_notice(kind, kept)]
     notices += _mark_notices(marks, left_out, present, options.missing_labels, kind)
-    if kind == "regression":
+    if not KINDS[kind].has_classes:
         return Reading(kind, (), tuple(notices), frozenset(left_out))
     notices += look_alikes(kept)
     return Reading(kind, in_order(kept), tuple(notices), frozenset(left_out), EMPTY if keeps_empty else None)
 
 
-def guess(numbers: Counter[str]) -> Kind | None:
+def guess(numbers: Counter[str]) -> str | None:
     """What a column of numbers is, or None where it may be either.
 
     Whole numbers that repeat are classes if they are few, if they count from 0 or 1, or if each occurs about as often
@@ -131,14 +132,14 @@ def guess(numbers: Counter[str]) -> Kind | None:
     return "classification" if rows >= REPEATS * different and (ids or even) else None
 
 
-def _kind(numbers: Counter[str], words: list[str], options: TaskOptions, where: str) -> Kind:
+def _kind(numbers: Counter[str], words: list[str], options: TaskOptions, where: str) -> str:
     """What is asked for, or what the labels look like.
 
     Raises:
         DataError: they may be either.
     """
     if options.kind is not None or options.metric is not None:
-        return options.kind or METRICS[options.metric or ""].kind
+        return options.kind or kinds_with(options.metric or "")[0]
     if words:
         return "classification"
     kind = guess(numbers)
@@ -151,25 +152,25 @@ def _kind(numbers: Counter[str], words: list[str], options: TaskOptions, where: 
     return kind
 
 
-def _left_out(kind: Kind, words: list[str], telling: list[str], marks: Counter[str], choice: str | None) -> set[str]:
+def _left_out(kind: str, words: list[str], telling: list[str], marks: Counter[str], choice: str | None) -> set[str]:
     """The labels whose rows are left out."""
     if choice == "keep":
         return set()
     if choice == "drop":
         return {*marks, *(label for label in words if not telling and label.lower() in NOT_GIVEN)}
     # Without a choice a mark stays what the column makes of it: no number among values, a class among words.
-    among_values = [label for label in words if label in marks and kind == "regression"]
+    among_values = [label for label in words if label in marks and not KINDS[kind].has_classes]
     return {*among_values, *(label for label in words if not telling and label.lower() in NOT_GIVEN)}
 
 
-def _numbers_notice(kind: Kind, kept: Counter[str]) -> str:
-    if kind == "regression":
+def _numbers_notice(kind: str, kept: Counter[str]) -> str:
+    if not KINDS[kind].has_classes:
         return "numbers, read as values (regression); kind=classification reads them as classes"
     return f"{len(kept)} different numbers, read as classes; kind=regression reads them as values"
 
 
 def _mark_notices(
-    marks: Counter[str], left_out: set[str], present: Counter[str], choice: str | None, kind: Kind
+    marks: Counter[str], left_out: set[str], present: Counter[str], choice: str | None, kind: str
 ) -> list[str]:
     """What to say of the labels that often mean that there is none."""
     told = []
@@ -178,7 +179,7 @@ def _mark_notices(
         if label in left_out:
             told.append(f"{seen}: no label, these rows are left out (missing_labels=keep keeps them)")
         elif choice is None:
-            as_what = "value" if kind == "regression" else "class"
+            as_what = "class" if KINDS[kind].has_classes else "value"
             told.append(f"{seen}, which often means no label; it stays a {as_what} (missing_labels=drop leaves it out)")
     return told
 

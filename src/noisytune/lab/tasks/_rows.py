@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from noisytune.lab.tasks._data import Split
+from noisytune.lab.kinds import Split
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._hub import fetch
+from noisytune._metrics import kinds_with
 from noisytune.errors import ConfigError, DataError
-from noisytune.lab.kinds.metrics import METRICS
-from noisytune.lab.tasks._data import DEFAULTS, Kind, Split, TaskData, TaskOptions
+from noisytune.lab.kinds import Split
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._labels import label_texts, number
 from noisytune.lab.tasks._rows import Rows, as_split
 from noisytune.lab.tasks._tables import plain_rows, read_table
@@ -47,9 +48,9 @@ class Official:
     """A second dev set: its file, its split on the Hub, its rows."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> str:
         """Classes or values."""
-        return METRICS[self.metric].kind
+        return kinds_with(self.metric)[0]
 
 
 ENTAILMENT = ("entailment", "not_entailment")
@@ -181,8 +182,8 @@ def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
         notices += [f"glue/{name} {part}: {text}" for text in told]
         splits.append(split)
     train, dev, *other = splits
-    also = {"mismatched": other[0]} if other else {}
-    return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, dev, tuple(notices), also, facts=facts)
+    evaluate = {"dev": dev, **({"mismatched": other[0]} if other else {})}
+    return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, evaluate, tuple(notices), facts=facts)
 
 
 def folders(data_dir: Path) -> dict[str, bool]:

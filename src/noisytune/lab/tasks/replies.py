@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from noisytune.errors import ConfigError
+from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._corpus import Conversations, normalise, read_corpus
-from noisytune.lab.tasks._data import DEFAULTS, Split, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
 
 LABELS = ("other message", "answers")
 
@@ -40,7 +41,7 @@ def load_replies(options: TaskOptions = DEFAULTS) -> TaskData:
         for side, part in zip(sides, (shuffled[cut:], shuffled[:cut]), strict=True):
             side += positives_and_negatives(part)
     train, dev = (sorted(side, key=lambda row: order_key(options.split_seed, *row[0], str(row[1]))) for side in sides)
-    return TaskData("replies", "classification", "accuracy", LABELS, as_split(train), as_split(dev), ())
+    return TaskData("replies", "classification", "accuracy", LABELS, as_split(train), {"dev": as_split(dev)}, ())
 
 
 Example = tuple[tuple[str, str], float]

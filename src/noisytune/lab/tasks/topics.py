@@ -6,8 +6,9 @@ from collections import defaultdict
 from functools import partial
 
 from noisytune.errors import DataError
+from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._corpus import Conversations, languages, normalise, read_corpus
-from noisytune.lab.tasks._data import DEFAULTS, Split, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
 
 MAX_TOPICS = 5
 """The largest topics of the language are taken, this many at most."""
@@ -52,7 +53,7 @@ def load_topics(options: TaskOptions = DEFAULTS) -> TaskData:
         rows = [(sides[name][side][rank], float(label)) for rank in range(size) for label, name in enumerate(labels)]
         splits.append(Split(tuple((text,) for text, _ in rows), tuple(target for _, target in rows)))
     name = "topics" if options.language == "english" else f"topics-{options.language}"
-    return TaskData(name, "classification", "accuracy", labels, splits[0], splits[1], ())
+    return TaskData(name, "classification", "accuracy", labels, splits[0], {"dev": splits[1]}, ())
 
 
 def usable_topics(language: str, seed: int) -> dict[str, tuple[list[str], list[str]]]:

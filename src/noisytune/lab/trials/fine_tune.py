@@ -1,6 +1,6 @@
 """How a trial is run: load, apply the arm's methods, train with the transformers Trainer, predict on dev.
 
-With `noisytune.lab.trials.trainer` the only file of the lab that loads torch when it is imported.
+With `evaluate` and `trainer` beside it the only file of the lab that loads torch when it is imported.
 """
 
 from __future__ import annotations
@@ -8,37 +8,30 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PrinterCallback,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+import transformers
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from noisytune.errors import DataError, NonFiniteError
-from noisytune.lab.kinds import metrics
-from noisytune.lab.kinds.units import Units
+from noisytune.lab.kinds import KINDS, Collate, Labelled
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
+from noisytune.lab.trials.evaluate import DIVERGED, Evaluator, mean_scores, worst_status
 from noisytune.lab.trials.norms import copies, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
-from noisytune.lab.trials.tokens import Floats, Tokens, TokenSplit, load_tokenizer
+from noisytune.lab.trials.tokens import Tokens, load_tokenizer
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trainer import StackTrainer
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods import Run, Stack
-from noisytune.records import Status, TrialRecord
+from noisytune.records import TrialRecord
 
 Report = Callable[[int, int, float | None], None]
 """Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
@@ -75,58 +68,52 @@ def run_trial(
         AlreadyPerturbedError: noise is asked for, and the weights carry some.
     """
     environment, clock = describe(torch.get_num_threads()), _Clock()
-    settings = TrainingSettings.from_dict(trial.settings["training"])
+    task, settings = trial.settings["task"], TrainingSettings.from_dict(trial.settings["training"])
+    kind, first = KINDS[task["kind"]], next(iter(tokens.evaluate))
     set_seed(trial.seed)
     model = _load(trial, model_dir)
     clock.lap("load")
-    collate = DataCollatorWithPadding(load_tokenizer(model_dir))
-    kind = trial.settings["task"]["kind"]
-    data, chosen_by = tokens.train, tokens.dev
+    tokenizer = load_tokenizer(model_dir)
+    data, chosen_by = tokens.train, tokens.evaluate[task.get("select", first)]
     if settings.select == "best" and settings.protocol == "clean":
-        data, chosen_by = map(data.take, hold_out(data.targets))
-    units = Units.of(data.targets) if kind == "regression" else None
-    train = replace(data, labels=units.standardised(data.targets)) if units else data
-    predict = partial(_predict, model, collate=collate, batch_size=EVALUATION_BATCHES * settings.batch_size)
-    splits = {"dev": tokens.dev} | tokens.also
+        data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
+    units, collate = kind.units(data.targets), kind.collate(tokenizer)
+    train = Labelled(data, kind.labels(data, units))
+    evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, EVALUATION_BATCHES * settings.batch_size)
     best = None
     if settings.select == "best":
-        best = _BestEpoch(chosen_by, partial(_score, kind, units, trial.settings["task"]["metric"]), predict, splits)
+        best = _BestEpoch(model, lambda: evaluator(model, chosen_by).scores.get(task["metric"]))
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
-    stack = Stack(methods_of(trial.settings["arm"]["methods"]), Run(model, trial.seed, kind == "regression", batches))
+    run = Run(model, trial.seed, not kind.has_classes, batches, divergence=kind.divergence)
+    stack = Stack(methods_of(trial.settings["arm"]["methods"]), run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
     before = copies(weights)
     clock.lap("prepare")
-    losses = _train(stack, train, collate, settings, trial, report, tracker, best)
+    losses = _train(stack, train, collate, tokenizer, settings, trial, report, tracker, best)
     stack.end_()
+    norms = l1_norms(before, weights)
+    if best:
+        best.restore_()
     clock.lap("train")
     finite = all(map(math.isfinite, losses))
-    outputs: dict[str, Floats] = {}
-    if finite:
-        outputs = best.outputs if best else {name: predict(split) for name, split in splits.items()}
+    evaluations = {name: evaluator(model, split) if finite else DIVERGED for name, split in tokens.evaluate.items()}
     clock.lap("evaluate")
-    evaluations: dict[str, dict[str, Any]] = {}
-    answers: dict[str, Floats] = {}
-    for name, split in splits.items():
-        state, guesses = _judge(kind, outputs.get(name), units)
-        scores = metrics.score(kind, split.targets.tolist(), guesses) if guesses else {}
-        evaluations[name] = {"status": state, "scores": scores}
-        if guesses:
-            answers |= {f"{name}/predictions": np.array(guesses), f"{name}/references": split.targets}
-    status = evaluations["dev"]["status"]
+    primary = tuple(task.get("primary", [task.get("select", first)]))
+    status = worst_status(evaluations, primary)
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
         status=status,
-        scores=evaluations["dev"]["scores"],
-        evaluations=evaluations,
+        scores={} if status == "diverged" else mean_scores(evaluations, primary),
+        evaluations={name: {"status": one.status, "scores": one.scores} for name, one in evaluations.items()},
         loss_curve=losses if finite else losses[:-1],
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
         applied=applied,
         environment=environment,
-        norms={} if status == "diverged" else l1_norms(before, weights),
+        norms={} if status == "diverged" else norms,
         epoch_scores=best.scores if best else [],
-        outputs=answers,
+        outputs={f"{name}/{what}": array for name, one in evaluations.items() for what, array in one.outputs.items()},
     )
 
 
@@ -177,42 +164,43 @@ class _Steps(TrainerCallback):
             control.should_training_stop = True
 
 
-@dataclass
 class _BestEpoch(TrainerCallback):
-    """Scores the model after each epoch, and keeps what the best one predicts."""
+    """Scores the model after each epoch, and keeps the weights of the best one in main memory.
 
-    chosen_by: TokenSplit
-    score: Callable[[TokenSplit, Floats], float | None]
-    predict: Callable[[TokenSplit], Floats]
-    splits: dict[str, TokenSplit]
-    """What the kept predictions are of."""
-    scores: list[float | None] = field(default_factory=list)
-    """One an epoch."""
-    outputs: dict[str, Floats] = field(default_factory=dict)
+    Args:
+        model: as it will be trained; its tensors stay the same objects.
+        score: its score now; None where it is undefined.
+    """
+
+    def __init__(self, model: Any, score: Callable[[], float | None]) -> None:
+        self.scores: list[float | None] = []
+        self._tensors, self._score = [*model.parameters(), *model.buffers()], score
+        self._kept: list[torch.Tensor] = []
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        seen = self.predict(self.chosen_by)
-        value = self.score(self.chosen_by, seen)
+        value = self._score()
         highest = max((score for score in self.scores if score is not None), default=-math.inf)
         self.scores.append(value)
-        if not self.outputs or (value is not None and value > highest):
-            self.outputs = {
-                name: seen if split is self.chosen_by else self.predict(split) for name, split in self.splits.items()
-            }
+        if not self._kept or (value is not None and value > highest):
+            self._kept = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors]
+
+    @torch.no_grad()
+    def restore_(self) -> None:
+        """Put the best epoch's weights back; the model stays as it is where no epoch was finished."""
+        for tensor, kept in zip(self._tensors, self._kept, strict=False):
+            tensor.copy_(kept)
 
 
 def _load(trial: Trial, model_dir: Path) -> Any:
     task, name = trial.settings["task"], trial.settings["model"]["name"]
-    regression = task["kind"] == "regression"
-    labels = dict(enumerate(["value"] if regression else task["labels"]))
+    kind = KINDS[task["kind"]]
+    model_class: Any = getattr(transformers, kind.model_class)
     load = partial(
-        AutoModelForSequenceClassification.from_pretrained,
+        model_class.from_pretrained,
         str(model_dir),
         # Said, not left open: otherwise transformers asks on the terminal, which a worker has not.
         trust_remote_code=False,
-        id2label=labels,
-        label2id={label: i for i, label in labels.items()},
-        problem_type="regression" if regression else "single_label_classification",
+        **kind.head(task["labels"]),
         # A half-precision checkpoint would otherwise be trained in half precision.
         dtype=torch.float32,
         # A checkpoint fine-tuned on another task has a head with another number of classes: it gets a new one.
@@ -239,7 +227,7 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     return model
 
 
-def _batches(data: TokenSplit, collate: DataCollatorWithPadding, size: int, device: Any) -> Iterator[dict[str, Any]]:
+def _batches(data: Labelled, collate: Collate, size: int, device: Any) -> Iterator[dict[str, Any]]:
     """The training data in its own order."""
     for start in range(0, len(data), size):
         batch = collate([data[i] for i in range(start, min(start + size, len(data)))])
@@ -248,8 +236,9 @@ def _batches(data: TokenSplit, collate: DataCollatorWithPadding, size: int, devi
 
 def _train(
     stack: Stack,
-    data: TokenSplit,
-    collate: DataCollatorWithPadding,
+    data: Labelled,
+    collate: Collate,
+    tokenizer: Any,
     settings: TrainingSettings,
     trial: Trial,
     report: Report | None,
@@ -288,7 +277,7 @@ def _train(
         arguments,
         data_collator=collate,
         train_dataset=data,
-        processing_class=collate.tokenizer,
+        processing_class=tokenizer,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -298,43 +287,3 @@ def _train(
         if tracker:
             tracker.finish()
     return steps.losses
-
-
-@torch.inference_mode()
-def _predict(model: Any, data: TokenSplit, collate: DataCollatorWithPadding, batch_size: int) -> Floats:
-    """The model's outputs, shape (examples, outputs), in the data's order. Batches hold texts of like length."""
-    model.eval()
-    order = np.argsort(data.lengths, kind="stable")
-    outputs = []
-    for start in range(0, len(order), batch_size):
-        examples = [data[int(i)] for i in order[start : start + batch_size]]
-        # Values to predict may lie outside float32's range, and are not needed here.
-        batch = collate([{name: part for name, part in one.items() if name != "labels"} for one in examples])
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        outputs.append(model(**inputs).logits.double().cpu().numpy())
-    stacked = np.concatenate(outputs)
-    restored = np.empty_like(stacked)
-    restored[order] = stacked
-    return restored
-
-
-def _score(kind: Any, units: Units | None, metric: str, data: TokenSplit, outputs: Floats) -> float | None:
-    """One metric of a model's outputs; None where it is undefined."""
-    _, predictions = _judge(kind, outputs, units)
-    return metrics.score(kind, data.targets.tolist(), predictions).get(metric) if predictions else None
-
-
-def _judge(kind: str, outputs: Floats | None, units: Units | None = None) -> tuple[Status, list[float]]:
-    """Status and predictions: class ids, or values in the user's units."""
-    if outputs is None or not np.isfinite(outputs).all():
-        return "diverged", []
-    if kind == "classification":
-        classes = outputs.argmax(axis=1)
-        return ("collapsed" if len(set(classes.tolist())) == 1 else "ok"), [float(c) for c in classes]
-    values = outputs[:, 0]
-    # Values that differ by no more than float32's rounding tell nothing apart.
-    same = np.ptp(values) <= 1e-6 * max(1.0, float(np.abs(values).max()))
-    predictions = units.restored(values) if units else values
-    if not np.isfinite(predictions).all():
-        return "diverged", []
-    return ("collapsed" if same else "ok"), predictions.tolist()

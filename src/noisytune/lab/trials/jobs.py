@@ -45,7 +45,7 @@ class ArmsCheckJob:
     """See whether the methods of arms can work on the weights, without changing any."""
 
     trial: Trial
-    """Any of the study: it says which head the model gets."""
+    """Any of its kind in the study: it says which head the model gets."""
     model_dir: Path
     arms: tuple[tuple[dict[str, Any], ...], ...]
     """Each as in `noisytune.lab.trials.arm.Arm.methods`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,63 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune.errors import ConfigError, DataError, RunFolderError
+from noisytune.lab.kinds import Ragged, TokenSplit
 from noisytune.lab.store import write_file
-from noisytune.lab.tasks import Split, TaskData
+from noisytune.lab.tasks import TaskData
 from noisytune.records import digest
 
-_FORMAT = "2"
+_FORMAT = "3"
 
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TokenSplit:
-    """The examples of one split, one after the other. Indexing gives what a transformers collator takes."""
-
-    ids: Ints
-    """All token ids, shape (tokens,)."""
-    types: Ints | None
-    """Token types (first or second text), shape (tokens,); None where the model has none."""
-    starts: npt.NDArray[np.int64]
-    """Where each example starts, and the end, shape (examples + 1,)."""
-    targets: Floats
-    """Class ids or values, shape (examples,)."""
-    labels: Sequence[int] | Sequence[float]
-    """The targets as the loss wants them: whole numbers for classes."""
-
-    def take(self, indices: Sequence[int]) -> TokenSplit:
-        """The examples at ``indices``, in that order."""
-        pieces = [np.arange(self.starts[i], self.starts[i + 1]) for i in indices]
-        where = np.concatenate(pieces)
-        return TokenSplit(
-            ids=self.ids[where],
-            types=None if self.types is None else self.types[where],
-            starts=np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]),
-            targets=self.targets[list(indices)],
-            labels=[self.labels[i] for i in indices],
-        )
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each example."""
-        return [int(n) for n in np.diff(self.starts)]
-
-    def first(self, size: int) -> TokenSplit:
-        """The first examples."""
-        starts = self.starts[: size + 1]
-        types = None if self.types is None else self.types[: starts[-1]]
-        return TokenSplit(self.ids[: starts[-1]], types, starts, self.targets[:size], self.labels[:size])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        part = slice(self.starts[index], self.starts[index + 1])
-        example: dict[str, Any] = {"input_ids": self.ids[part].tolist(), "labels": self.labels[index]}
-        if self.types is not None:
-            example["token_type_ids"] = self.types[part].tolist()
-        return example
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -77,11 +28,10 @@ class Tokens:
     """A task as a model sees it."""
 
     train: TokenSplit
-    dev: TokenSplit
+    evaluate: Mapping[str, TokenSplit]
+    """As in `noisytune.lab.tasks.TaskData.evaluate`."""
     notices: tuple[str, ...]
     """What the user should know, one line each."""
-    also: dict[str, TokenSplit] = field(default_factory=dict)
-    """As in `noisytune.lab.tasks.TaskData.also`."""
 
     def write(self, file: Path) -> None:
         """Keep the tokens in a safetensors file, whole or not at all.
@@ -91,18 +41,14 @@ class Tokens:
         """
         from safetensors.numpy import save
 
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        splits = {"train": self.train, "dev": self.dev} | self.also
-        for name, split in splits.items():
-            arrays |= {f"{name}.ids": split.ids, f"{name}.starts": split.starts, f"{name}.targets": split.targets}
-            if split.types is not None:
-                arrays[f"{name}.types"] = split.types
-        whole = isinstance(self.train.labels[0], int)
+        arrays: Arrays = {}
+        for number, split in enumerate((self.train, *self.evaluate.values())):
+            arrays |= {f"{number}/{name}": array for name, array in _arrays(split).items()}
         about = {
             "format": _FORMAT,
             "notices": json.dumps(self.notices),
-            "classes": str(int(whole)),
-            "splits": json.dumps(list(splits)),
+            "evaluate": json.dumps(list(self.evaluate)),
+            "digest": _digest(arrays),
         }
         write_file(file, save(arrays, about))
 
@@ -111,7 +57,7 @@ class Tokens:
         """The inverse of `write`.
 
         Raises:
-            RunFolderError: the file is not one that noisytune wrote.
+            RunFolderError: the file is not one that noisytune wrote, or was changed since.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -119,14 +65,51 @@ class Tokens:
             with safe_open(str(file), framework="numpy") as opened:
                 about = opened.metadata()
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            splits = {}
-            for name in json.loads(about["splits"]):
-                ids, starts, targets = (arrays[f"{name}.{part}"] for part in ("ids", "starts", "targets"))
-                labels = _labels(targets, classes=about["classes"] == "1")
-                splits[name] = TokenSplit(ids, arrays.get(f"{name}.types"), starts, targets, labels)
-            return cls(splits.pop("train"), splits.pop("dev"), tuple(json.loads(about["notices"])), splits)
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            if about["digest"] != _digest(arrays):
+                raise KeyError("its contents were changed")
+            names = json.loads(about["evaluate"])
+            train, *others = (_split(arrays, f"{number}/") for number in range(len(names) + 1))
+            return cls(train, dict(zip(names, others, strict=True)), tuple(json.loads(about["notices"])))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"{file}: damaged tokens ({error}); delete the file to make them again") from error
+
+
+def _arrays(split: TokenSplit) -> Arrays:
+    """Everything of a split by name."""
+    columns = {f"inputs/{name}": column for name, column in split.inputs.items()}
+    columns |= {f"notes/{name}": column for name, column in split.notes.items()}
+    arrays: Arrays = {} if split.owner is None else {"owner": split.owner}
+    if isinstance(split.targets, Ragged):
+        columns["targets"] = split.targets
+    else:
+        arrays["targets"] = split.targets
+    for name, column in columns.items():
+        arrays |= {f"{name}/values": column.values, f"{name}/starts": column.starts}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _split(arrays: Arrays, prefix: str) -> TokenSplit:
+    """The inverse of `_arrays`."""
+    mine = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    columns = {
+        name.removesuffix("/values"): Ragged(array, mine[name.removesuffix("values") + "starts"])
+        for name, array in mine.items()
+        if name.endswith("/values")
+    }
+
+    def under(room: str) -> dict[str, Ragged]:
+        return {name.removeprefix(room): column for name, column in columns.items() if name.startswith(room)}
+
+    targets = columns["targets"] if "targets" in columns else mine["targets"]
+    return TokenSplit(under("inputs/"), targets, under("notes/"), mine.get("owner"))
+
+
+def _digest(arrays: Arrays) -> str:
+    """BLAKE2b of names, types, shapes and contents."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return total.hexdigest()
 
 
 def cache_name(model_digest: str, task: TaskData, max_length: int) -> str:
@@ -150,20 +133,17 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     tokenizer = load_tokenizer(model_dir)
     if limit is not None and max_length > limit:
         raise ConfigError(f"max_length {max_length}: the model has only {limit} positions; give --max-length {limit}")
-    notices = []
+    kind, types = task.of_kind, _has_types(model_dir)
+    notices, splits = [], {}
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
-    splits = {}
-    encode = partial(tokenizer, truncation=True, max_length=max_length, return_token_type_ids=_has_types(model_dir))
-    for name, split in ({"train": task.train, "dev": task.dev} | task.also).items():
-        tokens = _tokenise_split(tokenizer, encode, split, f"{task.name}, {name}", task.kind == "classification")
-        splits[name] = tokens
-        full = sum(length >= max_length for length in tokens.lengths)
-        if full:
-            notices.append(
-                f"{task.name}: {full} of {len(tokens)} {name} texts reach --max-length {max_length} and may be cut"
-            )
-    return Tokens(splits.pop("train"), splits.pop("dev"), tuple(notices), splits)
+    for name, split in task.splits.items():
+        where = f"{task.name}, {name}"
+        splits[name] = kind.encode(tokenizer, split, max_length, types, where)
+        _check(splits[name], tokenizer, where)
+        if told := kind.about_lengths(splits[name], max_length, name):
+            notices.append(f"{task.name}: {told}")
+    return Tokens(splits.pop("train"), splits, tuple(notices))
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -186,32 +166,16 @@ def load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _tokenise_split(tokenizer: Any, encode: Callable[..., Any], split: Split, where: str, classes: bool) -> TokenSplit:
-    columns = [list(column) for column in zip(*split.texts, strict=True)]
-    if len(columns) > 2:
-        raise DataError(f"{where}: {len(columns)} texts in an example, a model takes one or two")
-    encoded = encode(*columns, return_attention_mask=False)
-    lengths = [len(ids) for ids in encoded["input_ids"]]
+def _check(data: TokenSplit, tokenizer: Any, where: str) -> None:
+    """Refuse what a model cannot read or learn from."""
+    lengths = data.lengths
     if 0 in lengths:
         raise DataError(f"{where}: example {lengths.index(0) + 1} is empty; remove it")
     # transformers makes an empty tokenizer where a model's folder has none.
-    if {token for ids in encoded["input_ids"] for token in ids} <= set(tokenizer.all_special_ids):
+    if set(np.unique(data.inputs["input_ids"].values).tolist()) <= set(tokenizer.all_special_ids):
         raise DataError(
             f"{where}: the model's tokenizer knows no word of it; are its files (tokenizer.json ...) there?"
         )
-    types = encoded.get("token_type_ids")
-    targets = np.asarray(split.targets, dtype=np.float64)
-    return TokenSplit(
-        ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]),
-        types=None if types is None else np.concatenate([np.asarray(row, dtype=np.int32) for row in types]),
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        targets=targets,
-        labels=_labels(targets, classes),
-    )
-
-
-def _labels(targets: Floats, classes: bool) -> list[int] | list[float]:
-    return [int(t) for t in targets] if classes else [float(t) for t in targets]
 
 
 def _config(model_dir: Path) -> dict[str, Any]:

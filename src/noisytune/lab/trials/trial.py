@@ -40,6 +40,7 @@ class Trial:
                     "train_size": len(task.train),
                     "dev_size": len(task.dev),
                     **selects,
+                    **task.roles,
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,

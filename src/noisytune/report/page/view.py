@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from noisytune._metrics import METRICS, RIGHT
 from noisytune.report.evidence import items
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
@@ -55,23 +56,23 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
     """McNemar per seed and the bootstrap, from the predictions of both runs of each pair."""
     rows = []
     for c in evidence.comparisons:
-        pairs = [
-            p
-            for p in c.pairs
-            if len(p.baseline.predictions) == len(p.arm.predictions) == len(p.arm.references) > 0
+        found = [(p, items.items_of(p.baseline), items.items_of(p.arm)) for p in c.pairs]
+        usable = [
+            (p, before, after)
+            for p, before, after in found
+            if len(before) == len(after) > 0
             and p.arm.references == p.baseline.references == c.pairs[0].baseline.references
         ]
-        if not pairs:
+        if not usable:
             continue
-        gold = pairs[0].arm.references
-        tests = []
-        if c.task["kind"] == "classification":
-            tests = [(p.seed, items.mcnemar(p.baseline.predictions, p.arm.predictions, gold)) for p in pairs]
+        pairs, befores, afters = zip(*usable, strict=True)
+        tests, right = [], RIGHT.get(c.task["kind"])
+        if right:
+            tests = [(p.seed, items.mcnemar(right(before), right(after))) for p, before, after in usable]
         bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
         if not why_not:
-            before, after = [p.baseline.predictions for p in pairs], [p.arm.predictions for p in pairs]
-            metric = items.METRICS[c.task["metric"]]
-            bootstrap = items.hierarchical_bootstrap(before, after, gold, metric, seed=BOOTSTRAP_SEED)
+            metric = METRICS[c.task["kind"]][c.task["metric"]]
+            bootstrap = items.hierarchical_bootstrap(befores, afters, metric, seed=BOOTSTRAP_SEED)
             if abs(bootstrap.mean - float(c.differences.mean())) > 0.01:
                 bootstrap, why_not = None, "the metric recomputed from the predictions differs from the recorded one"
                 if any(evidence.undefined(r) for p in pairs for r in (p.baseline, p.arm)):
@@ -81,7 +82,7 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
 
 
 def _why_no_bootstrap(comparison: Comparison, usable: int) -> str:
-    if comparison.task["metric"] not in items.METRICS:
+    if comparison.task["metric"] not in METRICS.get(comparison.task["kind"], {}):
         return f"{comparison.task['metric']} cannot be recomputed from the predictions"
     if usable < len(comparison.pairs):
         return f"only {usable} of {count(len(comparison.pairs), 'pair')} have predictions on the same examples"

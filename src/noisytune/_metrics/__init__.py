@@ -1,0 +1,58 @@
+"""What answers are worth, in NumPy alone: items of examples in, scores out. The lab and the report share it.
+
+An item is a row of numbers about one example. Every metric of a kind of task is a reduction of its items, so that
+examples are resampled and grouped by rows, whatever the kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from noisytune._metrics import classes, values
+from noisytune._metrics.metric import Floats, Items, Metric
+
+__all__ = ["METRICS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
+
+METRICS: dict[str, dict[str, Metric]] = {
+    "classification": classes.METRICS,
+    "regression": values.METRICS,
+}
+"""Kind of task -> key -> metric. The first of each kind is its default."""
+
+RIGHT: dict[str, Callable[[Items], Floats]] = {"classification": classes.right}
+"""For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
+
+
+def kinds_with(metric: str) -> tuple[str, ...]:
+    """The kinds of task that have a metric of this key.
+
+    >>> kinds_with("pearson")
+    ('regression',)
+    """
+    return tuple(kind for kind, metrics in METRICS.items() if metric in metrics)
+
+
+def score(kind: str, items: Items) -> dict[str, float]:
+    """Every metric that applies.
+
+    Args:
+        kind: of the task.
+        items: shape (examples, k), as the kind defines them.
+
+    Returns:
+        Key -> score. An undefined score (a correlation with constant predictions) is absent.
+
+    Raises:
+        ValueError: no examples.
+
+    >>> score("classification", np.array([[0, 0], [1, 1], [0, 1], [0, 0]]))["accuracy"]
+    0.75
+    """
+    if not len(items):
+        raise ValueError("no items: at least one example is needed")
+    binary = set(np.unique(items)) <= {0, 1}
+    found = {key: metric.of(items) for key, metric in METRICS[kind].items() if binary or not metric.binary}
+    return {key: value for key, value in found.items() if math.isfinite(value)}

@@ -1,0 +1,36 @@
+"""What a metric is: a reduction of items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Items = npt.NDArray[np.float64]
+"""What there is to know about each example, shape (examples, k). What the columns mean is the kind's."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measure; higher is better."""
+
+    label: str
+    """For people."""
+    of: Callable[[Items], float]
+    """Items of at least one example -> score, as a fraction or a correlation; NaN where it is undefined."""
+    binary: bool = False
+    """It applies to two classes only; the positive one has id 1."""
+    each: Callable[[Items], Floats] | None = None
+    """Where the score is the mean over the examples of one number an example: these numbers."""
+
+
+def mean_of(label: str, each: Callable[[Items], Floats]) -> Metric:
+    """The metric that is the mean over the examples of one number an example.
+
+    >>> mean_of("accuracy", lambda items: items[:, 0]).of(np.array([[1.0], [0.0]]))
+    0.5
+    """
+    return Metric(label, lambda items: float(each(items).mean()), each=each)

@@ -1,0 +1,148 @@
+"""What a kind of task answers. Everything else in the lab is the same for all kinds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from noisytune._metrics import METRICS, Items
+from noisytune.lab.kinds.columns import Floats, Ragged, TokenSplit
+from noisytune.lab.kinds.split import Split, Target
+from noisytune.lab.kinds.units import Units
+from noisytune.records import Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+"""Rows -> a padded batch of tensors."""
+
+
+class Kind(ABC):
+    """One kind of task. Its objects have no state; `noisytune.lab.kinds.KINDS` has one of each.
+
+    Targets are numbers of an example: a `Split` has them as tuples, a `TokenSplit` as arrays. Methods take either.
+    """
+
+    name: ClassVar[str]
+    """As in records."""
+    model_class: ClassVar[str]
+    """The class of transformers that has the head."""
+    has_classes: ClassVar[bool] = True
+    """Whether targets are ids of named classes."""
+    keeps_items: ClassVar[bool] = False
+    """Whether a record must hold the items: its predictions and references alone do not tell them."""
+
+    def metrics(self, labels: Sequence[str]) -> list[str]:
+        """The keys of the metrics that fit a task with these classes; the first is the default."""
+        return [key for key, metric in METRICS[self.name].items() if len(labels) == 2 or not metric.binary]
+
+    # Examples
+
+    def check(self, where: str, targets: Sequence[Target]) -> None:  # noqa: B027
+        """Refuse training targets that nothing can be learnt from.
+
+        Raises:
+            DataError: names ``where`` and what to do.
+        """
+
+    @abstractmethod
+    def strata(self, targets: Sequence[Target]) -> Sequence[float]:
+        """A number for each example. A part of the examples has each number in proportion, and every one of them."""
+
+    def spread(self, targets: Any) -> Sequence[float] | Floats:
+        """A number for each example. Examples that are held out are drawn evenly over them."""
+        found: Sequence[float] = self.strata(targets)
+        return found
+
+    def counts(self, targets: Sequence[Target], classes: int) -> list[int]:
+        """How often each class occurs."""
+        return []
+
+    def majority(self, targets: Sequence[Target]) -> float | None:
+        """What guessing the most frequent class would score, 0 to 1; None where that says nothing."""
+        return None
+
+    # Tokens
+
+    @abstractmethod
+    def encode(self, tokenizer: Any, split: Split, max_length: int, types: bool | None, where: str) -> TokenSplit:
+        """Texts to token ids.
+
+        Args:
+            tokenizer: of transformers.
+            split: at least one example.
+            max_length: tokens of a row, marks of start and end included.
+            types: whether the model tells token types apart; None: the tokenizer decides.
+            where: for messages.
+
+        Raises:
+            DataError: an example that the kind cannot read.
+        """
+
+    @abstractmethod
+    def about_lengths(self, data: TokenSplit, max_length: int, name: str) -> str:
+        """What ``max_length`` did to the split of this name, in words; empty where it did nothing."""
+
+    # Training
+
+    @abstractmethod
+    def head(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Settings of the model's configuration that give it the head for these classes."""
+
+    @abstractmethod
+    def collate(self, tokenizer: Any) -> Collate:
+        """Makes a batch of rows, with or without ``labels``."""
+
+    def units(self, targets: Floats | Ragged) -> Units | None:
+        """The units that a model learns these training targets in; None: their own."""
+        return None
+
+    @abstractmethod
+    def labels(self, data: TokenSplit, units: Units | None) -> Sequence[Any]:
+        """What the loss wants, one a row."""
+
+    @abstractmethod
+    def divergence(self, one: Tensor, other: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """How far apart two outputs for a batch are: KL(p, q) + KL(q, p), averaged over what is predicted.
+
+        Args:
+            one: the model's logits.
+            other: the same shape.
+            inputs: the batch, labels included.
+
+        Returns:
+            a scalar, >= 0; gradients reach both.
+        """
+
+    # Answers
+
+    @abstractmethod
+    def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:
+        """What the model says of each row of a batch, without padding.
+
+        Args:
+            found: what the model returned.
+            inputs: the batch.
+        """
+
+    @abstractmethod
+    def judge(self, outputs: list[Floats], data: TokenSplit, units: Units | None) -> tuple[Status, Floats]:
+        """Status and predictions, as many as `references`; none of a diverged model.
+
+        Args:
+            outputs: one a row.
+            data: what they are of.
+            units: those that the model has learnt in.
+        """
+
+    @abstractmethod
+    def references(self, data: TokenSplit) -> Floats:
+        """What the predictions should be."""
+
+    def items(self, predictions: Floats, references: Floats, labels: Sequence[str]) -> Items:
+        """What the metrics reduce, shape (examples, k)."""
+        return np.column_stack([predictions, references])

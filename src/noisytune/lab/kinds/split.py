@@ -1,0 +1,27 @@
+"""Examples of any kind of task, before a model's tokenizer sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Target = Any
+"""What is to be predicted of an example, as its kind says: a class id, a value, or a tuple of them."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples and their targets, in parallel."""
+
+    texts: tuple[tuple[str, ...], ...]
+    """One inner tuple an example, as the kind reads it: one text or two."""
+    targets: tuple[Target, ...]
+    """Class ids (0.0 .. C-1) or values."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """The examples at ``indices``, in that order."""
+        return Split(tuple(self.texts[i] for i in indices), tuple(self.targets[i] for i in indices))

@@ -1,0 +1,79 @@
+"""One model, many splits: what it predicts of each, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisytune._metrics import Floats, score
+from noisytune.lab.kinds import Collate, Kind, TokenSplit
+from noisytune.lab.kinds.units import Units
+from noisytune.records import Status
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model gives on one split."""
+
+    status: Status
+    scores: dict[str, float]
+    """Every metric that is defined; none of a diverged model."""
+    outputs: dict[str, Floats]
+    """``predictions``, ``references`` and, where these two do not tell them, ``items``: what is kept of each example;
+    nothing of a diverged model."""
+
+
+DIVERGED = Evaluation("diverged", {}, {})
+"""Of a model that gives nothing."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores a model on splits. The model and its units are those of a trial."""
+
+    kind: Kind
+    labels: tuple[str, ...]
+    """Class names in id order."""
+    units: Units | None
+    collate: Collate
+    batch_size: int
+
+    def __call__(self, model: Any, data: TokenSplit) -> Evaluation:
+        """Predict and score one split."""
+        status, predictions = self.kind.judge(self.outputs(model, data), data, self.units)
+        if status == "diverged":
+            return DIVERGED
+        outputs = {"predictions": predictions, "references": self.kind.references(data)}
+        items = self.kind.items(**outputs, labels=self.labels)
+        kept = {"items": items} if self.kind.keeps_items else {}
+        return Evaluation(status, score(self.kind.name, items), outputs | kept)
+
+    @torch.inference_mode()
+    def outputs(self, model: Any, data: TokenSplit) -> list[Floats]:
+        """What the kind reads of each row, in the data's order. Batches hold rows of like length."""
+        model.eval()
+        order = np.argsort(data.lengths, kind="stable")
+        found: dict[int, Floats] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = [int(i) for i in order[start : start + self.batch_size]]
+            batch = self.collate([data.row(i) for i in rows])
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            found |= zip(rows, self.kind.outputs(model(**inputs), inputs), strict=True)
+        return [found[i] for i in range(data.rows)]
+
+
+def mean_scores(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...]) -> dict[str, float]:
+    """Each metric's mean over the primary splits; absent where one of them lacks it."""
+    parts = [evaluations[name].scores for name in primary]
+    shared = [key for key in parts[0] if all(key in part for part in parts)]
+    return {key: float(np.mean([part[key] for part in parts])) if len(parts) > 1 else parts[0][key] for key in shared}
+
+
+def worst_status(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...]) -> Status:
+    """Diverged where the model is so on any primary split, else collapsed where it is so on any."""
+    found = {evaluations[name].status for name in primary}
+    return "diverged" if "diverged" in found else "collapsed" if "collapsed" in found else "ok"
