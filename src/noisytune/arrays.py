@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -22,7 +22,7 @@ from noisytune._noise.moments import Moments
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.target import MemoryTarget, set_padding_rows
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
 from noisytune.manifest import Manifest
 
@@ -33,7 +33,7 @@ def perturb_arrays(
     *,
     base_prefix: str | None = None,
     padding_rows: Mapping[str, int] | None = None,
-    **settings: Any,
+    **settings: Unpack[NoiseSettings],
 ) -> tuple[dict[str, Array], Manifest]:
     """`perturb_arrays_` on a copy: returns the new arrays, and what was done to them.
 
@@ -57,7 +57,7 @@ def perturb_arrays_(
     *,
     base_prefix: str | None = None,
     padding_rows: Mapping[str, int] | None = None,
-    **settings: Any,
+    **settings: Unpack[NoiseSettings],
 ) -> Manifest:
     """Add noise to arrays, in place: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 

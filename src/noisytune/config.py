@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from noisytune._settings import check, choice, nearest, number, settings_of, whole, words
 from noisytune.errors import ConfigError
@@ -14,6 +14,18 @@ Scale = Literal["matrix", "global"]
 Scope = Literal["pretrained", "all"]
 
 _GLOBS = "globs, separated by |"
+
+
+class NoiseSettings(TypedDict, total=False):
+    """The fields of `NoisyTuneConfig` as keyword arguments, all optional, for editors and type checkers."""
+
+    noise_lambda: float
+    seed: int
+    distribution: Distribution
+    scale: Scale
+    scope: Scope
+    include: str | Sequence[str]
+    exclude: str | Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +81,9 @@ class NoisyTuneConfig:
     def __post_init__(self) -> None:
         check(self)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Unpack[NoiseSettings]) -> Self:
         """A copy with some settings changed, validated again."""
-        return replace(self, **changes)
+        return self.from_dict(self.to_dict() | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

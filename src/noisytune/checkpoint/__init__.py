@@ -7,7 +7,7 @@ loads as it does the first one. It equals, bit for bit, what `noisytune.torch.pe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from noisytune._perturb.receipt import carries
 from noisytune._perturb.steps import settled
@@ -17,7 +17,7 @@ from noisytune.checkpoint._job import Job, Progress
 from noisytune.checkpoint._source import open_source
 from noisytune.checkpoint._verify import Verification, verify
 from noisytune.checkpoint._write import bytes_needed, write_checkpoint
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import AlreadyPerturbedError
 from noisytune.manifest import Manifest
 
@@ -31,7 +31,7 @@ def perturb_checkpoint(
     dry_run: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
-    **settings: Any,
+    **settings: Unpack[NoiseSettings],
 ) -> Manifest:
     r"""Write a checkpoint's copy with noise: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 
@@ -98,7 +98,7 @@ def inspect_checkpoint(
     *,
     progress: Progress | None = None,
     threads: int | None = None,
-    **settings: Any,
+    **settings: Unpack[NoiseSettings],
 ) -> Manifest:
     """What noise would do to a checkpoint: each tensor's shape, dtype, standard deviation and scale. Writes nothing.
 

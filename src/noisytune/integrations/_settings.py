@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ class Asked:
     seed_given: bool
 
     @classmethod
-    def of(cls, config: NoisyTuneConfig | None, settings: dict[str, Any]) -> Self:
+    def of(cls, config: NoisyTuneConfig | None, settings: Mapping[str, Any]) -> Self:
         """From a config, whose seed counts as given, or from settings by name.
 
         Raises:

@@ -6,7 +6,7 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.receipt import none_added
 from noisytune.arrays import perturb_arrays
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._announce import TOO_SMALL, TRACED, VISIBLE, added, only_in_training
 from noisytune.integrations._settings import Asked
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _perturbed: weakref.WeakKeyDictionary[Any, NoisyTuneConfig] = weakref.WeakKeyDictionary()
 
 
-def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Any) -> Manifest:
+def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]) -> Manifest:
     """Add noise to a built Keras model's trainable weights, in place: equation (1) of the paper.
 
     Keras numbers the layers of a process (``dense``, ``dense_1`` ...), so its paths differ between two builds of one
@@ -92,7 +92,7 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Source: Wu et al. 2022, equation (1).
     """
 
-    def __init__(self, config: NoisyTuneConfig | None = None, **settings: Any) -> None:
+    def __init__(self, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]) -> None:
         super().__init__()
         self._asked = Asked.of(config, settings)
         self._says_when = True

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
 from noisytune._perturb.receipt import KEY, describe, none_added, settings_in
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.integrations._announce import VISIBLE, added, only_in_training
 from noisytune.integrations._modules import find_noise, refuse_averages
@@ -59,7 +59,7 @@ class NoisyTuneCallback(Callback):
     Source: Wu et al. 2022, equation (1).
     """
 
-    def __init__(self, config: NoisyTuneConfig | None = None, **settings: Any) -> None:
+    def __init__(self, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]) -> None:
         self._asked = Asked.of(config, settings)
         self.manifest: Manifest | None = None
         """What was done to which tensor, once ``fit`` has started."""

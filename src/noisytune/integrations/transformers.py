@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from noisytune._perturb.receipt import describe, none_added, settings_in
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._adapters import check_adapter, load_adapter
 from noisytune.integrations._announce import VISIBLE, added, only_in_training
@@ -165,7 +165,9 @@ class NoisyTuneTrainer(NoisyTuneMixin, Trainer):
     """transformers' Trainer with NoisyTune: ``NoisyTuneTrainer(model, args, noisytune_config=NoisyTuneConfig())``."""
 
 
-def attach(trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settings: Any) -> SomeTrainer:
+def attach(
+    trainer: SomeTrainer, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]
+) -> SomeTrainer:
     """Make a trainer add noise to its model when training starts; nothing is changed before.
 
     Args:

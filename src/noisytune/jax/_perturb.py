@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.target import MemoryTarget
 from noisytune.arrays import ArrayTarget, identity
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
 from noisytune.jax import _xla
 from noisytune.manifest import Manifest
@@ -26,7 +26,9 @@ from noisytune.manifest import Manifest
 Tree = TypeVar("Tree")
 
 
-def perturb(tree: Tree, config: NoisyTuneConfig | None = None, **settings: Any) -> tuple[Tree, Manifest]:
+def perturb(
+    tree: Tree, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]
+) -> tuple[Tree, Manifest]:
     """A pytree with noise added: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 
     The tree is not touched; the new one has its structure, dtypes and shardings. A leaf's name is its path joined with

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from noisytune._noise import moments as moments_module
 from noisytune._noise.facts import Facts
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.receipt import carries
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import AlreadyPerturbedError, UnsupportedTensorError
 from noisytune.manifest import Manifest
 from noisytune.torch._dtensor import reshard
@@ -34,7 +34,7 @@ _NOTHING = Facts(moments_module.EMPTY)
 
 @torch.no_grad()
 def perturb_(
-    module: nn.Module, config: NoisyTuneConfig | None = None, *, again: bool = False, **settings: Any
+    module: nn.Module, config: NoisyTuneConfig | None = None, *, again: bool = False, **settings: Unpack[NoiseSettings]
 ) -> Manifest:
     r"""Add noise to a module's parameters, in place: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.target import set_padding_rows
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.manifest import Manifest, TensorEntry
 from noisytune.torch._dtensor import is_dtensor
 from noisytune.torch._refusals import CODES, refuse_tensors
@@ -24,7 +24,7 @@ def perturb_state_dict(
     *,
     base_prefix: str | None = None,
     padding_rows: Mapping[str, int] | None = None,
-    **settings: Any,
+    **settings: Unpack[NoiseSettings],
 ) -> Manifest:
     """Add noise to the tensors of a state dict, in place: the noise that `perturb_` gives their model, bit for bit.
 
