@@ -9,78 +9,14 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from noisytune._machine import available_cores, visible_gpus
-from noisytune.errors import ConfigError, DataError, TrialError
+from noisytune.errors import ConfigError, TrialError
 from noisytune.lab.engines import LocalEngine
-from noisytune.lab.trials.events import TrialFailed
-
-JOBS = """
-import os, signal, sys, time
-from dataclasses import dataclass
-from noisytune.errors import DataError
-
-@dataclass(frozen=True)
-class Do:
-    label: str
-    what: str
-    value: object = None
-
-    def __call__(self, report):
-        return globals()[self.what](self.value, report)
-
-def echo(value, report):
-    return value
-
-def count(value, report):
-    for i in range(value):
-        report(i)
-    return "counted"
-
-def sleep(value, report):
-    report("asleep")
-    time.sleep(value)
-    return "slept"
-
-def chat(value, report):
-    print("this must not reach the answers")
-    os.write(1, b"nor this")
-    print("nor this", file=sys.stderr)
-    return "chatted"
-
-def look(value, report):
-    return {name: os.environ.get(name) for name in value} | {"pid": os.getpid()}
-
-def fail(value, report):
-    raise ValueError("first line\\nsecond line")
-
-def complain(value, report):
-    raise DataError("column 'x' is empty")
-
-def die(value, report):
-    os.kill(os.getpid(), value)
-
-def leave(value, report):
-    print("last words", file=sys.stderr, flush=True)
-    os._exit(3)
-"""
-
-
-@pytest.fixture
-def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Jobs that workers can import. They find a torch that cannot be loaded, and start in no time."""
-    (tmp_path / "jobs_for_workers.py").write_text(JOBS)
-    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
-    monkeypatch.syspath_prepend(tmp_path)
-    import jobs_for_workers  # type: ignore[import-not-found]
-
-    yield jobs_for_workers.Do
-    del sys.modules["jobs_for_workers"]
 
 
 def run(engine: LocalEngine, *jobs: Any) -> list[Any]:
@@ -89,52 +25,10 @@ def run(engine: LocalEngine, *jobs: Any) -> list[Any]:
     return answers
 
 
-def test_every_job_is_done_once_and_its_reports_come_first(do: Any) -> None:
-    with LocalEngine(2) as engine:
-        assert sorted(run(engine, *(do(str(i), "echo", i) for i in range(20)))) == list(range(20))
-        assert run(engine, do("c", "count", 5)) == [0, 1, 2, 3, 4, "counted"]
-        assert run(engine) == []
-
-
-def test_a_job_is_asked_for_only_when_a_worker_is_free(do: Any) -> None:
-    log: list[str] = []
-
-    def jobs() -> Iterator[Any]:
-        for i in range(6):
-            log.append("asked")
-            yield do(str(i), "echo", "done")
-
-    with LocalEngine(2) as engine:
-        engine.run(jobs(), log.append)
-    unfinished = [log[: i + 1].count("asked") - log[: i + 1].count("done") for i in range(len(log))]
-    assert max(unfinished) <= 2
-    assert log.count("done") == 6
-
-
 def test_what_a_job_prints_does_not_disturb_the_answers(do: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with LocalEngine(1) as engine:
         assert run(engine, do("a", "chat"), do("b", "chat")) == ["chatted", "chatted"]
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_failure_is_one_line_and_the_running_jobs_are_finished(do: Any) -> None:
-    answers: list[Any] = []
-    jobs = [do("slow", "sleep", 0.5), do("topics-plain-seed0", "fail"), do("never", "echo", "never")]
-    with LocalEngine(2) as engine, pytest.raises(TrialError) as caught:
-        engine.run(jobs, answers.append)
-    assert "slept" in answers
-    assert "never" not in answers
-    assert TrialFailed("topics-plain-seed0", str(caught.value)) in answers
-    assert str(caught.value).startswith("topics-plain-seed0 failed: ValueError: first line;")
-    assert "\n" not in str(caught.value)
-    assert "second line" in "".join(caught.value.__notes__)
-
-
-def test_an_error_raised_on_purpose_arrives_as_it_is(do: Any) -> None:
-    with LocalEngine(1) as engine, pytest.raises(DataError) as caught:
-        run(engine, do("a", "complain"))
-    assert str(caught.value) == "column 'x' is empty"
-    assert "Traceback" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGKILL, "memory"), (signal.SIGSEGV, "SIGSEGV")])

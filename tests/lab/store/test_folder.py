@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from noisytune.errors import DamagedRecordError, RunFolderError
-from noisytune.lab.store import Store, read_sealed, write_file, write_sealed
+from noisytune.lab.store import Store, write_file
 from noisytune.lab.store.outputs import pack, unpack
 from noisytune.records import StudyRecord, TrialRecord, digest
 
@@ -325,15 +325,6 @@ def test_a_claim_is_for_one_at_a_time_and_is_given_back(tmp_path: Path) -> None:
     with one.claim(KEY) as mine:
         assert not mine
     assert not list((tmp_path / "trials").glob(".claim*"))
-
-
-def test_a_sealed_file_is_known_by_name_and_content(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_sealed(tmp_path / name, b"content")
-    assert read_sealed(tmp_path / "a") == b"content"
-    (tmp_path / "a").write_bytes((tmp_path / "b").read_bytes())
-    with pytest.raises(RunFolderError, match="under this name"):
-        read_sealed(tmp_path / "a")
 
 
 def test_planning_and_reading_load_no_torch() -> None:

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from noisytune.errors import ConfigError, RunFolderError
-from noisytune.lab.studies.search import SAMPLERS, Search, Space
+from noisytune.lab.studies.search import SAMPLERS, Search, Space, sqlite_url
 
 SMALL = Space(learning_rate=(1e-5, 2e-5), epochs=(1, 2, 3), batch_size=(8,), noise_lambda=(0.0, 0.1, 0.2))
 
@@ -154,3 +154,28 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_the_password(url: s
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Space(**values)
+
+
+def test_the_database_lies_where_its_path_says_whatever_that_holds(tmp_path: Path) -> None:
+    for name in ("what?", "100%", "a#b", "a b&c", "$SCHEMA_VERSION", "%41", "plain"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for _ in range(2):
+            Search.open(sqlite_url(folder / "optuna.db"), "s", Space(epochs=(1, 2)), "random", noise=False, asked={})
+        assert [file.name for file in folder.iterdir()] == ["optuna.db"]
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_a_database_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").symlink_to(tmp_path / "precious.db")
+    with pytest.raises(RunFolderError, match="is a link to"):
+        sqlite_url(tmp_path / "optuna.db")
+
+
+def test_the_storage_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search.open("sqlite://", "s", Space(epochs=(1, 2)), "random", noise=False, asked={})
+    for number in range(3):
+        search.tell(number, float(search.candidate(number).number))
+    monkeypatch.setattr(search, "_study", None)
+    assert [search.candidate(number).value for number in range(3)] == [0.0, 1.0, 2.0]
+    assert search.best(3) == search.candidates()[2]

@@ -33,7 +33,7 @@ def main() -> None:
         _warm_up()
     while True:
         job = jobs.get()
-        _send(answers, *_carry_out(job, lambda message: _send(answers, "message", message)))
+        _send(answers, *carry_out(job, lambda message: _send(answers, "message", message)))
 
 
 def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Job]) -> None:
@@ -63,7 +63,8 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def _carry_out(job: Job, report: Any) -> tuple[str, object]:
+def carry_out(job: Job, report: Any) -> tuple[str, Any]:
+    """Do a job: ("done", its result), or ("failed", an exception whose message is one line)."""
     try:
         return "done", job(report)
     except Exception as error:

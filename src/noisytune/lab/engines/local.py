@@ -13,43 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Self
 
 from noisytune._machine import available_cores, visible_gpus
 from noisytune.errors import ConfigError, TrialError
+from noisytune.lab.engines.protocol import Job
 from noisytune.lab.trials.events import TrialFailed
-
-
-class Job(Protocol):
-    """Something to do in a worker: picklable, and all data."""
-
-    @property
-    def label(self) -> str:
-        """What it is, for error messages."""
-        ...
-
-    def __call__(self, report: Callable[[object], None]) -> object:
-        """Do it.
-
-        Args:
-            report: sends a message to the main process.
-
-        Returns:
-            the last message.
-        """
-        ...
-
-
-class Engine(Protocol):
-    """What a study needs to have its jobs done."""
-
-    def start(self, at_most: int | None = None) -> None:
-        """Get ready for jobs, without waiting for it."""
-        ...
-
-    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None]) -> None:
-        """Carry out jobs; see `LocalEngine.run`."""
-        ...
 
 
 class LocalEngine:
@@ -99,19 +68,7 @@ class LocalEngine:
             self._team.append(_Worker(worker_environment(self.threads_per_worker, gpu), self._inbox))
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None]) -> None:
-        """Carry out jobs; the next one is asked for only when a worker is free.
-
-        After a failure the running jobs are finished, no new ones are begun, and the first failure is raised. After an
-        exception in ``on_message``, and after Ctrl-C, all workers are stopped at once.
-
-        Args:
-            jobs: what to do, in order.
-            on_message: called in this thread with what the jobs report, and with what they return.
-
-        Raises:
-            NoisyTuneError: what a job raised.
-            TrialError: a job failed in another way, or its worker died.
-        """
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
         if not self._team:
             self.start()
         try:

@@ -71,43 +71,16 @@ def read_file(file: Path, most: int = MOST_BYTES) -> bytes:
             return stream.read()
 
 
-def write_sealed(file: Path, content: bytes) -> None:
-    """Write a file that `read_sealed` knows again: under this name, and unchanged.
+def refuse_links(*places: Path) -> None:
+    """See that folders and files which noisytune changes in place are its own.
 
     Raises:
-        RunFolderError: no space, or no permission.
+        RunFolderError: one is a link, so that what is written would lie elsewhere.
     """
-    write_file(file, content + _seal(file, content))
-
-
-def read_sealed(file: Path) -> bytes:
-    """What `write_sealed` wrote.
-
-    Raises:
-        RunFolderError: damaged, changed, or another file under this name.
-    """
-    whole = read_file(file)
-    content, seal = whole[:-32], whole[-32:]
-    if seal != _seal(file, content):
-        raise RunFolderError(f"{file}: not what noisytune wrote under this name; delete it to make it again")
-    return content
-
-
-def _seal(file: Path, content: bytes) -> bytes:
-    return hashlib.sha256(file.name.encode(errors="surrogateescape") + b"\0" + content).digest()
-
-
-def refuse_links(*folders: Path) -> None:
-    """See that folders in which noisytune writes are its own.
-
-    Raises:
-        RunFolderError: one is a link, so that its files would lie elsewhere.
-    """
-    for folder in folders:
-        if folder.is_symlink():
+    for place in places:
+        if place.is_symlink():
             raise RunFolderError(
-                f"{folder} is a link to {os.readlink(folder)}: noisytune writes into folders of its own only; "
-                "put a folder in its place"
+                f"{place} is a link to {os.readlink(place)}: noisytune changes nothing outside a run folder; remove it"
             )
 
 

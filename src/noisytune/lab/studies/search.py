@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from noisytune._settings import check, several
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, RunFolderError, require
+from noisytune.lab.store import refuse_links
 from noisytune.lab.tasks import order_key
 from noisytune.lab.trials.settings import TrainingSettings
 
@@ -97,6 +100,7 @@ class Search:
     def __init__(self, study: optuna.Study, space: Space, sampler: str, noise: bool) -> None:
         """See `open`."""
         self._study = study
+        self._known = _candidates(study)
         self._axes = space.axes(noise=noise)
         self._grid = space.grid(noise=noise) if sampler == "grid" else []
         self._sampler = sampler
@@ -141,13 +145,8 @@ class Search:
         return cls(study, space, sampler, noise)
 
     def candidates(self) -> list[Candidate]:
-        """All that were begun, by number."""
-        with _one_line():
-            return [
-                Candidate(trial.number, dict(trial.params), trial.state.is_finished(), trial.value)
-                for trial in self._study.get_trials(deepcopy=False)
-                if trial.state.name != "WAITING"
-            ]
+        """All that were begun, by number. The storage was read when the search was opened, and is not read again."""
+        return list(self._known)
 
     def candidate(self, number: int) -> Candidate:
         """One that was begun, or, for the number after the last, a new one.
@@ -155,26 +154,30 @@ class Search:
         Settings are a function of the number, with ``tpe`` also of the scores told so far: an interrupted search goes
         on as if it had not been interrupted.
         """
-        begun = self.candidates()
+        begun = self._known
         if number < len(begun) and begun[number].done:
             return begun[number]
         with _one_line():
             self._study.sampler = self._sampler_of(number)
             trial = self._begun(number) if number < len(begun) else self._new(number)
             settings = {name: trial.suggest_categorical(name, values) for name, values in self._axes.items()}
-        return Candidate(trial.number, settings)
+        begun[number:] = [Candidate(trial.number, settings), *begun[number + 1 :]]
+        return begun[number]
 
     def tell(self, number: int, value: float | None) -> None:
-        """Keep a score; None for a trial that has none, which counts as tried."""
+        """Keep a score; None for a trial that has none, which counts as tried. The first one told stays."""
         from optuna.trial import TrialState
 
+        if self._known[number].done:
+            return
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         with _one_line():
             self._study.tell(number, value, state=state, skip_if_finished=True)
+        self._known[number] = replace(self._known[number], done=True, value=value)
 
     def best(self, budget: int) -> Candidate | None:
         """The highest score of the first ``budget`` trials, the earliest of equal ones; None where none has a score."""
-        scored = [one for one in self.candidates()[:budget] if one.value is not None]
+        scored = [one for one in self._known[:budget] if one.value is not None]
         return max(scored, key=lambda one: one.value or 0.0, default=None)
 
     def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
@@ -184,7 +187,9 @@ class Search:
         return TPESampler(seed=number) if self._sampler == "tpe" else RandomSampler(seed=number)
 
     def _new(self, number: int) -> optuna.Trial:
-        if self._grid and not any(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False)):
+        from optuna.trial import TrialState
+
+        if self._grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.enqueue_trial(self._grid[number % len(self._grid)])
         return self._study.ask()
 
@@ -193,6 +198,32 @@ class Search:
         from optuna.trial import Trial
 
         return Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _candidates(study: optuna.Study) -> list[Candidate]:
+    """What a storage holds, by number."""
+    with _one_line():
+        return [
+            Candidate(trial.number, dict(trial.params), trial.state.is_finished(), trial.value)
+            for trial in study.get_trials(deepcopy=False)
+            if trial.state.name != "WAITING"
+        ]
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite database in a file, whatever characters its path has.
+
+    Args:
+        file: absolute.
+
+    Raises:
+        RunFolderError: it is a link.
+
+    >>> sqlite_url(Path("/runs/what?/100%/a#b.db"))
+    'sqlite:///file:/runs/what%3F/100%25/a%23b.db?uri=true'
+    """
+    refuse_links(file)
+    return f"sqlite:///file:{quote(str(file))}?uri=true"
 
 
 def _difference(known: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:

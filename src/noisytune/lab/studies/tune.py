@@ -11,7 +11,7 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.search import Candidate, Search, Space
+from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
 from noisytune.lab.studies.study import Study, check_arms, make_tokens, run_study, tokens_file
 from noisytune.lab.tasks import TaskData, hold_out
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
@@ -140,7 +140,7 @@ def tune(
         earlier = store.read_study()
         if earlier and earlier.search is None:
             raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another run folder")
-        searches = _open(tuning, storage or f"sqlite:///{store.folder.absolute() / 'optuna.db'}", store.folder.name)
+        searches = _open(tuning, storage or sqlite_url(store.folder.absolute() / "optuna.db"), store.folder.name)
         _search(tuning, searches, store, engine, on_event)
         study = _winners(tuning, searches)
         if earlier and not _goes_on(earlier, study):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from noisytune.lab.tasks import TaskData
-from noisytune.lab.trials.events import Event, TrialDone, TrialProgress, TrialStarted
+from noisytune.lab.trials.events import Event, Notice, TrialDone, TrialProgress, TrialStarted
 from noisytune.lab.trials.tokens import Tokens, tokenise
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
@@ -37,7 +37,8 @@ class TrialJob:
             report(TrialProgress(self.trial.key, step, total_steps, loss))
 
         report(TrialStarted(self.trial))
-        return TrialDone(run_trial(self.trial, self.model_dir, _read_tokens(self.tokens_file), on_step, self.tracker))
+        tracker = self.tracker and replace(self.tracker, warn=lambda warning: report(Notice(warning)))
+        return TrialDone(run_trial(self.trial, self.model_dir, _read_tokens(self.tokens_file), on_step, tracker))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Jobs done in this process, one after the other: to look at a trial in a debugger, and for tests."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from noisytune.errors import ConfigError
+from noisytune.lab.engines._worker import carry_out
+from noisytune.lab.engines.protocol import Job
+from noisytune.lab.trials.events import TrialFailed
+
+
+class InlineEngine:
+    """An engine without processes. Jobs are carried out when as many were asked for as it has workers.
+
+    So with several workers a study sees what it would see of them: trials that are begun and not finished yet.
+
+    >>> with InlineEngine() as engine:
+    ...     engine.run([], print)
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        """Nothing starts.
+
+        Args:
+            workers: jobs that are begun before the first one is carried out, >= 1.
+
+        Raises:
+            ConfigError: the number is not positive.
+        """
+        if workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {workers}")
+        self.workers = workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, at_most: int | None = None) -> None:
+        """Do nothing: the worker is this process."""
+
+    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None]) -> None:
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
+        waiting, begun = iter(jobs), deque[Job]()
+        failure: Exception | None = None
+        while True:
+            while failure is None and len(begun) < self.workers and (job := next(waiting, None)) is not None:
+                begun.append(job)
+            if not begun:
+                break
+            job = begun.popleft()
+            outcome, content = _carried_out(job, on_message)
+            if outcome == "done":
+                on_message(content)
+            else:
+                on_message(TrialFailed(job.label, str(content)))
+                failure = failure or content
+        if failure:
+            raise failure
+
+    def close(self) -> None:
+        """Do nothing: nothing runs between calls."""
+
+
+class _CallbackError(BaseException):
+    """Carries an exception of the caller's ``on_message`` past the job, which did not fail."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _carried_out(job: Job, on_message: Callable[[Any], None]) -> tuple[str, Any]:
+    def report(message: object) -> None:
+        try:
+            on_message(message)
+        except Exception as error:
+            raise _CallbackError(error) from error
+
+    try:
+        return carry_out(job, report)
+    except _CallbackError as stopped:
+        raise stopped.error from None

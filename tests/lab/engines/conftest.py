@@ -1,0 +1,72 @@
+"""Jobs for workers of any engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+JOBS = """
+import os, signal, sys, time
+from dataclasses import dataclass
+from noisytune.errors import DataError
+
+@dataclass(frozen=True)
+class Do:
+    label: str
+    what: str
+    value: object = None
+
+    def __call__(self, report):
+        return globals()[self.what](self.value, report)
+
+def echo(value, report):
+    return value
+
+def count(value, report):
+    for i in range(value):
+        report(i)
+    return "counted"
+
+def sleep(value, report):
+    report("asleep")
+    time.sleep(value)
+    return "slept"
+
+def chat(value, report):
+    print("this must not reach the answers")
+    os.write(1, b"nor this")
+    print("nor this", file=sys.stderr)
+    return "chatted"
+
+def look(value, report):
+    return {name: os.environ.get(name) for name in value} | {"pid": os.getpid()}
+
+def fail(value, report):
+    raise ValueError("first line\\nsecond line")
+
+def complain(value, report):
+    raise DataError("column 'x' is empty")
+
+def die(value, report):
+    os.kill(os.getpid(), value)
+
+def leave(value, report):
+    print("last words", file=sys.stderr, flush=True)
+    os._exit(3)
+"""
+
+
+@pytest.fixture
+def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Jobs that workers can import. They find a torch that cannot be loaded, and start in no time."""
+    (tmp_path / "jobs_for_workers.py").write_text(JOBS)
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    import jobs_for_workers  # type: ignore[import-not-found]
+
+    yield jobs_for_workers.Do
+    del sys.modules["jobs_for_workers"]

@@ -1,0 +1,108 @@
+"""What every engine does: in processes, or here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from noisytune.errors import ConfigError, DataError, TrialError
+from noisytune.lab.engines import Engine, InlineEngine, LocalEngine
+from noisytune.lab.trials.events import TrialFailed
+
+ENGINES = [LocalEngine, InlineEngine]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, do: Any) -> Iterator[Engine]:
+    with request.param(workers=2) as engine:
+        yield engine
+
+
+def run(engine: Engine, *jobs: Any) -> list[Any]:
+    answers: list[Any] = []
+    engine.run(jobs, answers.append)
+    return answers
+
+
+def test_every_job_is_done_once_and_its_reports_come_first(engine: Engine, do: Any) -> None:
+    assert sorted(run(engine, *(do(str(i), "echo", i) for i in range(20)))) == list(range(20))
+    assert run(engine, do("c", "count", 5)) == [0, 1, 2, 3, 4, "counted"]
+    assert run(engine) == []
+
+
+def test_a_job_is_asked_for_only_when_a_worker_is_free(engine: Engine, do: Any) -> None:
+    log: list[str] = []
+
+    def jobs() -> Iterator[Any]:
+        for i in range(6):
+            log.append("asked")
+            yield do(str(i), "echo", "done")
+
+    engine.run(jobs(), log.append)
+    unfinished = [log[: i + 1].count("asked") - log[: i + 1].count("done") for i in range(len(log))]
+    assert max(unfinished) == engine.workers == 2
+    assert log.count("done") == 6
+
+
+def test_a_failure_is_one_line_and_the_running_jobs_are_finished(engine: Engine, do: Any) -> None:
+    answers: list[Any] = []
+    jobs = [do("topics-plain-seed0", "fail"), do("slow", "sleep", 0.3), do("never", "echo", "never")]
+    with pytest.raises(TrialError) as caught:
+        engine.run(jobs, answers.append)
+    assert "slept" in answers
+    assert "never" not in answers
+    assert TrialFailed("topics-plain-seed0", str(caught.value)) in answers
+    assert str(caught.value).startswith("topics-plain-seed0 failed: ValueError: first line;")
+    assert "\n" not in str(caught.value)
+    assert "second line" in "".join(caught.value.__notes__)
+    assert run(engine, do("b", "echo", "again")) == ["again"]
+
+
+def test_of_two_failures_the_first_is_raised(engine: Engine, do: Any) -> None:
+    answers: list[Any] = []
+    with pytest.raises(TrialError) as caught:
+        engine.run([do("a", "fail"), do("b", "fail"), do("c", "echo", "never")], answers.append)
+    failed = [answer for answer in answers if isinstance(answer, TrialFailed)]
+    assert {one.label for one in failed} == {"a", "b"}
+    assert failed[0].message == str(caught.value)
+    assert "never" not in answers
+
+
+def test_an_error_raised_on_purpose_arrives_as_it_is(engine: Engine, do: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        run(engine, do("a", "complain"))
+    assert str(caught.value) == "column 'x' is empty"
+    assert "Traceback" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_in_the_callback_goes_on_and_stops_the_rest(
+    engine: Engine, do: Any, error: type[BaseException]
+) -> None:
+    seen: list[Any] = []
+
+    def on_message(message: object) -> None:
+        seen.append(message)
+        raise error("mine")
+
+    with pytest.raises(error, match="mine"):
+        engine.run([do("a", "count", 3), do("b", "count", 3)], on_message)
+    assert len(seen) == 1
+    assert run(engine, do("c", "echo", "again")) == ["again"]
+
+
+def test_starting_and_closing_may_be_repeated(engine: Engine, do: Any) -> None:
+    engine.start()
+    engine.start(at_most=1)
+    assert run(engine, do("a", "echo", 1)) == [1]
+    engine.close()
+    engine.close()
+    assert run(engine, do("b", "echo", 2)) == [2]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engine_has_a_worker(kind: Callable[..., Engine]) -> None:
+    with pytest.raises(ConfigError, match="workers"):
+        kind(workers=0)
