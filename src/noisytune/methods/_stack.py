@@ -38,9 +38,11 @@ class Stack:
         """Initialise, take the anchors, attach. Call it before a checkpoint is restored and the optimizer built.
 
         Returns:
-            the facts of each method that has some, by its name.
+            the facts of each method that has some, by its name; ``notices`` among them are for people.
         """
-        facts: dict[str, dict[str, Any]] = {method.name: {} for method in self.methods}
+        facts: dict[str, dict[str, Any]] = {
+            method.name: {"notices": told} if (told := method.notices(self.run)) else {} for method in self.methods
+        }
         holders = [method for method in self.methods if hasattr(method, "anchor")]
         wanted = {method.anchor for method in holders}
         only = [parameter for method in holders for parameter in method.anchored(self.run)]

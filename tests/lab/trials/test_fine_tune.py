@@ -369,6 +369,20 @@ def test_a_head_for_other_classes_is_replaced(tmp_path: Path, tiny_study: Study,
     assert max(one.predictions) < len(tiny_study.tasks[0].labels)
 
 
+def test_settings_that_count_steps_fit_the_training(tiny_study: Study, tiny: Model, tiny_tokens: Tokens) -> None:
+    """Five steps: RecAdam's t0 is a third of them, not the authors' 250, unless that is asked for; then it is said."""
+    arms = [Arm.parse(text) for text in ("recadam(gamma=50)", "recadam(gamma=50, t0=250)")]
+    study = replace(tiny_study, arms=(PLAIN, *arms), seeds=(0,))
+    assert study.training.steps(len(tiny_tokens.train)) == 5
+    plain, short, long = (run_trial(trial, tiny.path, tiny_tokens) for trial in study.plan)
+    assert short.applied["recadam"]["t0"] == pytest.approx(5 / 3)
+    assert long.applied["recadam"]["t0"] == 250
+    (said,) = long.applied["recadam"]["notices"]
+    assert "step 250 of 5" in said
+    assert said in check_arms(study.plan[0], tiny.path, [arm.methods for arm in arms])
+    assert plain.applied == {}
+
+
 def test_nothing_is_left_behind(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, monkeypatch: Any) -> None:
     import tempfile
 

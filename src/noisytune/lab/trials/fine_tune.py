@@ -85,6 +85,7 @@ def run_trial(
         best = _BestEpoch(model, lambda: evaluator(model, chosen_by).scores.get(task["metric"]))
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     run = Run(model, trial.seed, not kind.has_classes, batches, divergence=kind.divergence)
+    run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
     stack = Stack(methods_of(trial.settings["arm"]["methods"]), run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
@@ -117,7 +118,7 @@ def run_trial(
     )
 
 
-def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, Any]]]) -> None:
+def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
     """Make sure that a model can take the methods of arms, without changing any weight.
 
     Args:
@@ -125,13 +126,20 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
         model_dir: where the weights are.
         arms: each as in `noisytune.lab.trials.arm.Arm.methods`.
 
+    Returns:
+        what the user should know of them, one line each.
+
     Raises:
         ConfigError: a glob matches no tensor, or a selection of tensors is empty.
         NoisyTuneError: whatever else `run_trial` would raise before it trains.
     """
-    run = Run(_load(trial, model_dir))
-    for method in dict.fromkeys(method for arm in arms for method in methods_of(arm)):
+    settings = TrainingSettings.from_dict(trial.settings["training"])
+    run = Run(_load(trial, model_dir), learning_rate=settings.learning_rate)
+    run.total_steps = settings.steps(int(trial.settings["task"]["train_size"]))
+    methods = dict.fromkeys(method for arm in arms for method in methods_of(arm))
+    for method in methods:
         method.check(run)
+    return tuple(dict.fromkeys(notice for method in methods for notice in method.notices(run)))
 
 
 class _Clock:

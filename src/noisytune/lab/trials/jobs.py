@@ -56,11 +56,11 @@ class ArmsCheckJob:
         """What is checked."""
         return "checking the arms"
 
-    def __call__(self, report: Callable[[Event], None]) -> None:
-        """Raise if they cannot."""
+    def __call__(self, report: Callable[[Event], None]) -> tuple[str, ...]:
+        """Raise if they cannot; the notices about them."""
         from noisytune.lab.trials.fine_tune import check_arms
 
-        check_arms(self.trial, self.model_dir, self.arms)
+        return check_arms(self.trial, self.model_dir, self.arms)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -73,6 +74,14 @@ class TrainingSettings:
     def for_model(self, model: Model) -> Self:
         """The settings with what depends on the model: its usual learning rate where none is given."""
         return self if self.learning_rate is not None else replace(self, learning_rate=model.usual_learning_rate)
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps of a training on so many examples.
+
+        >>> TrainingSettings(epochs=3, batch_size=16).steps(265)
+        51
+        """
+        return self.max_steps or self.epochs * math.ceil(examples / self.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values, as they are part of a trial's key: see `noisytune._settings.keyed`."""
