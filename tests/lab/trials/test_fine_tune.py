@@ -25,7 +25,7 @@ from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
 from noisytune.lab.trials import fine_tune as training
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.evaluate import Evaluator
-from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.fine_tune import check_arms, run_trial
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trackers import Tracker
