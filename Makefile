@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/noisytune compare
 
 test: setup
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
 
 test-slow: setup
 	$(BIN)/pytest -n auto -m slow

@@ -62,6 +62,9 @@ CONFIGS = {
     ),
 }
 FAMILIES = list(CONFIGS)
+QUICK = ("bert", "t5")
+"""An encoder, and an encoder-decoder without token types."""
+CONTRACT = [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
 
 
 @pytest.fixture(scope="session")

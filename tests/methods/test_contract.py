@@ -12,7 +12,7 @@ import torch
 
 from noisytune.methods import METHODS, parse
 
-from .conftest import FAMILIES, batches, load, start, state_of
+from .conftest import CONTRACT, batches, load, start, state_of
 
 ARMS = {
     "reinit": "reinit(layers=1)",
@@ -50,7 +50,7 @@ def test_every_method_has_an_entry() -> None:
         assert (METHODS[name].neutral is None) == (name in NO_NEUTRAL), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTRACT)
 @pytest.mark.parametrize("arm", EVERY)
 def test_trains_and_is_decided_by_its_seed(checkpoints: Checkpoints, family: str, arm: str) -> None:
     one, again, plain = (start(checkpoints[family], a) for a in (arm, arm, "plain"))
@@ -65,7 +65,7 @@ def test_trains_and_is_decided_by_its_seed(checkpoints: Checkpoints, family: str
     assert plain.run(6) != losses, "the method does something"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTRACT)
 @pytest.mark.parametrize("arm", EVERY)
 def test_a_resumed_run_is_an_uninterrupted_one(checkpoints: Checkpoints, family: str, arm: str) -> None:
     whole, first = start(checkpoints[family], arm), start(checkpoints[family], arm)
@@ -80,7 +80,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(checkpoints: Checkpoints, family:
     assert equal(state_of(second.stack.run.model), state_of(whole.stack.run.model))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTRACT)
 @pytest.mark.parametrize("arm", EVERY)
 def test_state_dict_and_evaluation_are_the_plain_models(
     checkpoints: Checkpoints, family: str, arm: str, tmp_path: Path
@@ -114,7 +114,7 @@ def test_state_dict_and_evaluation_are_the_plain_models(
         assert equal(state_of(again), state_of(model))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTRACT)
 @pytest.mark.parametrize("name", [name for name in ARMS if name not in NO_NEUTRAL])
 def test_the_neutral_setting_is_plain_training(checkpoints: Checkpoints, family: str, name: str) -> None:
     settings = ", ".join(f"{key}={value}" for key, value in (METHODS[name].neutral or {}).items())
