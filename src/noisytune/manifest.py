@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import Counter
@@ -11,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from noisytune import field
+from noisytune import _table, field
 from noisytune._files import publish
+from noisytune._text import terminal
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
 
@@ -115,29 +115,18 @@ class Manifest:
             every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
             width: columns of the terminal.
         """
-        from rich.table import Table  # most who perturb print no table
-
-        from noisytune._console import Console
-
         groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
         for entry in self.entries:
             pattern = entry.name if every_tensor else re.sub(r"\d+", "*", entry.name)
             groups.setdefault((pattern, entry.shape, entry.dtype, entry.left_alone), []).append(entry)
-        table = Table(box=None, pad_edge=False)
-        table.add_column("tensor", overflow="fold")
-        for column in ("n", "shape", "dtype", "std", "noise std"):
-            table.add_column(column, justify="right", no_wrap=True)
+        rows = []
         for (pattern, shape, dtype, left_alone), group in groups.items():
-            count, size = str(len(group)), "x".join(map(str, shape)) or "-"
             outcome = f"left: {left_alone}" if left_alone else _range(entry.realised_std for entry in group)
-            table.add_row(pattern, count, size, dtype, _range(entry.std for entry in group), outcome)
-        text = io.StringIO()
-        console = Console(file=text, width=width, color_system=None)
-        console.print(self.headline(), soft_wrap=True)
-        console.print(table)
-        for notice in self.notices:
-            console.print(f"Note: {notice}", soft_wrap=True)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+            size = "x".join(map(str, shape)) or "-"
+            rows.append([pattern, str(len(group)), size, dtype, _range(entry.std for entry in group), outcome])
+        header = ["tensor", "n", "shape", "dtype", "std", "noise std"]
+        notices = [terminal(f"Note: {notice}") for notice in self.notices]
+        return "\n".join([self.headline(), *_table.lines(header, rows, width), *notices])
 
     def headline(self) -> str:
         """One line: how much got which noise."""

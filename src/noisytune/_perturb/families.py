@@ -37,6 +37,9 @@ class Family:
     """Copy -> source, where ``tie_word_embeddings`` holds."""
     tied: bool = True
     """``tie_word_embeddings`` where the configuration does not say."""
+    always_tied: bool = False
+    """Ties hold whatever ``tie_word_embeddings`` says. T5 v1.1 sets it to false, for its head is separate; its three
+    embeddings are one all the same."""
 
     def padding_row(self, name: str, rows: int, config: Mapping[str, Any]) -> int | None:
         """The row of an embedding that stays, as ``nn.Embedding(padding_idx)`` has it."""
@@ -49,6 +52,8 @@ class Family:
 
     def source(self, name: str, config: Mapping[str, Any]) -> str:
         """The canonical name of the tensor that this one is a copy of; its own name where it is none."""
+        if self.always_tied:
+            return self.ties.get(name, name)
         if not config.get("tie_word_embeddings", self.tied):
             return name
         if "decoder.embed_tokens.weight" in self.ties and is_causal_lm(config):  # the decoder alone shares nothing
@@ -83,7 +88,7 @@ def _bart(pad: int, prefix: str = "model") -> Family:
     return Family((prefix,), dict.fromkeys(("shared.weight", *list(_SHARED)[:2]), PAD), pad, _SHARED)
 
 
-_T5 = Family(("transformer",), ties=_SHARED | {"lm_head.weight": "shared.weight"})
+_T5 = Family(("transformer",), ties=_SHARED | {"lm_head.weight": "shared.weight"}, always_tied=True)
 _MODERNBERT = Family(
     ("model",),
     {"embeddings.tok_embeddings.weight": PAD},

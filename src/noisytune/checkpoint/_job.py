@@ -6,7 +6,8 @@ the system's cache, and the disk starts early.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from threading import Lock
 
@@ -29,11 +30,13 @@ from noisytune.checkpoint._targets import (
     family_of,
     find_targets,
     group_copies,
+    is_known,
     join_copies,
 )
+from noisytune.checkpoint._ties import find_ties, recorded_ties
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.manifest import Manifest
+from noisytune.manifest import Manifest, TensorEntry
 
 Progress = Callable[[int, int], None]
 """Called now and then, by any thread but one at a time, with the bytes done and the bytes in total."""
@@ -79,19 +82,34 @@ class Job:
         config: the settings.
         threads: None takes one for each core.
         progress: told about both passes over the bytes together.
+        recorded: what a manifest says about the tensors: which are copies is taken from there.
 
     Raises:
         ConfigError, UnsupportedTensorError: as `noisytune.checkpoint.perturb_checkpoint`.
     """
 
-    def __init__(self, source: Source, config: NoisyTuneConfig, threads: int | None, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        config: NoisyTuneConfig,
+        threads: int | None,
+        progress: Progress | None,
+        recorded: Sequence[TensorEntry] | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be a whole number >= 1, got {threads!r}")
         self.source, self.config = source, config
         self._threads, self._progress = threads or available_cores(), progress
         self._family, self._notices = family_of(source)
         self._notices += source.notices
-        groups = group_copies(find_targets(source, self._family, config), source, self._family)
+        targets = find_targets(source, self._family, config)
+        self._guessed: set[str] = set()
+        if recorded is not None:
+            self._family = replace(self._family, ties=recorded_ties(targets, recorded), always_tied=True)
+        elif not is_known(source):
+            ties, self._guessed = find_ties(source, targets)
+            self._family = replace(self._family, ties=ties, always_tied=True)
+        groups = group_copies(targets, source, self._family)
         self._batches = [_Batch(groups)] if config.scale == "global" else [_Batch([group]) for group in groups]
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}
         self._target_of: dict[Place, FileTarget] = {}
@@ -194,4 +212,8 @@ class Job:
 
     def manifest(self) -> Manifest:
         """What was done, or would be."""
-        return account(self._targets, self.config, self._notices)
+        guessed = [t.own_names for t in self._targets if t.name in self._guessed and len(t.own_names) > 1]
+        one = [
+            f"{' and '.join(own_names)} are equal: taken for one tensor, as tied weights are" for own_names in guessed
+        ]
+        return account(self._targets, self.config, [*self._notices, *one])

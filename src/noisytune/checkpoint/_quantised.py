@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noisytune.checkpoint._safetensors import TensorInfo
+from noisytune.checkpoint._safetensors import TensorInfo, dtype_name
 from noisytune.errors import UnsupportedTensorError
 
 _SETTINGS = ("quantization_config", "compression_config", "quant_config", "quantize_config", "quantization")
@@ -76,7 +76,7 @@ def quantised_tensor(tensors: Iterable[TensorInfo]) -> tuple[TensorInfo, str] | 
 
 
 def _may_be_codes(tensor: TensorInfo) -> bool:
-    dtype = tensor.dtype.name
+    dtype = dtype_name(tensor.dtype)
     if _CODES.match(dtype) is None or _is_scale(tensor.name):
         return False
     return dtype.startswith("float8") or len(tensor.shape) > 1

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,9 +56,15 @@ CODES = {dtype.name: code for code, dtype in DTYPES.items()}
 """The format's name of a dtype, by NumPy's and torch's."""
 
 
-@dataclass(frozen=True)
+@cache  # NumPy works it out each time, which is slow for twenty thousand tensors
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Such as "float32"."""
+    return dtype.name
+
+
+@dataclass(frozen=True, eq=False)
 class TensorInfo:
-    """One tensor of a file, as the header describes it."""
+    """One tensor of a file, as the header describes it. Equal to itself only, so that it is quickly found."""
 
     name: str
     dtype: np.dtype[Any]

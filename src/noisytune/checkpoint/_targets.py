@@ -5,6 +5,7 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from noisytune._perturb import names
 from noisytune._perturb.families import FAMILIES, Family, guess
 from noisytune._perturb.steps import check_names, why_left_alone, why_no_parameter
 from noisytune._perturb.target import Target
-from noisytune.checkpoint._safetensors import FLOATING, TensorInfo
+from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, dtype_name
 from noisytune.checkpoint._source import Source
 from noisytune.config import NoisyTuneConfig
 
@@ -41,8 +42,8 @@ class FileTarget(Target):
     def of(cls, source: Source, place: Place, name: str) -> FileTarget:
         """The target that one tensor of a file is."""
         tensor = place.tensor
-        path = source.folder / source.files[place.file].name
-        return cls(name, [tensor.name], tensor.shape, tensor.dtype.name, [place], file=str(path), is_new=False)
+        path = f"{source.folder}{os.sep}{source.files[place.file].name}"
+        return cls(name, [tensor.name], tensor.shape, dtype_name(tensor.dtype), [place], file=path, is_new=False)
 
     @property
     def tensor(self) -> TensorInfo:
@@ -65,13 +66,18 @@ def family_of(source: Source) -> tuple[Family, list[str]]:
     if model_type in FAMILIES:
         return FAMILIES[model_type], notices
     family = guess(model_type, own_names)
-    what = f"the model type {model_type!r} is not one that noisytune knows" if model_type else "no config.json"
+    no_type = "config.json names no model_type" if source.config else "no config.json"
+    what = f"the model type {model_type!r} is not one that noisytune knows" if model_type else no_type
     prefix = f"the base model is taken to be under {family.prefixes[0]!r}" if family.prefixes else "no prefix was found"
     return family, [
         *notices,
-        f"{what}: {prefix}, no row counts as padding, equal tensors get separate noise; "
-        "noise added in memory may differ",
+        f"{what}: {prefix}, no row counts as padding; noise added in memory may differ",
     ]
+
+
+def is_known(source: Source) -> bool:
+    """Whether the table has the model type."""
+    return str(source.config.get("model_type", "")) in FAMILIES
 
 
 def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> list[FileTarget]:
@@ -92,7 +98,11 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
 def group_copies(targets: Sequence[FileTarget], source: Source, family: Family) -> list[list[FileTarget]]:
     """Each tensor with what may be its copies, itself first where the files hold it."""
     groups: dict[str, list[FileTarget]] = {}
-    for target in sorted(targets, key=lambda t: family.source(t.name, source.config) != t.name):
+
+    def order(target: FileTarget) -> tuple[bool, bool]:
+        return family.source(target.name, source.config) != target.name, "lm_head" in target.name
+
+    for target in sorted(targets, key=order):
         groups.setdefault(family.source(target.name, source.config), []).append(target)
     return list(groups.values())
 
@@ -107,7 +117,7 @@ def join_copies(
     """Settle a group of `group_copies`: true copies become one target, and each learns whether it is left alone.
 
     A copy is joined where its bytes are the first's; where they differ, transformers unties the two on loading. A copy
-    whose source the files do not hold has the source's name.
+    whose source the files do not hold has the source's name; a head, which may be untied, is asked last.
     """
     owner, *copies = group
     owner.name = family.source(owner.name, source.config)

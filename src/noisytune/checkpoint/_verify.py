@@ -117,7 +117,7 @@ def _noise_problems(
     threads: int | None,
     progress: Progress | None,
 ) -> list[str]:
-    job = Job(source, manifest.config, threads, progress)
+    job = Job(source, manifest.config, threads, progress, manifest.entries)
     comparison = _Comparison(written.files)
     job.run(comparison.compare)
     if job.digest != record["source"].get("digest"):
@@ -126,7 +126,8 @@ def _noise_problems(
         f"{written.folder / written.files[file].name}: {name}, element {element}: not the source plus the stated noise"
         for (file, name), element in sorted(comparison.differences.items())
     ]
-    pairs = zip_longest(job.manifest().entries, manifest.entries)
+    ours_and_theirs = (job.manifest().entries, manifest.entries)
+    pairs = zip_longest(*(sorted(entries, key=lambda entry: entry.name) for entries in ours_and_theirs))
     if not problems and not all(ours and theirs and _agree(ours, theirs) for ours, theirs in pairs):
         problems.append(f"{written.folder / FILE_NAME}: what it says about the tensors differs from what was computed")
     return problems

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from noisytune import _table
 from noisytune._console import Console
 from noisytune._text import terminal
 
@@ -38,37 +38,13 @@ def tensor_rows(entries: Iterable[TensorEntry]) -> list[dict[str, Any]]:
 
 def print_tensors(out: Console, entries: Iterable[TensorEntry]) -> None:
     """A tensor a row, and what noise would do to it."""
-    rows = [("tensor", "shape", "dtype", "std", "noise")]
+    rows = []
     for entry in entries:
         noise = f"left: {entry.left_alone}" if entry.scale is None else f"+-{entry.scale / 2:.3g}"
         std = "-" if entry.std is None else f"{entry.std:.3g}"
         rows.append((entry.own_names[0], "x".join(map(str, entry.shape)) or "-", entry.dtype, std, noise))
-    numbers = [max(len(row[column]) for row in rows) for column in (1, 2, 3)]
-    widest = max(len(row[4]) for row in rows)
-    rest = out.width - sum(numbers) - 2 * len(numbers)
-    last = min(widest, max(10, min(15, rest // 3)))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tensor", no_wrap=True, overflow="ignore")
-    for heading in rows[0][1:4]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("noise", justify="right", max_width=last)
-    for name, *others in rows[1:]:
-        table.add_row(broken(terminal(name), rest - last - 2), *map(terminal, others))
-    out.print(table)
-
-
-def broken(name: str, width: int) -> str:
-    """A name on as many lines as it needs, broken behind its dots alone.
-
-    >>> broken("encoder.layer.0.output.dense.weight", 20).splitlines()
-    ['encoder.layer.0.', 'output.dense.weight']
-    """
-    lines = [""]
-    for part in re.findall(r"[^.]*\.|[^.]+$", name):
-        if lines[-1] and len(lines[-1] + part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
+    lines = _table.lines(("tensor", "shape", "dtype", "std", "noise"), rows, out.width)
+    out.file.write("\n".join(lines) + "\n")  # Rich takes seconds for thousands of lines
 
 
 def difference_rows(found: Difference) -> list[dict[str, Any]]:
