@@ -16,7 +16,7 @@ from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import decided, pooled_rows, primary_rows, summary_rows
 from noisytune.report.page import facts, wording
 from noisytune.report.page.wording import notes, page_notes, verdict_sentence
-from noisytune.report.statistics import paired, shape
+from noisytune.report.statistics import paired, power, shape
 from noisytune.report.statistics.paired import Verdict
 
 Built = tuple[StudyRecord, list[TrialRecord]]
@@ -249,7 +249,7 @@ def test_several_arms_share_the_error_rate(build: Build) -> None:
     assert said.startswith("Helped after 8 pairs: NoisyTune (λ = 0.2)")
     assert "simultaneous" in said
     assert said.endswith("The other arm: equivalent.")
-    assert f"{paired.selection_bias(3):.2f} standard errors" in _notes(built)
+    assert f"{power.selection_bias(3):.2f} standard errors" in _notes(built)
     assert decided(*built)
 
 

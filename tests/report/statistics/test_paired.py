@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from noisytune.errors import ConfigError, DataError
-from noisytune.report.statistics import paired
-from noisytune.report.statistics.paired import Interval, Verdict
+from noisytune.report.statistics import intervals, paired, power, sign_flip
+from noisytune.report.statistics.intervals import Interval
+from noisytune.report.statistics.paired import Verdict
 
 values = st.integers(-500, 500).map(lambda i: i / 100)
 studies = st.lists(values, min_size=2, max_size=12)
@@ -25,39 +26,44 @@ def test_examples_in_the_docstrings() -> None:
 @given(spread)
 def test_fixed_interval_is_scipys(d: list[float]) -> None:
     expected = stats.ttest_rel(d, np.zeros(len(d))).confidence_interval(0.95)
-    found = paired.fixed_interval(d)
+    found = intervals.fixed_interval(d)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @given(st.lists(values, min_size=2, max_size=9))
 def test_sign_flip_is_scipys_permutation_test(d: list[float]) -> None:
     expected = stats.permutation_test((d,), lambda x: round(float(np.sum(x)), 6), permutation_type="samples")
-    assert paired.sign_flip(d).p == pytest.approx(expected.pvalue)
-    assert paired.sign_flip(d).exact
+    assert sign_flip.sign_flip(d).p == pytest.approx(expected.pvalue)
+    assert sign_flip.sign_flip(d).exact
 
 
 @pytest.mark.parametrize("n", [5, 8, 12])
 def test_sign_flip_of_ranks_is_wilcoxons_exact_test(n: int) -> None:
     d = np.arange(1, n + 1) * np.random.default_rng(n).choice([-1, 1], n)
-    assert paired.sign_flip(d).p == pytest.approx(stats.wilcoxon(d, method="exact").pvalue)
+    assert sign_flip.sign_flip(d).p == pytest.approx(stats.wilcoxon(d, method="exact").pvalue)
 
 
 def test_sign_flip_of_equal_steps_is_the_binomial_test() -> None:
     d = [0.3] * 16 + [-0.3] * 3
-    assert paired.sign_flip(d).p == pytest.approx(stats.binomtest(16, 19).pvalue)
+    assert sign_flip.sign_flip(d).p == pytest.approx(stats.binomtest(16, 19).pvalue)
 
 
 def test_five_pairs_cannot_reach_p_05() -> None:
-    assert paired.sign_flip([9.0, 8.0, 7.0, 6.0, 5.0]).p == 0.0625
+    assert sign_flip.sign_flip([9.0, 8.0, 7.0, 6.0, 5.0]).p == 0.0625
 
 
 def test_many_pairs_are_flipped_at_random_but_reproducibly() -> None:
     d = [0.3] * 26 + [-0.3] * 14
-    found = paired.sign_flip(d, seed=1)
+    found = sign_flip.sign_flip(d, seed=1)
     assert not found.exact
-    assert found == paired.sign_flip(d, seed=1)
+    assert found == sign_flip.sign_flip(d, seed=1)
     assert found.p == pytest.approx(stats.binomtest(26, 40).pvalue, abs=0.005)
-    assert paired.sign_flip([1.0] * 60).p > 0.0
+    assert sign_flip.sign_flip([1.0] * 60).p > 0.0
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), max_size=40), max_size=5))
+def test_many_comparisons_at_once_are_the_same_as_one_by_one(each: list[list[int]]) -> None:
+    assert sign_flip.sign_flips(each) == [sign_flip.sign_flip(d) for d in each]
 
 
 def _brute_e(d: np.ndarray, mean: float, g: float) -> float:
@@ -74,26 +80,26 @@ def _brute_e(d: np.ndarray, mean: float, g: float) -> float:
 def test_e_value_is_the_bayes_factor_that_it_claims_to_be(g: float) -> None:
     d = np.array([0.4, 1.1, -0.3, 0.9, 0.6, 0.2, -0.1])
     for mean in (0.0, 0.3, -1.0):
-        assert paired.e_value(d, mean, g) == pytest.approx(_brute_e(d, mean, g), rel=1e-4)
+        assert intervals.e_value(d, mean, g) == pytest.approx(_brute_e(d, mean, g), rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [5, 6, 9, 20, 100])
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 def test_interval_is_where_the_e_value_crosses_one_over_alpha(n: int, alpha: float) -> None:
     d = np.random.default_rng(n).normal(0.7, 1.3, n)
-    found, mean = paired.anytime_interval(d, alpha), float(d.mean())
-    far = [paired.e_value(d, mean + s * 1e9) < 1 / alpha for s in (-1, 1)]
+    found, mean = intervals.anytime_interval(d, alpha), float(d.mean())
+    far = [intervals.e_value(d, mean + s * 1e9) < 1 / alpha for s in (-1, 1)]
     if all(far):
         assert (found.low, found.high) == (-math.inf, math.inf)
         return
-    low = optimize.brentq(lambda m: paired.e_value(d, m) - 1 / alpha, mean - 1e6, mean, xtol=1e-12)
-    high = optimize.brentq(lambda m: paired.e_value(d, m) - 1 / alpha, mean, mean + 1e6, xtol=1e-12)
+    low = optimize.brentq(lambda m: intervals.e_value(d, m) - 1 / alpha, mean - 1e6, mean, xtol=1e-12)
+    high = optimize.brentq(lambda m: intervals.e_value(d, m) - 1 / alpha, mean, mean + 1e6, xtol=1e-12)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
 
 
 def test_four_pairs_exclude_nothing_and_five_do() -> None:
-    assert not paired.anytime_interval([1.0, 1.1, 0.9, 1.05]).bounded
-    assert paired.anytime_interval([1.0, 1.1, 0.9, 1.05, 1.0]).bounded
+    assert not intervals.anytime_interval([1.0, 1.1, 0.9, 1.05]).bounded
+    assert intervals.anytime_interval([1.0, 1.1, 0.9, 1.05, 1.0]).bounded
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, -50.0])
@@ -101,8 +107,8 @@ def test_equal_differences_are_no_evidence(value: float) -> None:
     found = paired.summarise([value] * 40)
     assert found.anytime == found.fixed == Interval(-math.inf, math.inf)
     assert found.detectable == found.detectable_fixed == math.inf
-    assert paired.e_value([value] * 40, value + 1.0) <= 1.0
-    assert not np.isfinite(paired.running([value] * 40).low).any()
+    assert intervals.e_value([value] * 40, value + 1.0) <= 1.0
+    assert not np.isfinite(intervals.running([value] * 40).low).any()
     assert paired.pooled([[value, value]] * 6).fixed == Interval(-math.inf, math.inf)
 
 
@@ -110,8 +116,8 @@ def test_equal_differences_are_no_evidence(value: float) -> None:
 def test_ties_bound_the_interval_no_sooner_than_the_distinct_pairs_would(d: list[float]) -> None:
     most = max(d.count(value) for value in d)
     enough = len(d) - most + min(most, 2) >= 5
-    assert paired.anytime_interval(d).bounded == enough
-    assert paired.e_value(d, 1e9) < 20 or enough
+    assert intervals.anytime_interval(d).bounded == enough
+    assert intervals.e_value(d, 1e9) < 20 or enough
 
 
 def _differences(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -131,7 +137,7 @@ def _differences(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float
 )
 def test_ties_and_jumps_err_at_any_n_in_at_most_5_percent(kind: str) -> None:
     drawn, truth = _differences(kind, np.random.default_rng(11))
-    band = paired.running(drawn)
+    band = intervals.running(drawn)
     assert ((band.low > truth) | (band.high < truth)).any(axis=1).mean() <= 0.05
     if truth > 1.0:
         assert ((band.low >= -1.0) & (band.high <= 1.0)).any(axis=1).mean() <= 0.05
@@ -183,23 +189,23 @@ def test_order_does_not_matter_at_a_fixed_n(data: st.DataObject, d: list[float])
 
 @given(st.integers(5, 3000), st.sampled_from([0.05, 0.01, 0.05 / 7]))
 def test_band_shrinks_with_pairs_and_widens_with_confidence(n: int, alpha: float) -> None:
-    now, later = paired.anytime_half_width([n, n + 1], 1.0, alpha)
+    now, later = intervals.anytime_half_width([n, n + 1], 1.0, alpha)
     assert later <= now
-    assert paired.anytime_half_width(n, 1.0, alpha / 2) >= now
+    assert intervals.anytime_half_width(n, 1.0, alpha / 2) >= now
     assert now >= stats.t.ppf(1 - alpha / 2, n - 1) / math.sqrt(n)
 
 
 def test_half_width_against_the_fixed_one_at_twenty_pairs() -> None:
     fixed = stats.t.ppf(0.975, 19) / math.sqrt(20)
-    assert paired.anytime_half_width(20, 1.0) / fixed == pytest.approx(1.6, abs=0.05)
+    assert intervals.anytime_half_width(20, 1.0) / fixed == pytest.approx(1.6, abs=0.05)
 
 
 @settings(max_examples=40)
 @given(studies)
 def test_running_ends_are_the_interval_of_each_prefix(d: list[float]) -> None:
-    band = paired.running(d, comparisons=2)
+    band = intervals.running(d, comparisons=2)
     for n in range(2, len(d) + 1):
-        expected = paired.anytime_interval(d[:n], 0.025)
+        expected = intervals.anytime_interval(d[:n], 0.025)
         assert band.mean[n - 1] == pytest.approx(np.mean(d[:n]))
         assert (band.low[n - 1], band.high[n - 1]) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
@@ -217,30 +223,30 @@ def test_pooling_tasks() -> None:
     half = stats.t.ppf(0.975, 15) * within / math.sqrt(18)
     assert found.fixed.high - found.mean == pytest.approx(half)
     by_seed = table.mean(axis=1)
-    assert found.anytime == paired.anytime_interval(by_seed)
-    assert found.sign_flip == paired.sign_flip(by_seed)
+    assert found.anytime == intervals.anytime_interval(by_seed)
+    assert found.sign_flip == sign_flip.sign_flip(by_seed)
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
 def test_detectable_difference_is_detected_in_80_percent_of_studies(n: int) -> None:
     critical = float(stats.t.ppf(0.975, n - 1))
-    found = paired.detectable(n, 2.0, critical)
+    found = power.detectable(n, 2.0, critical)
     assert 1 - stats.nct.cdf(critical, n - 1, found / 2.0 * math.sqrt(n)) == pytest.approx(0.8, abs=0.002)
     drawn = np.random.default_rng(n).normal(found, 2.0, (20_000, n))
     assert (np.abs(stats.ttest_1samp(drawn, 0, axis=1).statistic) > critical).mean() == pytest.approx(0.8, abs=0.015)
 
 
 def test_detectable_by_the_anytime_interval_by_simulation() -> None:
-    found = paired.detectable(8, 1.0, float(paired.critical_t(8)))
+    found = power.detectable(8, 1.0, float(intervals.critical_t(8)))
     drawn = np.random.default_rng(0).normal(found, 1.0, (20_000, 8))
-    assert (paired.running(drawn).low[:, -1] > 0).mean() == pytest.approx(0.8, abs=0.015)
+    assert (intervals.running(drawn).low[:, -1] > 0).mean() == pytest.approx(0.8, abs=0.015)
 
 
 def test_pairs_needed_is_the_first_that_is_narrow_enough() -> None:
-    n = paired.pairs_needed(1.3, 0.5)
+    n = power.pairs_needed(1.3, 0.5)
     assert n is not None
-    assert paired.anytime_half_width(n, 1.3) <= 0.5 < paired.anytime_half_width(n - 1, 1.3)
-    assert paired.pairs_needed(1e6, 0.5, most=100) is None
+    assert intervals.anytime_half_width(n, 1.3) <= 0.5 < intervals.anytime_half_width(n - 1, 1.3)
+    assert power.pairs_needed(1e6, 0.5, most=100) is None
 
 
 def test_holm_by_hand_and_ties() -> None:
@@ -257,9 +263,9 @@ def test_holm_lies_between_the_raw_p_and_bonferroni(p: list[float]) -> None:
 
 def test_selection_bias_is_the_expected_maximum() -> None:
     drawn = np.random.default_rng(0).normal(size=(200_000, 7)).max(axis=1).mean()
-    assert paired.selection_bias(7) == pytest.approx(drawn, abs=0.01)
-    assert paired.selection_bias(1) == pytest.approx(0.0, abs=1e-9)
-    assert paired.selection_bias(2) == pytest.approx(1 / math.sqrt(math.pi))
+    assert power.selection_bias(7) == pytest.approx(drawn, abs=0.01)
+    assert power.selection_bias(1) == pytest.approx(0.0, abs=1e-9)
+    assert power.selection_bias(2) == pytest.approx(1 / math.sqrt(math.pi))
 
 
 @given(st.floats(-3, 3), st.floats(0, 3), st.floats(0, 2))
@@ -281,9 +287,9 @@ def test_refusals() -> None:
     with pytest.raises(DataError, match="1 of 2 are not finite"):
         paired.summarise([1.0, math.nan])
     with pytest.raises(ConfigError, match="alpha = 2"):
-        paired.anytime_interval([1.0, 2.0], alpha=2)
+        intervals.anytime_interval([1.0, 2.0], alpha=2)
     with pytest.raises(ConfigError, match="best of 0"):
-        paired.selection_bias(0)
+        power.selection_bias(0)
 
 
 STUDIES, PAIRS = 2000, 100
@@ -297,12 +303,12 @@ def null() -> np.ndarray:
 
 def test_null_fixed_interval_covers_95_percent(null: np.ndarray) -> None:
     for n in (5, 20):
-        intervals = [paired.fixed_interval(d[:n]) for d in null]
-        assert 0.93 <= np.mean([i.low <= 0 <= i.high for i in intervals]) <= 0.97
+        found = [intervals.fixed_interval(d[:n]) for d in null]
+        assert 0.93 <= np.mean([i.low <= 0 <= i.high for i in found]) <= 0.97
 
 
 def test_null_anytime_interval_errs_at_any_n_in_at_most_5_percent(null: np.ndarray) -> None:
-    band = paired.running(null)
+    band = intervals.running(null)
     anytime = ((band.low > 0) | (band.high < 0)).any(axis=1).mean()
     assert anytime <= 0.05
 
@@ -317,5 +323,5 @@ def test_null_looking_again_with_a_fixed_n_test_errs_far_more_often(null: np.nda
 
 def test_null_simultaneous_intervals_err_for_any_arm_in_at_most_5_percent() -> None:
     drawn = np.random.default_rng(7).normal(size=(STUDIES, 3, 40))
-    band = paired.running(drawn, comparisons=3)
+    band = intervals.running(drawn, comparisons=3)
     assert ((band.low > 0) | (band.high < 0)).any(axis=(1, 2)).mean() <= 0.05

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from noisytune.records import TrialRecord
-from noisytune.report.evidence.pairs import Evidence
+from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.paired import Summary, summarise
 
 _NOISE = "noisytune"
@@ -33,6 +33,7 @@ class Combination:
     """Of the paired differences. Its anytime-valid interval holds for all combinations at once."""
 
 
+@once
 def combinations(evidence: Evidence) -> list[Combination]:
     """Every arm of the study that is another arm with NoisyTune before it, with at least one pair.
 
@@ -62,6 +63,7 @@ def combinations(evidence: Evidence) -> list[Combination]:
     return found
 
 
+@once
 def pooled_combinations(evidence: Evidence) -> list[Combination]:
     """`combinations` of the means over all tasks, over the seeds of which every task is done; empty with one task."""
     tasks, each = evidence.study.tasks, combinations(evidence)

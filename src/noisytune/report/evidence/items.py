@@ -11,7 +11,7 @@ from scipy import stats
 
 from noisytune._metrics import Items, Metric
 from noisytune.records import TrialRecord
-from noisytune.report.statistics.paired import Interval
+from noisytune.report.statistics.intervals import Interval
 
 
 @dataclass(frozen=True)

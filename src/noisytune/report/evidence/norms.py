@@ -8,8 +8,8 @@ import numpy as np
 
 from noisytune._perturb.names import KINDS
 from noisytune.records import TrialRecord
-from noisytune.report.evidence.pairs import Evidence
-from noisytune.report.statistics.paired import Interval, fixed_interval
+from noisytune.report.evidence.pairs import Evidence, once
+from noisytune.report.statistics.intervals import Interval, fixed_interval
 
 _ORDER = [*(kind for kind, _ in KINDS), "other"]
 
@@ -33,6 +33,7 @@ class Movement:
     """Fixed-n 95 % interval of ``against``, paired by task and seed."""
 
 
+@once
 def movements(evidence: Evidence) -> list[Movement]:
     """Every kind of pretrained parameter in every arm that has runs; empty where no trial recorded norms.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report.statistics.paired import Floats
+from noisytune.report.statistics.intervals import Floats
+
+TRIALS_UP_TO = 600
+"""Trials of a study up to which each is shown; of more, what they are together."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Comparison:
     """In the order of the study's seeds."""
     planned: int
 
-    @property
+    @cached_property
     def differences(self) -> Floats:
         """Shape (pairs,), points."""
         return np.array([pair.difference for pair in self.pairs], dtype=np.float64)
@@ -65,11 +68,18 @@ class Evidence:
     """Finished trials of the plan by key, in the plan's order."""
     comparisons: tuple[Comparison, ...]
     """Task by task, arm by arm."""
+    found: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What `once` keeps."""
 
     @property
     def planned(self) -> int:
         """Trials in the plan."""
         return len(self.study.trials)
+
+    @property
+    def few(self) -> bool:
+        """Whether a page has room for every trial by itself, in its figures and its tables."""
+        return self.planned <= TRIALS_UP_TO
 
     @property
     def done(self) -> int:
@@ -85,6 +95,16 @@ class Evidence:
     def metrics(self) -> dict[str, str]:
         """The primary metric's key by task."""
         return {task["name"]: task["metric"] for task in self.study.tasks}
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, str], list[TrialRecord]]:
+        """Finished trials by task and arm, every task and arm of the study among them."""
+        found: dict[tuple[str, str], list[TrialRecord]] = {
+            (task["name"], arm): [] for task in self.study.tasks for arm in self.study.arms
+        }
+        for record in self.trials.values():
+            found[record.task, record.arm].append(record)
+        return found
 
     @cached_property
     def begun(self) -> tuple[str, ...]:
@@ -112,6 +132,22 @@ class Evidence:
     def undefined(self, record: TrialRecord) -> bool:
         """Whether the trial has no primary score, such as a correlation with constant predictions."""
         return self.metrics[record.task] not in record.scores
+
+
+Found = TypeVar("Found")
+
+
+def once(function: Callable[[Evidence], Found]) -> Callable[[Evidence], Found]:
+    """Keep on the evidence what a function finds in it, so that it is computed once however many ask."""
+
+    @wraps(function)
+    def kept(evidence: Evidence) -> Found:
+        if function not in evidence.found:
+            evidence.found[function] = function(evidence)
+        found: Found = evidence.found[function]
+        return found
+
+    return kept
 
 
 def _noise_lambda(record: TrialRecord) -> float | None:

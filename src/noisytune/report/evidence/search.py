@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from noisytune.report.evidence.pairs import Evidence
-from noisytune.report.statistics.paired import selection_bias
+from noisytune.report.evidence.pairs import Evidence, once
+from noisytune.report.statistics.power import selection_bias
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class SearchRow:
         return float(np.std(self.reruns, ddof=1)) if len(self.reruns) > 1 else math.nan
 
 
+@once
 def search_rows(evidence: Evidence) -> list[SearchRow]:
     """One row an arm, the baseline first; none where the study searched nothing."""
     rows = []
@@ -89,6 +90,6 @@ def gain_by_chance(rows: list[SearchRow], budget: int) -> float:
     """How far the best of ``budget`` trials lies above their mean if no setting does anything, points; NaN if unknown.
 
     The expected maximum of n standard normal draws, n ∫ x φ(x) Φ(x)ⁿ⁻¹ dx
-    (`noisytune.report.statistics.paired.selection_bias`), times `seed_spread`.
+    (`noisytune.report.statistics.power.selection_bias`), times `seed_spread`.
     """
     return selection_bias(budget) * seed_spread(rows)

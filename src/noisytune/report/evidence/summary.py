@@ -10,19 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather
-from noisytune.report.statistics.paired import (
-    ALPHA,
-    Floats,
-    Interval,
-    Summary,
-    Verdict,
-    anytime_interval,
-    holm,
-    judge,
-    pooled,
-    summarise,
-)
+from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather, once
+from noisytune.report.statistics.intervals import ALPHA, Floats, Interval, anytime_interval
+from noisytune.report.statistics.paired import Summary, Verdict, holm, judge, pooled_all, summarise_all
 
 
 @dataclass(frozen=True)
@@ -136,34 +126,43 @@ def _holm_adjusted(evidence: Evidence, rows: list[SummaryRow]) -> list[SummaryRo
     return [replace(row, p_holm=adjusted.get(i, row.p)) for i, row in enumerate(rows)]
 
 
+@once
 def task_rows(evidence: Evidence) -> list[SummaryRow]:
     """One row per task and arm, task by task."""
-    k = comparisons_at_once(evidence)
+    found = summarise_all([c.differences for c in evidence.comparisons], comparisons_at_once(evidence))
     rows = [
-        _row(evidence, [c], summarise(c.differences, k), [p.before for p in c.pairs], [p.after for p in c.pairs])
-        for c in evidence.comparisons
+        _row(evidence, [c], stats, [p.before for p in c.pairs], [p.after for p in c.pairs])
+        for c, stats in zip(evidence.comparisons, found, strict=True)
     ]
     return _holm_adjusted(evidence, rows)
 
 
-def seed_blocks(evidence: Evidence, arm: str) -> list[list[Pair]]:
-    """The arm's pairs of each seed, one a task, for the seeds where every task has one."""
-    by_seed = [{pair.seed: pair for pair in c.pairs} for c in evidence.comparisons if c.arm == arm]
-    complete = [seed for seed in evidence.study.seeds if all(seed in pairs for pairs in by_seed)]
-    return [[pairs[seed] for pairs in by_seed] for seed in complete]
+@once
+def seed_blocks(evidence: Evidence) -> dict[str, list[list[Pair]]]:
+    """Each arm's pairs of each seed, one a task, for the seeds where every task has one."""
+    blocks = {}
+    for arm in evidence.study.arms[1:]:
+        by_seed = [{pair.seed: pair for pair in c.pairs} for c in evidence.comparisons if c.arm == arm]
+        complete = [seed for seed in evidence.study.seeds if all(seed in pairs for pairs in by_seed)]
+        blocks[arm] = [[pairs[seed] for pairs in by_seed] for seed in complete]
+    return blocks
 
 
+@once
 def pooled_rows(evidence: Evidence) -> list[SummaryRow]:
     """The primary comparison of a study with several tasks, one row per arm; empty with one task."""
     if len(evidence.study.tasks) < 2:
         return []
+    blocks, tasks = seed_blocks(evidence), len(evidence.study.tasks)
+    tables = [
+        np.array([[pair.difference for pair in block] for block in of_arm]).reshape(len(of_arm), tasks)
+        for of_arm in blocks.values()
+    ]
+    found = pooled_all(tables, comparisons_at_once(evidence, over_tasks=True))
     rows = []
-    for arm in evidence.study.arms[1:]:
+    for (arm, of_arm), stats in zip(blocks.items(), found, strict=True):
+        flat = [pair for block in of_arm for pair in block]
         members = [c for c in evidence.comparisons if c.arm == arm]
-        blocks = seed_blocks(evidence, arm)
-        table = np.array([[p.difference for p in block] for block in blocks]).reshape(len(blocks), len(members))
-        stats = pooled(table, comparisons_at_once(evidence, over_tasks=True))
-        flat = [p for block in blocks for p in block]
         rows.append(_row(evidence, members, stats, [p.before for p in flat], [p.after for p in flat]))
     return _holm_adjusted(evidence, rows)
 
@@ -181,7 +180,7 @@ def members(evidence: Evidence, row: SummaryRow) -> list[Comparison]:
 def differences(evidence: Evidence, row: SummaryRow) -> Floats:
     """The differences behind a row, points, in the order of the seeds; per-seed means where tasks are pooled."""
     if row.pooled:
-        return np.array([np.mean([p.difference for p in block]) for block in seed_blocks(evidence, row.arm)])
+        return np.array([np.mean([p.difference for p in block]) for block in seed_blocks(evidence)[row.arm]])
     return members(evidence, row)[0].differences
 
 

@@ -11,8 +11,13 @@ from noisytune.report.evidence.combinations import combinations, pooled_combinat
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
 from noisytune.report.evidence.summary import SummaryRow, comparisons_at_once, differences, primary_rows, task_rows
-from noisytune.report.page import figures, paper_figures
-from noisytune.report.statistics.paired import running
+from noisytune.report.page import figures, paper_figures, seed_figures
+from noisytune.report.statistics.intervals import running
+
+CARDS_UP_TO = {True: 12, False: 4}
+"""Figures of one sort on a page, by `Evidence.few`; further tasks and comparisons are in the tables only."""
+ROWS_UP_TO = 40
+"""Lines of the figure that shows all comparisons."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,19 @@ class Card:
 
 
 def _forest_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
+    each = [differences(evidence, row) for row in rows]
+    small = "Small dots: the single differences."
+    if not evidence.few:
+        small = "Grey lines below: where the middle half and the middle 90 % of the differences lie."
     caption = (
         "Large dot: mean. Thick line: anytime-valid 95 % interval, also in brackets. Thin line: fixed-n interval. "
-        "Small dots: the single differences. Grey band: the margin."
+        f"{small} Grey band: the margin."
     )
     if not all(math.isfinite(row.low) for row in rows):
         caption += " An arrow: the interval runs on."
-    each = [differences(evidence, row) for row in rows]
-    return Card("Differences from the baseline", caption, figures.forest(rows, each, evidence.study.margin))
+    return Card(
+        "Differences from the baseline", caption, figures.forest(rows, each, evidence.study.margin, singly=evidence.few)
+    )
 
 
 def _running_card(evidence: Evidence, row: SummaryRow, place: int, several: bool) -> Card:
@@ -50,10 +60,12 @@ def _slope_card(evidence: Evidence, comparison: Comparison, place: int) -> Card:
     study = evidence.study
     name = [comparison.task["name"]] * (len(study.tasks) > 1) + [comparison.arm] * (len(study.arms) > 2)
     caption = "Each line is a pair. Green: the arm did better; red: worse. Heavy: the mean."
-    if any(r.status != "ok" for p in comparison.pairs for r in (p.baseline, p.arm)):
-        caption += " A cross: the run collapsed or diverged."
+    if not evidence.few:
+        caption = "Bars: how many seeds have which score; left the baseline's, right the arm's. Line: the means."
+    elif any(r.status != "ok" for p in comparison.pairs for r in (p.baseline, p.arm)):
+        caption += " A cross: the run collapsed, diverged or stayed untrained."
     title = "Seed by seed" + (f": {', '.join(name)}" if name else "")
-    return Card(title, caption, figures.slope(comparison, key=f"slope-{place}"))
+    return Card(title, caption, seed_figures.slope(comparison, singly=evidence.few, key=f"slope-{place}"))
 
 
 COMBINED = (
@@ -97,7 +109,7 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
         words = [study.model["name"]] * model + [about] * (bool(about) and several)
         return text + (f": {', '.join(words)}" if words else "")
 
-    for i, task in enumerate(dict.fromkeys(row.task for row in rows)):
+    for i, task in enumerate([*dict.fromkeys(row.task for row in rows)][: CARDS_UP_TO[evidence.few]]):
         mine = [row for row in rows if row.task == task]
         lambdas = {c.noise_lambda for c in evidence.comparisons} - {None}
         types = paper_figures.noise_types(evidence, mine)
@@ -133,20 +145,33 @@ def _part_of(evidence: Evidence, task: str) -> str:
     return next(str(one.get("part_of", "")) for one in evidence.study.tasks if one["name"] == task)
 
 
+def undrawn(evidence: Evidence) -> str:
+    """Which figures are left out, in a sentence; empty where none is."""
+    compared = sum(bool(c.pairs) for c in evidence.comparisons)
+    most = max(compared, len(evidence.study.tasks))
+    drawn = CARDS_UP_TO[evidence.few]
+    if most <= drawn:
+        return ""
+    return f"Of each sort the first {drawn} figures are drawn; the tables below have all {compared} comparisons."
+
+
 def all_cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryRow]) -> list[Card]:
     """Every figure, in the page's order."""
     study, cards = evidence.study, []
     known, told = [row for row in rows if row.n], [row for row in primary if row.n]
     if known:
-        cards.append(_forest_card(evidence, known))
+        cards.append(_forest_card(evidence, known[:ROWS_UP_TO]))
     cards += paper_cards(evidence)
-    cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told)]
-    cards += [_slope_card(evidence, c, i) for i, c in enumerate(evidence.comparisons) if c.pairs]
-    for i, task in enumerate(study.tasks):
+    cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told[: CARDS_UP_TO[evidence.few]])]
+    compared = [c for c in evidence.comparisons if c.pairs]
+    cards += [_slope_card(evidence, c, i) for i, c in enumerate(compared[: CARDS_UP_TO[evidence.few]])]
+    for i, task in enumerate(study.tasks[: CARDS_UP_TO[evidence.few]]):
         trials = [r for r in evidence.trials.values() if r.task == task["name"] and r.loss_curve]
         if trials:
             name = f": {task['name']}" if len(study.tasks) > 1 else ""
             caption = "Smoothed. Heavy: mean over seeds. Fine: each seed."
-            svg = figures.loss_curves(trials, study.arms, key=f"loss-{i}")
+            if not evidence.few:
+                caption = "Smoothed. Heavy: mean over seeds. Bands: where the middle 90 % of them lie."
+            svg = seed_figures.loss_curves(trials, study.arms, singly=evidence.few, key=f"loss-{i}")
             cards.append(Card("Training loss" + name, caption, svg))
     return cards

@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from noisytune.records import TrialRecord
 from noisytune.report.evidence.combinations import Combination
-from noisytune.report.evidence.pairs import Comparison, Evidence
+from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.search import SearchRow
 from noisytune.report.evidence.summary import SummaryRow
 from noisytune.report.page import svg
 from noisytune.report.page.wording import count, number, span
-from noisytune.report.statistics.paired import Floats, Running, Verdict
+from noisytune.report.statistics.intervals import Floats, Running
+from noisytune.report.statistics.paired import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BARS_UP_TO = 30
 """Pairs up to which the running band is drawn as one bar a pair; beyond it is a filled band."""
+POINTS = 300
+"""Of a long curve, those that are drawn."""
+BANDS = ((0.05, 0.95), (0.25, 0.75))
+"""The quantiles between which a band is drawn: the middle 90 %, and the middle half."""
 
 
 def arm_colour(arms: Sequence[str], arm: str) -> str:
     """The stand-in colour of an arm, the same in every figure."""
     place = list(arms).index(arm)
     return svg.ARMS[(place - 1) % len(svg.ARMS)] if place else svg.BASELINE
+
+
+def arm_line(arms: Sequence[str], arm: str) -> str:
+    """The line style of an arm: it tells arms of the same colour apart."""
+    return ("-", "--", ":", "-.")[max(list(arms).index(arm) - 1, 0) // len(svg.ARMS) % 4]
+
+
+def arm_mark(arms: Sequence[str], arm: str) -> str:
+    """The marker of an arm: it tells arms of the same colour apart."""
+    return "osD^"[max(list(arms).index(arm) - 1, 0) // len(svg.ARMS) % 4]
 
 
 def _verdict_colour(verdict: Verdict) -> str:
@@ -51,18 +64,27 @@ def _reach(rows: Sequence[SummaryRow], differences: Sequence[Floats], margin: fl
     return max([reach, *(1.05 * w for row in rows if (w := max(abs(row.low), abs(row.high))) < 4 * reach)])
 
 
-def forest(rows: Sequence[SummaryRow], differences: Sequence[Floats], margin: float, *, key: str = "forest") -> str:
+def forest(
+    rows: Sequence[SummaryRow],
+    differences: Sequence[Floats],
+    margin: float,
+    *,
+    singly: bool = True,
+    key: str = "forest",
+) -> str:
     """Mean paired differences: thick the anytime-valid interval, thin the fixed-n one, an arrow where one runs on.
 
     Args:
         rows: those with a pair, one line each.
-        differences: of each row's pairs, shown as small dots below its line.
+        differences: of each row's pairs, shown below its line.
         margin: in points, shaded.
+        singly: a dot for each pair; else lines where the middle half and the middle 90 % of them lie.
         key: see `svg.inline`.
     """
     reach = _reach(rows, differences, margin)
-    tasks, arms = {row.task for row in rows}, {row.arm for row in rows}
-    with svg.drawing(max(150, 52 + 60 * len(rows))) as (figure, axes):
+    names = _row_names(rows)
+    line = 60 + svg.LINE * max(name.count("\n") for name in names)
+    with svg.drawing(max(150, 52 + line * len(rows))) as (figure, axes):
         _zero_and_margin(axes, margin, vertical=True)
         for y, (row, pairs) in enumerate(zip(rows, differences, strict=True)):
             colour = _verdict_colour(row.verdict)
@@ -76,11 +98,13 @@ def forest(rows: Sequence[SummaryRow], differences: Sequence[Floats], margin: fl
                 if beyond:
                     axes.plot([x], [y], marker=marker, markersize=8, color=colour, clip_on=False, zorder=5)
             axes.plot([row.difference], [y], "o", color=colour, markersize=7, zorder=6)
-            axes.plot(pairs, np.full(pairs.size, y + 0.24), "o", color=svg.MUTED, markersize=3.5, alpha=0.7)
-            told = [row.task] * (len(tasks) > 1) + [row.arm] * (len(arms) > 1 or len(tasks) == 1)
-            name = svg.shortened(" · ".join(told), 22)
+            if singly:
+                axes.plot(pairs, np.full(pairs.size, y + 0.24), "o", color=svg.MUTED, markersize=3.5, alpha=0.7)
+            else:
+                for quantiles, width in zip(BANDS, (1.5, 5.0), strict=True):
+                    axes.plot(np.quantile(pairs, quantiles), [y + 0.24] * 2, color=svg.MUTED, linewidth=width)
             words = f"{number(row.difference, True)}  [{number(row.low)}, {number(row.high)}]"
-            for x, text, side, ink in ((0, name, "left", svg.INK), (1, words, "right", svg.MUTED)):
+            for x, text, side, ink in ((0, names[y], "left", svg.INK), (1, words, "right", svg.MUTED)):
                 axes.annotate(
                     text,
                     (x, y - 0.2),
@@ -98,9 +122,17 @@ def forest(rows: Sequence[SummaryRow], differences: Sequence[Floats], margin: fl
         return svg.inline(figure, key=key, title="Mean paired differences with their intervals", description=said)
 
 
+def _row_names(rows: Sequence[SummaryRow]) -> list[str]:
+    """The task where there are several, and the arm, unless it goes without saying."""
+    tasks, arms = {row.task for row in rows}, {row.arm for row in rows}
+    told = [[row.task] * (len(tasks) > 1) + [row.arm] * (len(arms) > 1 or len(tasks) == 1) for row in rows]
+    return svg.told_apart([" · ".join(words) for words in told])
+
+
 def running_band(band: Running, margin: float, colour: str, *, key: str, unit: str = "pair") -> str:
     """The mean difference and its anytime-valid band after each pair."""
-    n, mean, low, high = band.n, band.mean, band.low, band.high
+    kept = np.unique(np.linspace(0, band.n.size - 1, min(band.n.size, POINTS)).round().astype(int))
+    n, mean, low, high = band.n[kept], band.mean[kept], band.low[kept], band.high[kept]
     last = max(abs(low[-1]), abs(high[-1]))
     reach = max(1.5 * margin, 1.3 * float(np.abs(mean).max()), 1.2 * last if math.isfinite(last) else 0.0, 1e-3)
     bottom, top = np.clip(low, -reach, reach), np.clip(high, -reach, reach)
@@ -115,7 +147,7 @@ def running_band(band: Running, margin: float, colour: str, *, key: str, unit: s
             axes.fill_between(n, bottom, top, where=bounded.tolist(), color=colour, alpha=0.25, linewidth=0)
         dots = "o-" if n.size <= BARS_UP_TO else "-"
         axes.plot(n, mean, dots, color=svg.INK, markersize=4, linewidth=1.6)
-        axes.set_xlim(0.4, n.size + 0.6)
+        axes.set_xlim(0.4, n[-1] + 0.6)
         axes.set_ylim(-reach, reach)
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel(f"{unit}s so far")
@@ -129,84 +161,6 @@ def running_band(band: Running, margin: float, colour: str, *, key: str, unit: s
         )
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The same heights, moved up as little as needed to lie ``gap`` apart."""
-    placed = list(heights)
-    order = sorted(range(len(placed)), key=lambda i: placed[i])
-    for below, above in pairwise(order):
-        placed[above] = max(placed[above], placed[below] + gap)
-    return placed
-
-
-def slope(comparison: Comparison, *, key: str) -> str:
-    """Each seed's score without and with the arm; a cross marks a run that collapsed or diverged."""
-    pairs = comparison.pairs
-    scores = [p.before for p in pairs] + [p.after for p in pairs]
-    room = max(max(scores) - min(scores), 1.0)
-    with svg.drawing(225) as (figure, axes):
-        for p in pairs:
-            colour = svg.GOOD if p.difference > 0 else svg.BAD if p.difference < 0 else svg.MUTED
-            axes.plot([0, 1], [p.before, p.after], color=colour, linewidth=1.3, alpha=0.85)
-            for x, y, record in ((0, p.before, p.baseline), (1, p.after, p.arm)):
-                mark = "o" if record.status == "ok" else "X"
-                axes.plot([x], [y], mark, color=colour, markersize=4.5 if mark == "o" else 8)
-        means = [float(np.mean([p.before for p in pairs])), float(np.mean([p.after for p in pairs]))]
-        axes.plot([0, 1], means, color=svg.INK, linewidth=3, solid_capstyle="round", zorder=5)
-        low, high = min(scores) - 0.06 * room, max(scores) + 0.06 * room
-        if len(pairs) <= 10:
-            places = _apart([p.after for p in pairs], 0.085 * room)
-            for p, y in zip(pairs, places, strict=True):
-                axes.annotate(
-                    f"seed {p.seed}", (1, y), xytext=(8, 0), textcoords="offset points", va="center", color=svg.MUTED
-                )
-            high = max(high, max(places) + 0.06 * room)
-        names = svg.shortened(pairs[0].baseline.arm, 16), svg.shortened(comparison.arm, 20)
-        axes.set_xlim(-0.25, 1.38)
-        axes.set_ylim(low, high)
-        axes.set_xticks([0, 1], [f"{name}\n{number(mean)}" for name, mean in zip(names, means, strict=True)])
-        axes.tick_params(axis="x", labelcolor=svg.INK)
-        axes.set_ylabel(f"{svg.shortened(comparison.task['metric_label'])}, points")
-        said = "; ".join(f"seed {p.seed}: {number(p.before)} to {number(p.after)}" for p in pairs)
-        title = f"Scores of each seed without and with {comparison.arm}"
-        return svg.inline(figure, key=key, title=title, description=said)
-
-
-def _smooth(curve: Floats) -> Floats:
-    """Running mean over a twentieth of the curve, shorter at its ends."""
-    half = max(1, curve.size // 40)
-    sums = np.concatenate([[0.0], np.cumsum(curve)])
-    at = np.arange(curve.size)
-    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, curve.size)
-    smooth: Floats = (sums[last] - sums[first]) / (last - first)
-    return smooth
-
-
-def loss_curves(records: Sequence[TrialRecord], arms: Sequence[str], *, key: str) -> str:
-    """Training loss by step, smoothed: thick the mean over seeds as far as all of them got, thin each seed."""
-    with svg.drawing(245) as (figure, axes):
-        ends = []
-        for arm in arms:
-            curves = [_smooth(np.array(r.loss_curve)) for r in records if r.arm == arm and r.loss_curve]
-            if not curves:
-                continue
-            colour = arm_colour(arms, arm)
-            for curve in curves:
-                step = max(1, curve.size // 200)
-                axes.plot(np.arange(1, curve.size + 1)[::step], curve[::step], color=colour, linewidth=0.7, alpha=0.35)
-            mean = np.mean([c[: min(c.size for c in curves)] for c in curves], axis=0)
-            step = max(1, mean.size // 200)
-            steps = np.arange(1, mean.size + 1)[::step]
-            axes.plot(steps, mean[::step], color=colour, linewidth=2.2, label=svg.shortened(arm, 24), zorder=4)
-            ends.append(f"{arm}: {mean[-1]:.3g}")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("optimizer step")
-        axes.set_ylabel("training loss")
-        columns = 3 if all(len(arm) <= 10 for arm in arms) else 2 if all(len(arm) <= 16 for arm in arms) else 1
-        figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
-        said = "mean loss at the end: " + "; ".join(ends)
-        return svg.inline(figure, key=key, title="Training loss by step", description=said)
-
-
 def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
     """Mean scores of each arm of one task, hollow without NoisyTune and filled with it, and the gain's interval."""
     reaches = []
@@ -216,7 +170,9 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
         reaches += [start, float(np.mean(c.after)), *ends]
     left, right = min(reaches), max(reaches)
     room = max(right - left, 1.0)
-    with svg.drawing(80 + 62 * len(combinations)) as (figure, axes):
+    names = svg.told_apart([c.without for c in combinations])
+    line = 62 + svg.LINE * max(name.count("\n") for name in names)
+    with svg.drawing(80 + line * len(combinations)) as (figure, axes):
         for y, c in enumerate(combinations):
             means = float(np.mean(c.before)), float(np.mean(c.after))
             colour = svg.GOOD if means[1] > means[0] else svg.BAD if means[1] < means[0] else svg.MUTED
@@ -228,7 +184,7 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
             axes.plot(means[1:], [y], "o", markersize=9, color=colour, zorder=5)
             words = f"{number(c.summary.mean, True)}  [{number(low)}, {number(high)}]"
             for x, text, side, ink in (
-                (0, svg.shortened(c.without, 22), "left", svg.INK),
+                (0, names[y], "left", svg.INK),
                 (1, words, "right", svg.MUTED),
             ):
                 axes.annotate(text, (x, y - 0.2), xycoords=("axes fraction", "data"), va="bottom", ha=side, color=ink)
@@ -245,11 +201,12 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
 def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
     """Scores of every arm's search: a dot a trial, a line the best so far, a diamond the winner with fresh seeds."""
     arms, n = [row.arm for row in rows], len(rows[0].trials)
+    names = svg.told_apart([row.asked for row in rows])
     fresh = 1.12 * n + 0.8
     with svg.drawing(270) as (figure, axes):
         said = []
         for place, row in enumerate(rows):
-            colour, name = arm_colour(arms, row.arm), svg.shortened(row.asked, 24)
+            colour, name = arm_colour(arms, row.arm), names[place]
             x = np.array([trial.number for trial in row.trials])
             scores = np.array([trial.score for trial in row.trials])
             axes.plot(x, scores, "o", color=colour, markersize=4.5, alpha=0.55, zorder=3)
@@ -266,7 +223,7 @@ def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
         axes.set_xlim(0.5, fresh + max(0.5, 0.05 * n))
         axes.set_xlabel("trial of the search")
         axes.set_ylabel(f"{svg.shortened(metric)}, points")
-        figure.legend(loc="outside upper left", ncols=2 if len(rows) > 1 else 1, handlelength=1.2, columnspacing=1.2)
+        svg.legend(figure, names)
         return svg.inline(figure, key=key, title="Scores of the search, trial by trial", description="; ".join(said))
 
 

@@ -13,7 +13,7 @@ from noisytune.report.evidence.norms import Movement
 from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.summary import SummaryRow
 from noisytune.report.page import svg
-from noisytune.report.page.figures import arm_colour
+from noisytune.report.page.figures import arm_colour, arm_line, arm_mark
 from noisytune.report.page.wording import number
 
 if TYPE_CHECKING:
@@ -92,10 +92,12 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
     sizes = {task["name"]: int(task["train_size"]) for task in evidence.study.tasks}
     metric = next(task["metric_label"] for task in evidence.study.tasks if task["name"] == rows[0].task)
     arms = list(dict.fromkeys(row.arm for row in rows))
+    names = dict(zip(arms, svg.told_apart(arms), strict=True))
     baseline = sorted({sizes[row.task]: row.baseline_mean for row in rows}.items())
     with svg.drawing(250) as (figure, axes):
         first = evidence.study.arms[0]
-        axes.plot(*zip(*baseline, strict=True), "o-", color=svg.BASELINE, linewidth=1.6, markersize=5, label=first)
+        label = svg.shortened(first)
+        axes.plot(*zip(*baseline, strict=True), "o-", color=svg.BASELINE, linewidth=1.6, markersize=5, label=label)
         said = [f"{first}: " + ", ".join(f"{number(score)} at {size:,}" for size, score in baseline)]
         for arm in arms:
             mine = sorted((row for row in rows if row.arm == arm), key=lambda row: sizes[row.task])
@@ -105,7 +107,15 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
                 if math.isfinite(row.fixed_low):
                     ends = row.baseline_mean + row.fixed_low, row.baseline_mean + row.fixed_high
                     axes.plot([size, size], ends, color=colour, linewidth=1.4, alpha=0.6)
-            axes.plot(x, y, "o-", color=colour, linewidth=2, markersize=5, label=svg.shortened(arm, 24))
+            axes.plot(
+                x,
+                y,
+                arm_mark(evidence.study.arms, arm) + arm_line(evidence.study.arms, arm),
+                color=colour,
+                linewidth=2,
+                markersize=5,
+                label=names[arm],
+            )
             said.append(
                 f"{arm}: " + ", ".join(f"{number(score)} at {size:,}" for size, score in zip(x, y, strict=True))
             )
@@ -113,7 +123,7 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
         axes.set_ylabel(f"{svg.shortened(metric)}, points")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.locator_params(axis="x", nbins=6, integer=True)
-        figure.legend(loc="outside upper left", ncols=2 if max(map(len, arms)) <= 16 else 1, handlelength=1.2)
+        svg.legend(figure, [label, *names.values()])
         return svg.inline(figure, key=key, title="Scores by training examples", description="; ".join(said))
 
 
@@ -124,9 +134,10 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
     largest = max([1e-3, *(abs(m.against) for m in moved)])
     ends = [abs(end) for m in moved for end in (m.interval.low, m.interval.high) if math.isfinite(end)]
     reach = 1.1 * min(max([largest, *ends]), 4 * largest)
-    row = 32 + 8 * len(there)
-    with svg.drawing(60 + row * len(kinds) + 17 * len(there)) as (figure, axes):
-        axes.axvline(0.0, color=svg.BASELINE, linewidth=1.4, zorder=1, label=there[0])
+    row, names = 32 + 8 * len(there), dict(zip(there, svg.told_apart(there, 34), strict=True))
+    lines = sum(name.count("\n") + 1 for name in names.values())
+    with svg.drawing(60 + row * len(kinds) + 17 * lines) as (figure, axes):
+        axes.axvline(0.0, color=svg.BASELINE, linewidth=1.4, zorder=1, label=names[there[0]])
         for y, kind in enumerate(kinds):
             for place, arm in enumerate(there[1:]):
                 m, level = found[kind, arm], y + (7 + 8 * place) / row
@@ -134,8 +145,8 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
                 if math.isfinite(m.interval.low):
                     whisker = max(m.interval.low, -reach), min(m.interval.high, reach)
                     axes.plot(whisker, [level, level], color=colour, linewidth=1.4, zorder=2)
-                label = svg.shortened(arm, 34) if y == 0 else None
-                axes.plot([m.against], [level], "o", color=colour, markersize=5, zorder=3, label=label)
+                label = names[arm] if y == 0 else None
+                axes.plot([m.against], [level], arm_mark(arms, arm), color=colour, markersize=5, zorder=3, label=label)
             each = [f"{found[kind, arm].moved:.3g}" for arm in there[:3]]
             words = (" → " if len(there) == 2 else " · ").join(each) + " …" * (len(there) > 3)
             for x, text, side, ink in ((0, kind, "left", svg.INK), (1, words + " %", "right", svg.MUTED)):

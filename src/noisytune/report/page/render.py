@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -42,14 +43,12 @@ def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     Returns:
         The same text for the same records, whenever and wherever it is rendered.
     """
-    template = _environment(html).get_template("page.html.j2")
-    return template.render(view(gather(study, records), drawn=True))
+    return _html_of(view(gather(study, records), drawn=True))
 
 
 def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     """The same findings as Markdown, without the figures."""
-    template = _environment(markdown).get_template("page.md.j2")
-    return template.render(view(gather(study, records), drawn=False))
+    return _markdown_of(view(gather(study, records), drawn=False))
 
 
 def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord], name: str = "report") -> Path:
@@ -61,8 +60,8 @@ def write_report(folder: str | Path, study: StudyRecord, records: Iterable[Trial
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    known = list(records)
-    return _write(Path(folder), name, render_html(study, known), render_markdown(study, known))
+    found = view(gather(study, records), drawn=True)
+    return _write(Path(folder), name, _html_of(found), _markdown_of(found))
 
 
 def render_overview(models: Sequence[Report]) -> str:
@@ -82,6 +81,14 @@ def render_overview_markdown(models: Sequence[Report]) -> str:
 def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> Path:
     """Write ``NAME.html`` and ``NAME.md`` on several studies; see `render_overview` and `write_report`."""
     return _write(Path(folder), name, render_overview(models), render_overview_markdown(models))
+
+
+def _html_of(found: dict[str, Any]) -> str:
+    return _environment(html).get_template("page.html.j2").render(found)
+
+
+def _markdown_of(found: dict[str, Any]) -> str:
+    return _environment(markdown).get_template("page.md.j2").render(found)
 
 
 def _gathered(models: Sequence[Report]) -> list[tuple[Evidence, str]]:

@@ -92,6 +92,7 @@ def _rows(evidence: Evidence, tasks: list[str], averages: list[list[str]]) -> li
     columns = [[score.mean for score in column] for column in zip(*means.values(), strict=True)]
     top = [max(column, key=lambda mean: -math.inf if math.isnan(mean) else mean) for column in columns]
     alone = [column.count(best) == 1 for column, best in zip(columns, top, strict=True)]
+    pooled = [pooled_rows(_only(evidence, over)) if _has(evidence, over) else [] for over in averages]
     rows = []
     for arm, scores in means.items():
         baseline = arm == study.arms[0]
@@ -100,14 +101,14 @@ def _rows(evidence: Evidence, tasks: list[str], averages: list[list[str]]) -> li
         )
         rows.append(Row(study.model["name"] if baseline else f"+ {arm}", baseline, marked))
         if not baseline:
-            rows.append(Row("difference", gains=_gains(evidence, arm, tasks, averages)))
+            rows.append(Row("difference", gains=_gains(evidence, arm, tasks, pooled)))
     return rows + _paper_rows(evidence, tasks, averages)
 
 
 def _scores(evidence: Evidence, arm: str, tasks: list[str], averages: list[list[str]]) -> list[Score]:
     cells = {}
     for task in tasks:
-        mine = [record for record in evidence.trials.values() if (record.task, record.arm) == (task, arm)]
+        mine = evidence.runs.get((task, arm), [])
         failed = sum(record.status != "ok" for record in mine)
         mean = float(np.mean([evidence.score(record) for record in mine])) if mine else math.nan
         cells[task] = Score(mean, failed=failed)
@@ -115,20 +116,23 @@ def _scores(evidence: Evidence, arm: str, tasks: list[str], averages: list[list[
     return [*cells.values(), *over]
 
 
-def _gains(evidence: Evidence, arm: str, tasks: list[str], averages: list[list[str]]) -> tuple[SummaryRow | None, ...]:
+def _gains(
+    evidence: Evidence, arm: str, tasks: list[str], pooled: list[list[SummaryRow]]
+) -> tuple[SummaryRow | None, ...]:
+    """``pooled``: all arms, of each average."""
     each = {row.task: row for row in task_rows(evidence) if row.arm == arm and row.n}
-    own = {task["name"] for task in evidence.study.tasks}
-    pooled = [
-        next((row for row in pooled_rows(_only(evidence, over)) if row.arm == arm and row.n), None)
-        if own >= set(over)
-        else None
-        for over in averages
-    ]
-    return (*(each.get(task) for task in tasks), *pooled)
+    over = [next((row for row in rows if row.arm == arm and row.n), None) for rows in pooled]
+    return (*(each.get(task) for task in tasks), *over)
+
+
+def _has(evidence: Evidence, tasks: list[str]) -> bool:
+    return {task["name"] for task in evidence.study.tasks} >= set(tasks)
 
 
 def _only(evidence: Evidence, tasks: list[str]) -> Evidence:
     """The same study as if it had only these tasks."""
+    if len(tasks) == len(evidence.study.tasks):
+        return evidence
     study = replace(evidence.study, tasks=[task for task in evidence.study.tasks if task["name"] in tasks])
     trials = {key: record for key, record in evidence.trials.items() if record.task in tasks}
     return Evidence(study, trials, tuple(c for c in evidence.comparisons if c.task["name"] in tasks))

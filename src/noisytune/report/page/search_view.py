@@ -10,7 +10,7 @@ from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_s
 from noisytune.report.page import figures
 from noisytune.report.page.cards import Card
 from noisytune.report.page.wording import chosen_by, count, settings_text
-from noisytune.report.statistics.paired import selection_bias
+from noisytune.report.statistics.power import selection_bias
 
 
 def search_view(evidence: Evidence, *, drawn: bool) -> dict[str, Any] | None:

@@ -7,9 +7,11 @@ the SVG text. Matplotlib is imported when the first figure is drawn, and its glo
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 WIDTH = 360.0
 """Width of every figure in SVG units: a phone shows a figure about this wide, so letters of 11 units stay legible."""
+
+LINE = 15.0
+"""Height of a line of text, SVG units."""
 
 INK, MUTED, RULE, PAPER, GOOD, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 ARMS = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
@@ -118,7 +123,57 @@ def inline(figure: Figure, *, key: str, title: str, description: str) -> str:
     )
 
 
+def legend(figure: Figure, labels: Sequence[str]) -> None:
+    """The legend above the axes, in as many columns as fit; beyond three lines the figure grows with it.
+
+    Args:
+        figure: made by `drawing`.
+        labels: of the artists that it names, for their lengths.
+    """
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = 3 if longest <= 10 else 2 if longest <= 16 else 1
+    lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    figure.set_figheight(figure.get_figheight() + max(0, lines - 3) * LINE / 72)
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
+
+
 def shortened(name: str, most: int = 30) -> str:
-    """A name that fits into a figure."""
+    """A name that fits on a line of a figure, its middle left out if need be.
+
+    >>> shortened("noisytune(0.15)+recadam", 13)
+    'noisyt…ecadam'
+    """
     clean = plain(name)
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
+    kept = most - 1
+    return clean if len(clean) <= most else f"{clean[: kept - kept // 2]}…{clean[len(clean) - kept // 2 :]}"
+
+
+def told_apart(names: Sequence[str], width: int = 26, most: int = 3) -> list[str]:
+    """Names that fit into a figure, broken into lines where need be; those that differ stay different.
+
+    Args:
+        names: of arms or tasks.
+        width: letters on a line.
+        most: lines. A longer name loses its middle; if it then looks like another, both get a number.
+
+    >>> told_apart(["noisytune(0.15)+recadam", "plain"], width=16)
+    ['noisytune(0.15)+\nrecadam', 'plain']
+    """
+    cut = {name: shortened(name, most * (width - 6)) for name in names}
+    alike = Counter(cut.values())
+    numbered = {
+        name: f"{label} [{i}]" if alike[label] > 1 else label for i, (name, label) in enumerate(cut.items(), start=1)
+    }
+    return [_lines(numbered[name], width) for name in names]
+
+
+def _lines(text: str, width: int) -> str:
+    """Broken after spaces and signs where possible."""
+    lines = [""]
+    for piece in re.findall(r"[^\s+,/(·-]*[\s+,/(·-]*", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = lines[-1][:width], lines[-1][width:]
+    return "\n".join(line.rstrip() for line in lines)

@@ -18,10 +18,11 @@ from noisytune.report.evidence.summary import (
     primary_rows,
     task_rows,
 )
-from noisytune.report.page.cards import all_cards, paper_cards
+from noisytune.report.page.cards import all_cards, paper_cards, undrawn
 from noisytune.report.page.facts import what_was_run
 from noisytune.report.page.scores import score_table
 from noisytune.report.page.search_view import search_view
+from noisytune.report.page.trial_groups import first_seeds, trial_groups
 from noisytune.report.page.wording import (
     count,
     failures,
@@ -55,7 +56,7 @@ class ItemRow:
 def item_rows(evidence: Evidence) -> list[ItemRow]:
     """McNemar per seed and the bootstrap, from the predictions of both runs of each pair."""
     rows = []
-    for c in evidence.comparisons:
+    for c in first_seeds(evidence):
         found = [(p, items.items_of(p.baseline), items.items_of(p.arm)) for p in c.pairs]
         usable = [
             (p, before, after)
@@ -134,7 +135,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
     told, whole = headline(primary), sentence(evidence, primary)
     lead = told.verdict.value.capitalize() if told else whole.split(":")[0]
     table = score_table([evidence])
-    every = pooled_rows(evidence) + rows
+    every, many = pooled_rows(evidence) + rows, not evidence.few
     return {
         "study": study,
         "verdict": told.verdict.value if told else "none",
@@ -147,13 +148,16 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "told": told,
         "numbers": _key_numbers(told) if told else [],
         "cards": all_cards(evidence, every, primary) if drawn else [],
+        "undrawn": undrawn(evidence),
         "rows": every,
         "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
         "moved": movements(evidence),
         "comparisons": comparisons_at_once(evidence),
         "item_rows": item_rows(evidence),
         "search": search_view(evidence, drawn=drawn),
-        "trials": _trial_lines(evidence),
+        "trials": [] if many else _trial_lines(evidence),
+        "trial_groups": trial_groups(evidence) if many else [],
+        "sampled": len(first_seeds(evidence)[0].pairs) if first_seeds(evidence) is not evidence.comparisons else 0,
         "run": what_was_run(evidence),
         "smallest_p": smallest_p(told.n) if told else "",
         "number": number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
@@ -17,16 +17,11 @@ from noisytune.report.evidence.summary import (
     primary_rows,
     task_rows,
 )
-from noisytune.report.statistics.paired import (
-    ALPHA,
-    EXACT_UP_TO,
-    MONTE_CARLO_FLIPS,
-    Verdict,
-    critical_t,
-    pairs_needed,
-    selection_bias,
-)
+from noisytune.report.statistics.intervals import ALPHA, critical_t
+from noisytune.report.statistics.paired import Verdict
+from noisytune.report.statistics.power import pairs_needed, selection_bias
 from noisytune.report.statistics.shape import has_outlier
+from noisytune.report.statistics.sign_flip import EXACT_UP_TO, MONTE_CARLO_FLIPS
 
 MINUS, DASH = "\u2212", "\u2013"
 
@@ -85,7 +80,14 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
-def failures(row: SummaryRow) -> str:
+class _Runs(Protocol):
+    """What tells how its runs ended."""
+
+    @property
+    def failed(self) -> dict[str, int]: ...
+
+
+def failures(row: _Runs) -> str:
     """`` (1 collapsed, 2 diverged)``, for the number of pairs; nothing where every run ended well."""
     return f" ({', '.join(f'{n} {status}' for status, n in row.failed.items())})" if row.failed else ""
 
