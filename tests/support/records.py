@@ -87,10 +87,9 @@ def _trial(
         status="ok" if len(set(predictions.tolist())) > 1 else "collapsed",
         scores={"accuracy": float((predictions == gold).mean())},
         loss_curve=list(curve),
-        predictions=predictions.tolist(),
-        references=gold.tolist(),
         timing={"load": 0.2, "prepare": 0.01, "train": 21.5 + seed % 7, "evaluate": 0.8, "total": 22.5 + seed % 7},
         applied={"noisytune": {"perturbed": 101, "elements": 22_713_216}} if methods else {},
         environment={"versions": {"torch": "2.13.0"}, "machine": {"cores": 2}, "started": f"2026-01-01T00:{seed:04}"},
+        outputs={"dev/predictions": predictions, "dev/references": gold},
         norms={role: {"elements": 9.0, "before": 100.0, "after": 100.1, "moved": 1 + seed % 5 / 10} for role in roles},
     )
