@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
+from noisytune.checkpoint import perturb_checkpoint
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError, UnsupportedTensorError
 from noisytune.integrations.transformers import attach, check_adapter, load_adapter
@@ -126,10 +127,26 @@ def test_an_adapter_on_other_weights_is_found_out_before_anything_is_written(
     before = weights(other)
     with pytest.raises(NoisyTuneError, match=r"trained on other weights: pooler\.dense\.weight was float32, standard"):
         load_adapter(other, folder)
-    with pytest.raises(NoisyTuneError, match=r"was float32, .* and is bfloat16"):
-        load_adapter(make_model(dtype=torch.bfloat16), folder)
     assert same(weights(other), before)
+    other.to(torch.bfloat16).bert.pooler.dense.weight.data.mul_(1.1)
+    with pytest.raises(NoisyTuneError, match=r"was float32, .* and is bfloat16"):
+        load_adapter(other, folder)
     assert receipt(other) is None
+
+
+def test_an_adapter_of_float32_goes_on_the_same_base_in_bfloat16(trained, make_model, examples, tmp_path):
+    model = load_adapter(make_model(dtype=torch.bfloat16), tmp_path / "run/checkpoint-4")
+    difference = logits(model, examples).float() - logits(trained.model, examples)
+    assert difference.abs().max() < 0.02
+    assert receipt(model)["seed"] == 5
+
+
+def test_a_card_of_an_adapter_says_which_noise(trained, tmp_path):
+    trained.save_model(tmp_path / "run/checkpoint-4")
+    for folder in ("run/checkpoint-2", "run/checkpoint-4"):
+        card = (tmp_path / folder / "README.md").read_text()
+        assert card.count("## Fine-tuned with NoisyTune") == 1
+        assert "load_adapter(base_model, folder)" in card
 
 
 def test_a_base_that_was_saved_with_its_noise_is_used_as_it_is(trained, make_model, examples, tmp_path):
@@ -150,6 +167,44 @@ def test_an_adapter_without_noise_is_loaded_on_the_clean_base(make_trainer, with
     perturb_(noised, **SETTINGS)
     with pytest.raises(NoisyTuneError, match="with no noise, the model has noise of lambda"):
         load_adapter(noised, folder)
+
+
+@pytest.fixture
+def on_a_noised_folder(make_model, encoder, make_trainer, tmp_path):
+    """``noisytune perturb``, and PEFT on that folder: the adapter's folder says nothing of noise, its base does."""
+    perturb_checkpoint(encoder, tmp_path / "noised", **SETTINGS)
+    base = make_model(tmp_path / "noised")
+    config = peft.LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS")
+    trainer = make_trainer(peft.get_peft_model(base, config))
+    trainer.train()
+    assert not (tmp_path / "run/checkpoint-4/noisytune.json").exists()
+    return trainer
+
+
+def test_the_record_of_the_base_counts_for_an_adapter_without_one(
+    on_a_noised_folder, make_model, make_trainer, examples, tmp_path, same, weights
+):
+    trained, adapter = on_a_noised_folder, tmp_path / "run/checkpoint-4"
+    check_adapter(trained.model, adapter)
+    loaded = load_adapter(make_model(tmp_path / "noised"), adapter)
+    assert torch.equal(logits(loaded, examples), logits(trained.model, examples))
+    clean = make_model()
+    with pytest.raises(NoisyTuneError, match=r"lambda 0\.3, seed 5, the model has no noise"):
+        check_adapter(clean, adapter)
+    with pytest.raises(NoisyTuneError, match=r"on .*noised, whose weights carry .* seed 5: load the base model"):
+        load_adapter(clean, adapter)
+    assert receipt(clean) is None
+    config = peft.LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS")
+    again = attach(make_trainer(peft.get_peft_model(make_model(tmp_path / "noised"), config)), **SETTINGS)
+    again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
+    assert same(weights(again.model), weights(trained.model))
+
+
+def test_a_base_that_is_not_here_cannot_be_asked(on_a_noised_folder, make_model, tmp_path, caplog):
+    adapter = tmp_path / "run/checkpoint-4"
+    (tmp_path / "noised").rename(tmp_path / "moved")
+    check_adapter(make_model(tmp_path / "moved"), adapter)
+    assert "which is not here: whether its weights carried noise of lambda 0.3, seed 5" in caplog.text
 
 
 def test_the_best_adapter_at_the_end_stands_on_the_noise(make_trainer, with_lora, examples, make_model, tmp_path):

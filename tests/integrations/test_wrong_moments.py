@@ -166,12 +166,9 @@ def test_a_quantised_model_is_refused(make_trainer, make_model, weights):
     for spoil, words in (
         (
             lambda model: setattr(model, "hf_quantizer", object()),
-            r"is quantised .*: perturb the model before quantising",
+            r"is quantised \(Bert.*\): perturb the model before qu",
         ),
-        (
-            replace_a_weight_by_bytes,
-            r"query\.weight \(uint8, shape \(32, 32\)\) is quantised \(.*uint8.*\)|is quantised \(Parameter\)",
-        ),
+        (replace_a_weight_by_bytes, r"query\.weight \(uint8, shape \(32, 32\)\) is quantised \(Parameter\)"),
         (replace_a_weight_by_a_class, r"query\.weight \(float32, shape \(32, 32\)\) is quantised \(Packed\)"),
     ):
         model = make_model()

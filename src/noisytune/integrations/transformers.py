@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 from noisytune._perturb.receipt import describe, none_added, settings_in
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
-from noisytune.integrations._adapters import check_adapter, load_adapter
+from noisytune.integrations._adapters import check_adapter, load_adapter, noise_below
 from noisytune.integrations._announce import VISIBLE, added, only_in_training
 from noisytune.integrations._modules import Found, find_noise, refuse_averages
-from noisytune.integrations._record import carried, noise_of, with_training_section, write_record
+from noisytune.integrations._record import carried, with_training_section, write_record
 from noisytune.integrations._settings import Asked
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
@@ -106,19 +106,26 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         return super().predict(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """As the trainer's own, with noisytune.json beside the weights."""
-        if self.args.should_save and (found := settings_in(receipt(self.model))):
+        """As the trainer's own, with noisytune.json beside the weights; an adapter's card gets a section about it."""
+        found = settings_in(receipt(self.model)) if self.args.should_save else None
+        folder = output_dir or self.args.output_dir
+        if found:
             manifest = self.noisytune_manifest
-            folders = {output_dir or self.args.output_dir, *([self.args.output_dir] if self.args.push_to_hub else [])}
-            for folder in folders:
-                write_record(folder, manifest if manifest and manifest.config == found else carried(found))
+            for each in {folder, *([self.args.output_dir] if self.args.push_to_hub else [])}:
+                write_record(each, manifest if manifest and manifest.config == found else carried(found))
         super().save_model(output_dir, *args, **kwargs)
+        if found and hasattr(self.model, "peft_config"):
+            self._tell_card(folder, found)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """As the trainer's own, with a section about the noise."""
         super().create_model_card(*args, **kwargs)
-        card = Path(self.args.output_dir) / "README.md"
-        if self.is_world_process_zero() and card.is_file() and (found := settings_in(receipt(self.model))):
+        if self.is_world_process_zero() and (found := settings_in(receipt(self.model))):
+            self._tell_card(self.args.output_dir, found)
+
+    def _tell_card(self, folder: str, found: NoisyTuneConfig) -> None:
+        card = Path(folder) / "README.md"
+        if card.is_file():
             text = with_training_section(card.read_text(encoding="utf-8"), found, hasattr(self.model, "peft_config"))
             card.write_text(text, encoding="utf-8")
 
@@ -126,7 +133,7 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         config = self.noisytune_config
         is_placeholder = self._gets_weights_from_another_rank()
         found = Found(settings_in(receipt(model))) if is_placeholder else find_noise(model, config)
-        _refuse_other_noise(self._resumed_from, found.config or (config if config.noise_lambda > 0 else None))
+        _refuse_other_noise(self._resumed_from, model, found.config or (config if config.noise_lambda > 0 else None))
         if found.config:
             self._say(none_added(found.config) + found.remark)
             return
@@ -231,8 +238,8 @@ def _folder(resume_from_checkpoint: str | bool | None, output_dir: str) -> str |
     return resume_from_checkpoint
 
 
-def _refuse_other_noise(checkpoint: str | None, ours: NoisyTuneConfig | None) -> None:
-    if checkpoint is not None and (theirs := noise_of(checkpoint)) != ours:
+def _refuse_other_noise(checkpoint: str | None, model: nn.Module, ours: NoisyTuneConfig | None) -> None:
+    if checkpoint is not None and (theirs := noise_below(checkpoint, model)) != ours:
         raise ConfigError(
             f"{checkpoint} was trained on weights with {describe(theirs)}, this trainer starts from {describe(ours)}: "
             "resume with the same settings, or start anew"
