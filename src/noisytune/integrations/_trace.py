@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._noise import kernels
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import Distribution, NoisyTuneConfig
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ _EXPECTED = 10.0
 _MOST = 1 << 21
 """Elements of a sample."""
 
-TENSORS = 16
+TENSORS = 8
 """Tensors that they come from: the largest ones."""
 
 
@@ -67,7 +67,7 @@ def look(tensors: Iterable[tuple[str, Array]], config: NoisyTuneConfig) -> Trace
         return Trace(None, config.noise_lambda == 0)
     is_certain = config.noise_lambda * math.sqrt(n / 12) >= _EXPECTED * 0.9
     for seed in dict.fromkeys((config.seed, *_USUAL_SEEDS)):
-        along = sum(_along(name, weights, config.replace(seed=seed)) for name, weights in sample)
+        along = sum(_along(name, weights, config.distribution, seed) for name, weights in sample)
         if along > _FOUND * math.sqrt(n):
             strength = along / n * math.sqrt(12)
             is_asked = seed == config.seed and math.isclose(strength, config.noise_lambda, rel_tol=0.5)
@@ -82,15 +82,15 @@ def sample_size(config: NoisyTuneConfig) -> int:
 
 def _standard(weights: Array) -> Array:
     """Mean 0 and standard deviation 1; nothing of a tensor that has no spread or is not finite."""
-    values = weights.astype(np.float64)
+    values = weights.astype(np.float64)  # such as 1e30 overflows float32
     if not np.isfinite(values).all() or not values.any() or values.std() == 0:
         return values[:0]
-    standard: Array = (values - values.mean()) / values.std()
+    standard: Array = ((values - values.mean()) / values.std()).astype(np.float32)
     return standard
 
 
-def _along(name: str, weights: Array, config: NoisyTuneConfig) -> float:
+def _along(name: str, weights: Array, distribution: Distribution, seed: int) -> float:
     """The sum of the products with the noise of unit variance."""
     noise = np.zeros(weights.size, np.float32)
-    kernels.add_noise_(noise, math.sqrt(12), 1.0, config.distribution, config.seed, name)
+    kernels.add_noise_(noise, math.sqrt(12), 1.0, distribution, seed, name)
     return float(weights @ noise)
