@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,21 @@ def test_the_studies_of_the_paper_are_the_papers(tiny: Model) -> None:
     # Figure 4 has its smaller shares besides.
     assert len(baselines) == len(studies["figure4"].tasks)
     assert len({task.name for task in studies["figure4"].tasks}) == 6
+
+
+def test_a_study_of_the_paper_takes_the_folders_that_are_there(tiny: Model, tmp_path: Path) -> None:
+    data = write_glue(tmp_path / "glue")
+    for name in ("CoLA", "SST-2", "MRPC", "QQP", "STS-B", "MNLI"):
+        shutil.rmtree(data / name)
+    (study,) = read_studies(paper_study("figure3"), Changes(models=(str(tiny.path),), options={"data_dir": data}))
+    assert {task.name for task in study.tasks} == {"glue/qnli", "glue/rte", "glue/wnli"}
+    told = [notice for task in study.tasks for notice in task.notices if "left out" in notice]
+    assert len(told) == 1
+    assert told[0].count("glue/") == 6
+    assert told[0].endswith(f"no folder in {data}, left out")
+    asked = Changes(models=(str(tiny.path),), options={"data_dir": data}, tasks=("glue/rte", "glue/cola"))
+    with pytest.raises(DataError, match="no folder CoLA"):
+        read_studies(paper_study("figure3"), asked)
 
 
 def test_a_study_with_a_typing_error_in_its_name() -> None:

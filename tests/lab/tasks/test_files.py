@@ -120,9 +120,8 @@ def test_incomplete_rows_are_counted(folder):
     task = load(write(folder / "holes.jsonl", rows))
     assert len(task.train) + len(task.dev) == 40
     assert task.labels == ("bad", "good")
-    told = (
-        "holes.jsonl: 3 of 43 rows are left out: 2 without the text, 1 without a label (missing_labels=keep keeps them)"
-    )
+    told = "holes.jsonl: 3 of 43 rows are left out: 2 without the text, 1 without a label"
+    told += "; missing_labels=keep would keep them"
     assert told in task.notices
     assert task.facts["rows"] == [{"source": "holes.jsonl", "rows": 43}]
     assert task.facts["left_out"] == [

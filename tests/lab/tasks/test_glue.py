@@ -184,13 +184,36 @@ def test_options_that_do_not_fit_are_one_line(name: str, options: dict[str, Any]
 def test_glue_is_all_nine_or_those_that_are_there(data: Path) -> None:
     assert [task.name for task in load_tasks("glue", TaskOptions(data_dir=data))] == [f"glue/{n}" for n in NAMES]
     for folder in ("SST-2", "MRPC"):
-        (data / folder).rename(data / folder.lower())
+        (data / folder).rename(data / f"{folder}-gone")
     tasks = load_tasks("glue", TaskOptions(data_dir=data))
     assert [task.name for task in tasks] == [f"glue/{n}" for n in NAMES if n not in ("sst2", "mrpc")]
     notices = [notice for task in tasks for notice in task.notices if "left out" in notice]
     assert notices == [f"glue/sst2, glue/mrpc: no folder in {data}, left out"]
     with pytest.raises(DataError, match=r"found: no task\)"):
         load_tasks("glue", TaskOptions(data_dir=data.parent))
+
+
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "small letters": lambda d: (d / "SST-2").rename(d / "sst2").parent,
+    "as the download script leaves it": lambda d: d.rename(d.parent / "glue_data").parent,
+    "the task's own folder": lambda d: d / "SST-2",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_folder_of_a_task_is_found_in_every_layout(layout: str, data: Path) -> None:
+    official = load("sst2", data).digest
+    assert load("sst2", LAYOUTS[layout](data)).digest == official
+
+
+def test_a_copy_of_the_hubs_files_is_read(hub: Path, data: Path) -> None:
+    for name in NAMES:
+        assert load(name, hub).digest == load(name, data).digest
+    (hub / "rte" / "train-00000-of-00002.parquet").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    with pytest.raises(DataError, match=r"train-00000-of-00002.parquet: a Git LFS pointer.*git lfs pull"):
+        load("rte", hub)
 
 
 def test_tasks_may_be_listed(data: Path) -> None:
@@ -242,7 +265,7 @@ def test_the_hub_gives_the_same_task_as_the_files(name: str, hub: Path, data: Pa
 def test_a_part_that_the_hub_lacks_is_one_line(hub: Path) -> None:
     for file in (hub / "rte").glob("validation*"):
         file.unlink()
-    with pytest.raises(DataError, match=r"gave no rte/validation-\*\.parquet"):
+    with pytest.raises(DataError, match=r"no validation-\*\.parquet of nyu-mll/glue in .*rte"):
         load_task("glue/rte")
 
 

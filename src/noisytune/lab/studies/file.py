@@ -12,7 +12,7 @@ from typing import Any
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError, NotFoundError
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks
+from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks, noticed, with_folder
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 
@@ -141,9 +141,15 @@ def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable
     written = [_task(path, task) for task in _list(path, "tasks", content.get("tasks", ["topics"]))]
     wanted = [(name, dict(written).get(name, {})) for name in changes.tasks] or written
     shares = [_share(path, share) for share in _list(path, "train_shares", content.get("train_shares", [1]))]
+    notice = ""
+    data_dir = changes.options.get("data_dir")
+    if data_dir and not changes.tasks:  # of a study's own tasks, those that the download has
+        there, notice = with_folder([name for name, _ in wanted], Path(data_dir))
+        wanted = [(name, own) for name, own in wanted if name in there]
     for name, own in wanted:
         options = TaskOptions(**own | dict(changes.options))
-        for whole in load_tasks(name, options):
+        for task in load_tasks(name, options):
+            whole, notice = noticed(task, notice), ""
             if "train_shares" not in content:
                 yield whole
                 continue

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from noisytune._metrics import METRICS, kinds_with
 from noisytune.errors import ConfigError, DataError
@@ -16,6 +17,7 @@ from noisytune.lab.tasks._facts import described
 from noisytune.lab.tasks._tables import READERS, suffix
 from noisytune.lab.tasks.files import load_file
 from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
+from noisytune.lab.tasks.memory import load_rows
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 
@@ -30,7 +32,10 @@ __all__ = [
     "limit",
     "load_task",
     "load_tasks",
+    "noticed",
     "order_key",
+    "task_from_rows",
+    "with_folder",
 ]
 
 GLUE = "glue"
@@ -66,9 +71,7 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     >>> task.kind, len(task.train)
     ('classification', 100)
     """
-    if options.metric is not None and not kinds_with(options.metric):
-        known = dict.fromkeys(key for metrics in METRICS.values() for key in metrics)
-        raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(known)}")
+    _known_metric(options)
     path = Path(name_or_file)
     known_file = suffix(path) in READERS or path.exists()
     spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
@@ -88,6 +91,43 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
         raise DataError(
             f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
         )
+    return _ready(task, options)
+
+
+def task_from_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows", dev: Any = None) -> TaskData:
+    """A task from rows in memory, read as a file is.
+
+    Args:
+        rows: dicts; tuples ``(text, label)`` or ``(text, text, label)``; a dict of columns; a pandas or polars frame; a
+            ``datasets.Dataset``.
+        options: what the user asked for.
+        name: of the task.
+        dev: rows of the dev set. None: ``options.dev_file``, else a fifth of ``rows``.
+
+    Raises:
+        DataError: something is wrong with the data.
+        ConfigError: an option or a metric that does not fit the task.
+        MissingExtraError: a library is not installed.
+
+    >>> rows = [{"text": f"{word} {i}", "label": word} for word in ("good", "bad") for i in range(10)]
+    >>> task_from_rows(rows, TaskOptions(train_size=4), name="words").notices[0]
+    'words: classification, 4 train and 4 dev examples, 2 classes (bad 2 + 2, good 2 + 2; the largest is 50.0 % of dev)'
+    """
+    for setting in ("data_dir", "language"):
+        if getattr(options, setting) != getattr(DEFAULTS, setting):
+            raise ConfigError(f"{setting} is not for rows in memory, but for the project's own tasks")
+    _known_metric(options)
+    return _ready(load_rows(rows, options, name=name, dev=dev), options)
+
+
+def _known_metric(options: TaskOptions) -> None:
+    if options.metric is not None and not kinds_with(options.metric):
+        known = dict.fromkeys(key for metrics in METRICS.values() for key in metrics)
+        raise ConfigError(f"no metric {options.metric!r}: choose one of {', '.join(known)}")
+
+
+def _ready(task: TaskData, options: TaskOptions) -> TaskData:
+    """The last step of every task: its metric, the sizes asked for, and its facts."""
     metric = options.metric or task.metric
     if metric not in (fitting := metrics_for(task)):
         shape = f"{len(task.labels)} classes" if task.labels else "values"
@@ -132,10 +172,28 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
 
 
 def _all_of_glue(options: TaskOptions) -> list[TaskData]:
-    there = folders(options.data_dir) if options.data_dir else dict.fromkeys(OFFICIAL, True)
-    # Without any folder the first task says what is wrong.
-    names = [name for name in there if there[name]] or list(there)[:1]
-    first, *others = (load_task(f"{GLUE}/{name}", options) for name in names)
-    missing = [f"{GLUE}/{name}" for name in there if not there[name]]
-    notice = (f"{', '.join(missing)}: no folder in {options.data_dir}, left out",) if missing else ()
-    return [replace(first, notices=(*notice, *first.notices)), *others]
+    names = [f"{GLUE}/{name}" for name in OFFICIAL]
+    there, notice = with_folder(names, options.data_dir) if options.data_dir else (names, "")
+    first, *others = (load_task(name, options) for name in there)
+    return [noticed(first, notice), *others]
+
+
+def with_folder(names: Sequence[str], data_dir: Path) -> tuple[list[str], str]:
+    """The tasks that can be read: of GLUE's those whose folder a download holds, and all that are not GLUE's.
+
+    Args:
+        names: of tasks.
+        data_dir: the download.
+
+    Returns:
+        Their names, and a notice on the others. Where none is left, the first, whose error says what is wrong.
+    """
+    found = {f"{GLUE}/{name}" for name in folders(data_dir)}
+    missing = [name for name in names if name.startswith(f"{GLUE}/") and name not in found]
+    there = [name for name in names if name not in missing] or list(names)[:1]
+    return there, f"{', '.join(missing)}: no folder in {data_dir}, left out" if missing else ""
+
+
+def noticed(task: TaskData, notice: str) -> TaskData:
+    """The task with one notice more, after the one that says what it is; as it is for an empty one."""
+    return replace(task, notices=(*task.notices[:1], notice, *task.notices[1:])) if notice else task

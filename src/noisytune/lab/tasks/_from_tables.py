@@ -71,6 +71,7 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
         facts["repeated"] = repeated
         told = f"{train.path.name}: {repeated} rows repeat the text of another row"
         notices.append(told + ("" if dev else " and stay on its side of the split"))
+    notices += unbalanced(reading, theirs) if options.metric is None else []
     metric = options.metric or KINDS[reading.kind].metrics(reading.names)[0]
     return TaskData(name, reading.kind, metric, reading.names, ours, {"dev": theirs}, tuple(notices), facts=facts)
 
@@ -104,16 +105,15 @@ def read_rows(table: Table, columns: Columns, keep_empty: bool) -> Rows:
 
 def tell_left_out(rows: Rows, out: LeftOut, texts: int) -> str:
     """How many rows are no examples, and why."""
-    reasons = []
+    reasons, ways = [], []
     if out.without_text:
-        keep = " (empty_texts=keep keeps them)" if any(any(rows.texts[i]) for i in out.without_text) else ""
-        reasons.append(f"{len(out.without_text)} without {'a text' if texts > 1 else 'the text'}{keep}")
+        reasons.append(f"{len(out.without_text)} without {'a text' if texts > 1 else 'the text'}")
+        ways += ["empty_texts=keep"] if any(any(rows.texts[i]) for i in out.without_text) else []
     if out.without_label:
-        empty = any(rows.labels[i] is None for i in out.without_label)
-        reasons.append(
-            f"{len(out.without_label)} without a label" + (" (missing_labels=keep keeps them)" if empty else "")
-        )
-    return f"{rows.name}: {len(out.places)} of {len(rows.labels)} rows are left out: {', '.join(reasons)}"
+        reasons.append(f"{len(out.without_label)} without a label")
+        ways += ["missing_labels=keep"] if any(rows.labels[i] is None for i in out.without_label) else []
+    told = f"{rows.name}: {len(out.places)} of {len(rows.labels)} rows are left out: {', '.join(reasons)}"
+    return told + (f"; {' and '.join(ways)} would keep them" if ways else "")
 
 
 def check_labels(splits: list[Split], parts: list[Rows], reading: Reading, where: str) -> None:
@@ -138,6 +138,16 @@ def check_labels(splits: list[Split], parts: list[Rows], reading: Reading, where
         raise DataError(
             f"{parts[-1].where}: {some(missing)} never occurs in {parts[0].name}; add training rows or remove it"
         )
+
+
+def unbalanced(reading: Reading, dev: Split) -> list[str]:
+    """A notice where always guessing the largest class comes 0.4 of the way from an even chance to 1."""
+    share = KINDS[reading.kind].majority(dev.targets)
+    if share is None or share < (even := 1 / len(reading.names)) + 0.4 * (1 - even):
+        return []
+    counts = KINDS[reading.kind].counts(dev.targets, len(reading.names))
+    largest = f"{100 * share:.1f} % of dev is of the class {reading.names[counts.index(max(counts))]!r}"
+    return [f"{largest}: accuracy says little, and metric=macro_f1 or metric=matthews weighs all classes"]
 
 
 def some(names: list[str]) -> str:

@@ -165,7 +165,7 @@ def _left_out(kind: str, words: list[str], telling: list[str], marks: Counter[st
 
 def _numbers_notice(kind: str, kept: Counter[str]) -> str:
     if not KINDS[kind].has_classes:
-        return "numbers, read as values (regression); kind=classification reads them as classes"
+        return "numbers, read as values; kind=classification reads them as classes"
     return f"{len(kept)} different numbers, read as classes; kind=regression reads them as values"
 
 
@@ -177,10 +177,10 @@ def _mark_notices(
     for label in in_order(Counter({label: present[label] for label in {*marks, *left_out}})):
         seen = f"{present[label]:,} of {present.total():,} rows have the label {label!r}"
         if label in left_out:
-            told.append(f"{seen}: no label, these rows are left out (missing_labels=keep keeps them)")
+            told.append(f"{seen}: no label, these rows are left out; missing_labels=keep keeps them")
         elif choice is None:
             as_what = "class" if KINDS[kind].has_classes else "value"
-            told.append(f"{seen}, which often means no label; it stays a {as_what} (missing_labels=drop leaves it out)")
+            told.append(f"{seen}, which often means no label; it stays a {as_what}; missing_labels=drop leaves it out")
     return told
 
 

@@ -6,14 +6,14 @@ import csv
 import io
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from noisytune.errors import DataError, require
+from noisytune.lab.tasks._decoding import PACKED, decode, read_bytes
 from noisytune.lab.tasks._json import records_of
-from noisytune.lab.tasks._text import PACKED, decode, read_bytes
 
 Rows = list[list[str]]
 Given = tuple[str, ...]
@@ -136,8 +136,12 @@ def read_tsv(path: Path, given: Given) -> Table:
 
 
 def read_json(path: Path, given: Given) -> Table:
-    """One JSON object a line, or one list of objects; a key that an object lacks is an empty cell."""
-    records = records_of(path, decode(path))
+    """One JSON object a line, or one list of objects."""
+    return table_of_records(path, records_of(path, decode(path)))
+
+
+def table_of_records(path: Path, records: Sequence[Mapping[str, object]]) -> Table:
+    """Objects to columns, each named where it occurs first; a key that an object lacks is an empty cell."""
     names = dict.fromkeys(name for record in records for name in record)
     return Table(path, {name: [record.get(name) for record in records] for name in names})
 

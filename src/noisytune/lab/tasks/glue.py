@@ -13,10 +13,10 @@ from noisytune._metrics import kinds_with
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._decoding import decode
 from noisytune.lab.tasks._labels import label_texts, number
 from noisytune.lab.tasks._rows import Rows, as_split
 from noisytune.lab.tasks._tables import plain_rows, read_table
-from noisytune.lab.tasks._text import decode
 
 HUB_ID = "nyu-mll/glue"
 
@@ -166,7 +166,7 @@ def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     if options.language != "english":
         raise ConfigError(f"language is for the task topics: glue/{name} is English")
     task = OFFICIAL[name]
-    parts = _local(task, options.data_dir) if options.data_dir else _from_hub(name)
+    parts = _local(name, options.data_dir) if options.data_dir else _from_hub(name)
     facts: dict[str, Any] = {"rows": [], "left_out": []}
     official = (task.train_rows, task.dev_rows, task.other_dev[2] if task.other_dev else 0)
     splits: list[Split] = []
@@ -186,24 +186,41 @@ def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     return TaskData(f"glue/{name}", task.kind, task.metric, task.labels, train, evaluate, tuple(notices), facts=facts)
 
 
-def folders(data_dir: Path) -> dict[str, bool]:
-    """Whether a download holds the folder of each task, by the task's name."""
-    return {name: (data_dir.expanduser() / task.folder).is_dir() for name, task in OFFICIAL.items()}
+def folders(data_dir: Path) -> dict[str, Path]:
+    """The folder of each task that a download holds, by the task's name.
 
-
-def _local(task: Official, data_dir: Path) -> Iterator[Rows]:
-    """Train, dev, and the second dev set where its file is there."""
+    Names are matched without case and punctuation (``SST-2``, ``sst2``), in the folder itself, in a ``glue_data`` or
+    ``glue`` in it, and the folder may be a task's own.
+    """
     data_dir = data_dir.expanduser()
-    folder = data_dir / task.folder
-    if not data_dir.is_dir():
+    places = [data_dir, *(data_dir / name for name in ("glue_data", "glue", "GLUE"))]
+    found = {simple(child.name): child for place in places[::-1] if place.is_dir() for child in sorted(place.iterdir())}
+    found.setdefault(simple(data_dir.resolve().name), data_dir)
+    return {name: found[name] for name in OFFICIAL if name in found and found[name].is_dir()}
+
+
+def simple(name: str) -> str:
+    """A task's name as a folder spells it: ``"SST-2"`` is ``"sst2"``."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _local(name: str, data_dir: Path) -> Iterator[Rows]:
+    """Train, dev, and the second dev set where its file is there; from the official files or a copy of the Hub's."""
+    task = OFFICIAL[name]
+    if not data_dir.expanduser().is_dir():
         raise DataError(f"data_dir {data_dir}: there is no such folder")
-    if not folder.is_dir():
-        found = ", ".join(OFFICIAL[name].folder for name, there in folders(data_dir).items() if there)
+    there = folders(data_dir)
+    if name not in there:
+        found = ", ".join(OFFICIAL[other].folder for other in there)
         raise DataError(
             f"data_dir {data_dir}: no folder {task.folder} in it (found: {found or 'no task'}); "
             "give the folder that holds CoLA, SST-2 ... of the official download"
         )
+    folder = there[name]
     train, dev = next((pair for pair in task.files if (folder / pair[0]).exists()), task.files[0])
+    if not (folder / train).exists() and any(folder.glob("train-*.parquet")):
+        yield from _parquet_splits(name, folder)
+        return
     yield _read(folder / train, task)
     yield _read(folder / dev, task)
     if task.other_dev and (folder / task.other_dev[0]).exists():
@@ -235,20 +252,29 @@ def _read(path: Path, task: Official) -> Rows:
 
 def _from_hub(name: str) -> Iterator[Rows]:
     """The same from the Hub's Parquet files."""
-    task = OFFICIAL[name]
-    splits = ["train", task.hub_dev, *([task.other_dev[1]] if task.other_dev else [])]
-    patterns = [f"{name}/{split}-*.parquet" for split in splits]
     folder = fetch(
         f"task 'glue/{name}': no data_dir is given",
         HUB_ID,
         "the official download as data_dir",
         repo_type="dataset",
-        allow_patterns=patterns,
+        allow_patterns=[f"{name}/{split}-*.parquet" for split in _hub_splits(OFFICIAL[name])],
     )
-    for pattern in patterns:
-        files = sorted(folder.glob(pattern))
+    yield from _parquet_splits(name, folder / name)
+
+
+def _hub_splits(task: Official) -> list[str]:
+    return ["train", task.hub_dev, *([task.other_dev[1]] if task.other_dev else [])]
+
+
+def _parquet_splits(name: str, folder: Path) -> Iterator[Rows]:
+    """The splits of a folder with files as the Hub has them."""
+    task = OFFICIAL[name]
+    for split in _hub_splits(task):
+        files = sorted(folder.glob(f"{split}-*.parquet"))
         if not files:
-            raise DataError(f"task 'glue/{name}': the Hub gave no {pattern} of {HUB_ID}; try again, or give data_dir")
+            raise DataError(
+                f"task 'glue/{name}': no {split}-*.parquet of {HUB_ID} in {folder}; try again, or give data_dir"
+            )
         parts = [_read_parquet(file, task) for file in files]
         texts = [row for part in parts for row in part.texts]
         labels = [label for part in parts for label in part.labels]
