@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import noisytune.torch
+from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
-from noisytune.manifest import FILE_NAME, Manifest
+from noisytune.manifest import FILE_NAME, Manifest, TensorEntry
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +50,19 @@ def test_table_groups_layers_unless_told_not_to(manifest):
 def test_table_fits_the_terminal(manifest, width):
     rows = manifest.table(width=width).splitlines()[1:]
     assert max(map(len, rows)) <= width
+
+
+def test_names_from_strangers_are_text_and_stand_whole():
+    names = ("[/red]x[bold]", "model.decoder.layers.0.self_attention.query_key_value.weight", "\x1b]0;title\x07")
+    entries = tuple(TensorEntry(name, (name,), (3, 4), "float32", 0.5, 0.075, 0.02) for name in names)
+    for width in (60, 200):
+        text = str(Manifest(NoisyTuneConfig(), entries, ("[/b]",)).table(every_tensor=True, width=width))
+        assert {names[0], names[1], r"\x1b]0;title\x07"} <= set(text.split())
+        assert text.endswith("Note: [/b]")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(80, 80), (20, 60), (500, 200)])
+def test_printed_in_the_width_of_the_terminal(manifest, monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert str(manifest) == manifest.table(width=width)
+    assert max(map(len, str(manifest).splitlines())) <= width

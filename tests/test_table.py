@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,3 +29,26 @@ def test_remarks_are_broken_between_words():
         ["floating", "point:"],
         ["int64"],
     ]
+
+
+ROWS = (
+    ("embeddings.word_embeddings.weight", "1", "30522x384", "float32", "0.0556", "0.00241"),
+    ("encoder.layer.*.attention.self.query.bias", "6", "384", "float32", "0.109..0.34", "0.00452..0.0141"),
+    ("pooler.dense.bias", "1", "384", "float32", "0", "left: constant"),
+    ("head:classifier.weight", "1", "3x384", "float32", "-", "left: freshly initialised"),
+)
+
+
+@pytest.mark.parametrize("width", [60, 61, 64, 70, 79, 80, 81, 100, 120, 200])
+def test_nothing_is_broken_within_a_word_and_nothing_is_too_wide(width):
+    heading, *found = lines(("tensor", "n", "shape", "dtype", "std", "noise std"), ROWS, width)
+    assert max(map(len, (heading, *found))) <= width
+    words = {word for row in ROWS for cell in row for word in re.findall(r"[^._:\s]+", cell)}
+    assert words <= set(re.findall(r"[^._:\s]+", "\n".join(found)))
+    ends = {line.index("float32") + len("float32") for line in found if "float32" in line}
+    assert ends == {heading.index("dtype") + len("dtype")}
+
+
+def test_a_name_stands_whole_above_its_row_where_its_column_is_narrow():
+    found = list(lines(("tensor", "n", "shape", "dtype", "std", "noise std"), ROWS, 60))
+    assert {row[0] for row in ROWS if len(row[0]) > 4} <= set(found)

@@ -1,8 +1,9 @@
-"""A table as plain text: twenty thousand rows at once, and no name broken within a word."""
+"""Tables and sentences as plain text: twenty thousand rows at once, and no name broken within a word."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
@@ -10,6 +11,8 @@ from noisytune._text import terminal
 
 _GAP = "  "
 _LONGEST_REMARK = 16
+_NARROW = 20
+"""Columns for names below which a longer name has lines of its own, above the rest of its row."""
 _WORD = re.compile(r".[^._/:\-]*[._/:\-]*")
 """A part of a name: it may be broken after a dot, a stroke or a line."""
 
@@ -17,7 +20,8 @@ _WORD = re.compile(r".[^._/:\-]*[._/:\-]*")
 def lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
     """The lines of a table whose first column holds names, and whose last holds a number or a remark.
 
-    A name that is too long is broken after a dot; a remark, between words. What is still too long sticks out.
+    A name that is too long is broken after a dot, and stands above its row where its column is narrow; a remark is
+    broken between words. What is still too long sticks out.
 
     Args:
         header: the columns' names.
@@ -25,7 +29,7 @@ def lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> I
         width: of the terminal, in characters.
 
     >>> list(lines(["name", "n"], [["encoder.weight", "1"], ["a", "20"]], 12))
-    ['name       n', 'encoder.   1', 'weight', 'a         20']
+    ['name       n', 'encoder.', 'weight', '           1', 'a         20']
     """
     cells = [[terminal(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -34,9 +38,26 @@ def lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> I
             row[-1] = "\n".join(wrap(row[-1], _LONGEST_REMARK, break_long_words=False))
         widths[-1] = max(len(line) for row in cells for line in row[-1].split("\n"))
     room = width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
-    widths[0] = min(widths[0], max(room, 8))
+    widths[0] = min(widths[0], max(room, 0))
     for row in cells:
+        if widths[0] < min(len(row[0]), _NARROW):
+            yield from broken(row[0], width)
+            row[0] = ""
         yield from _row(row, widths)
+
+
+def paragraph(text: str, width: int) -> list[str]:
+    """The lines of a sentence, broken between words.
+
+    >>> paragraph("Note: 3 tensors are left alone", 20)
+    ['Note: 3 tensors are', '  left alone']
+    """
+    return wrap(terminal(text), width, subsequent_indent=_GAP, break_long_words=False, break_on_hyphens=False)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, from 60 to 200; 100 where there is none."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 200)
 
 
 def _row(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 from noisytune import _table, field
 from noisytune._files import publish
-from noisytune._text import terminal
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError
 
@@ -108,12 +107,12 @@ class Manifest:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise NoisyTuneError(f"{path}: not a manifest of noisytune ({error})") from error
 
-    def table(self, every_tensor: bool = False, width: int = 100) -> str:
+    def table(self, every_tensor: bool = False, width: int | None = None) -> str:
         """The manifest as text.
 
         Args:
             every_tensor: one row a tensor, instead of one row for all layers' tensors of the same kind.
-            width: columns of the terminal.
+            width: columns; None takes the terminal's, or 100 where there is none.
         """
         groups: dict[tuple[Any, ...], list[TensorEntry]] = {}
         for entry in self.entries:
@@ -125,8 +124,10 @@ class Manifest:
             size = "x".join(map(str, shape)) or "-"
             rows.append([pattern, str(len(group)), size, dtype, _range(entry.std for entry in group), outcome])
         header = ["tensor", "n", "shape", "dtype", "std", "noise std"]
-        notices = [terminal(f"Note: {notice}") for notice in self.notices]
-        return "\n".join([self.headline(), *_table.lines(header, rows, width), *notices])
+        width = width or _table.terminal_width()
+        notices = [line for notice in self.notices for line in _table.paragraph(f"Note: {notice}", width)]
+        headline = _table.paragraph(self.headline(), width)
+        return "\n".join([*headline, *_table.lines(header, rows, width), *notices])
 
     def headline(self) -> str:
         """One line: how much got which noise."""
