@@ -14,7 +14,7 @@ import numpy as np
 from noisytune._metrics import classes, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
-__all__ = ["METRICS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
+__all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
 
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": classes.METRICS,
@@ -24,6 +24,9 @@ METRICS: dict[str, dict[str, Metric]] = {
 
 RIGHT: dict[str, Callable[[Items], Floats]] = {"classification": classes.right}
 """For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
+
+PER_CLASS: dict[str, Callable[[Items, int], Floats]] = {"classification": classes.per_class}
+"""For the kinds whose answers are classes: (items, number of classes) -> number, precision, recall and F1 of each."""
 
 
 def kinds_with(metric: str) -> tuple[str, ...]:

@@ -14,6 +14,20 @@ def right(items: Items) -> Floats:
     return np.equal(items[:, 0], items[:, 1]).astype(np.float64)
 
 
+def per_class(items: Items, classes: int) -> Floats:
+    """Of each class its number of examples, precision, recall and F1, shape (classes, 4).
+
+    NaN where undefined: the precision of a class that is never predicted, the recall of one that never occurs.
+
+    >>> per_class(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 2).round(2).tolist()
+    [[1.0, 0.5, 1.0, 0.67], [2.0, 1.0, 0.5, 0.67]]
+    """
+    predicted, gold = (np.bincount(column.astype(np.int64), minlength=classes) for column in items.T)
+    both = np.bincount(items[right(items) == 1, 0].astype(np.int64), minlength=classes)
+    with np.errstate(invalid="ignore"):
+        return np.column_stack([gold, both / predicted, both / gold, 2 * both / (predicted + gold)])[:classes]
+
+
 def macro_f1(items: Items) -> float:
     """F1 of each class, averaged over the classes that occur among predictions or references."""
     table = _confusion(items)

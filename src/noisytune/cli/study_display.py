@@ -222,7 +222,7 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
                 out.print(terminal(f"{heading}: {cell}"))
             out.print()
     if any(row.failed for row in known):
-        out.print(f"{FAILED} a run of these collapsed or diverged; it counts")
+        out.print(f"{FAILED} a run of these collapsed, diverged or stayed untrained; it counts")
     out.print()
     out.print(terminal(verdict_sentence(study, records)))
     out.print(terminal(scored_on(study)))

@@ -141,7 +141,7 @@ def test_noise_types_have_the_papers_names_and_order(build: Build) -> None:
 def test_movement_is_paired_and_leaves_the_head_out(build: Build) -> None:
     study, records = built(build, ["noisytune(0.15)"])
     found = movements(gather(study, with_norms(records)))
-    assert [(m.kind, m.arm, m.n) for m in found] == [
+    assert [(m.role, m.arm, m.n) for m in found] == [
         ("query", "plain", 5),
         ("query", "noisytune(0.15)", 5),
         ("key", "plain", 5),

@@ -1,4 +1,4 @@
-"""How far did training move each kind of parameter? The paper's Figure 5, from what every trial records."""
+"""How far did training move each role of parameter? The paper's Figure 5, from what every trial records."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ORDER = [*(kind for kind, _ in KINDS), "other"]
 
 @dataclass(frozen=True)
 class Movement:
-    """One kind of parameter in one arm; percent, means over the runs that every arm has."""
+    """One role of parameter in one arm; percent, means over the runs that every arm has."""
 
-    kind: str
+    role: str
     """As in `noisytune._perturb.names.KINDS`."""
     arm: str
     n: int
@@ -35,7 +35,7 @@ class Movement:
 
 @once
 def movements(evidence: Evidence) -> list[Movement]:
-    """Every kind of pretrained parameter in every arm that has runs; empty where no trial recorded norms.
+    """Every role of pretrained parameter in every arm that has runs; empty where no trial recorded norms.
 
     A new head is left out: it starts from nothing.
     """
@@ -49,19 +49,19 @@ def movements(evidence: Evidence) -> list[Movement]:
     if not runs or arms[0] != evidence.study.arms[0]:
         return []
     found = []
-    for kind in _ORDER:
-        if kind == "head" or any(kind not in record.norms for run in runs for record in run.values()):
+    for role in _ORDER:
+        if role == "head" or any(role not in record.norms for run in runs for record in run.values()):
             continue
-        moved = {arm: np.array([_share(run[arm], kind, "moved") for run in runs]) for arm in arms}
+        moved = {arm: np.array([_share(run[arm], role, "moved") for run in runs]) for arm in arms}
         usual = float(moved[arms[0]].mean())
         if usual == 0.0:
             continue
         for arm in arms:
             against = 100.0 * (moved[arm] - moved[arms[0]]) / usual
-            grown = [_share(run[arm], kind, "after") - 100.0 for run in runs]
+            grown = [_share(run[arm], role, "after") - 100.0 for run in runs]
             found.append(
                 Movement(
-                    kind=kind,
+                    role=role,
                     arm=arm,
                     n=len(runs),
                     moved=float(moved[arm].mean()),
@@ -73,6 +73,6 @@ def movements(evidence: Evidence) -> list[Movement]:
     return found
 
 
-def _share(record: TrialRecord, kind: str, what: str) -> float:
-    norms = record.norms[kind]
+def _share(record: TrialRecord, role: str, what: str) -> float:
+    norms = record.norms[role]
     return 100.0 * norms[what] / norms["before"] if norms["before"] else 0.0

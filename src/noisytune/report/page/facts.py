@@ -7,6 +7,9 @@ from typing import Any
 
 from noisytune.report.evidence.pairs import Evidence
 
+SHOWN = 25
+"""Entries of a list; more are counted."""
+
 Facts = list[tuple[str, str]]
 """Pairs of a term and what is known of it."""
 
@@ -16,6 +19,8 @@ def text(value: Any) -> str:
 
     >>> text(0.00002), text(["a", "b"]), text(None), text(22713216)
     ('2e-05', 'a, b', 'none', '22,713,216')
+    >>> text([{"name": "good", "train": 150, "dev": 37}])
+    'good: train 150, dev 37'
     """
     if value is None:
         return "none"
@@ -25,9 +30,39 @@ def text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return _entry(value)
     if isinstance(value, list | tuple):
-        return ", ".join(text(v) for v in value) or "none"
+        shown = [text(v) for v in value[:SHOWN]] + [f"and {len(value) - SHOWN:,} more"] * (len(value) > SHOWN)
+        return ("; " if any(isinstance(v, Mapping) for v in value) else ", ").join(shown) or "none"
     return str(value)
+
+
+def _entry(value: Mapping[str, Any]) -> str:
+    """A JSON object on a line; what names it comes first."""
+    title = next((str(value[key]) for key in ("name", "source") if key in value), "")
+    rest = ", ".join(
+        f"{key} {text(one)}".replace("_", " ") for key, one in value.items() if key not in ("name", "source")
+    )
+    return f"{title}: {rest}" if title and rest else title or rest
+
+
+def about_data(facts: Mapping[str, Any], prefix: str = "") -> Facts:
+    """What was noticed about a task's data, whatever it is: a line for each value, and for each object of plain values.
+
+    >>> about_data({"split_off": 112, "lengths": {"train": {"words": {"median": 8.0, "largest": 30}}}})
+    [('split off', '112'), ('lengths · train · words', 'median 8, largest 30')]
+    """
+    lines: Facts = []
+    for name, value in facts.items():
+        term = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping) and any(isinstance(one, Mapping) for one in value.values()):
+            lines += about_data(value, f"{term} · ")
+        elif name == "majority" and isinstance(value, float):
+            lines.append((term, f"{100 * value:.1f} % of dev is the largest class"))
+        elif value not in (None, [], {}, ""):
+            lines.append((term, text(value)))
+    return lines
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -73,10 +108,11 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
     study, records = evidence.study, list(evidence.trials.values())
     sections: list[tuple[str, Facts]] = [("Model", merged([study.model]))]
     for task in study.tasks:
-        lines = {k: v for k, v in task.items() if k != "name" and v not in (None, [])}
-        if isinstance(lines.get("majority"), float):
-            lines["majority"] = f"{100 * lines['majority']:.1f} % of dev is the largest class"
-        sections.append((f"Task {task['name']}", merged([lines])))
+        facts = task.get("facts") or {}
+        lines = {k: v for k, v in task.items() if k not in ("name", "facts", *facts)}
+        sections.append((f"Task {task['name']}", about_data(lines)))
+        if facts:
+            sections.append((f"Data of {task['name']}", about_data(facts)))
     searched = set(study.search["space"]) if study.search else set()
     shared = {name: value for name, value in study.training.items() if name not in searched}
     sections.append(("Every trial", merged([shared, {"seeds": study.seeds, "margin in points": study.margin}])))

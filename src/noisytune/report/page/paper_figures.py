@@ -128,34 +128,34 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
 
 
 def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) -> str:
-    """How much farther than in the baseline each kind of parameter moved in each arm; in words how far it moved."""
-    kinds, there = list(dict.fromkeys(m.kind for m in moved)), [a for a in arms if any(m.arm == a for m in moved)]
-    found = {(m.kind, m.arm): m for m in moved}
+    """How much farther than in the baseline each role of parameter moved in each arm; in words how far it moved."""
+    roles, there = list(dict.fromkeys(m.role for m in moved)), [a for a in arms if any(m.arm == a for m in moved)]
+    found = {(m.role, m.arm): m for m in moved}
     largest = max([1e-3, *(abs(m.against) for m in moved)])
     ends = [abs(end) for m in moved for end in (m.interval.low, m.interval.high) if math.isfinite(end)]
     reach = 1.1 * min(max([largest, *ends]), 4 * largest)
     row, names = 32 + 8 * len(there), dict(zip(there, svg.told_apart(there, 34), strict=True))
     lines = sum(name.count("\n") + 1 for name in names.values())
-    with svg.drawing(60 + row * len(kinds) + 17 * lines) as (figure, axes):
+    with svg.drawing(60 + row * len(roles) + 17 * lines) as (figure, axes):
         axes.axvline(0.0, color=svg.BASELINE, linewidth=1.4, zorder=1, label=names[there[0]])
-        for y, kind in enumerate(kinds):
+        for y, role in enumerate(roles):
             for place, arm in enumerate(there[1:]):
-                m, level = found[kind, arm], y + (7 + 8 * place) / row
+                m, level = found[role, arm], y + (7 + 8 * place) / row
                 colour = arm_colour(arms, arm)
                 if math.isfinite(m.interval.low):
                     whisker = max(m.interval.low, -reach), min(m.interval.high, reach)
                     axes.plot(whisker, [level, level], color=colour, linewidth=1.4, zorder=2)
                 label = names[arm] if y == 0 else None
                 axes.plot([m.against], [level], arm_mark(arms, arm), color=colour, markersize=5, zorder=3, label=label)
-            each = [f"{found[kind, arm].moved:.3g}" for arm in there[:3]]
+            each = [f"{found[role, arm].moved:.3g}" for arm in there[:3]]
             words = (" → " if len(there) == 2 else " · ").join(each) + " …" * (len(there) > 3)
-            for x, text, side, ink in ((0, kind, "left", svg.INK), (1, words + " %", "right", svg.MUTED)):
+            for x, text, side, ink in ((0, role, "left", svg.INK), (1, words + " %", "right", svg.MUTED)):
                 _beside(axes, text, x, y, side, ink)
-        axes.set_ylim(len(kinds) - 18 / row, -18 / row)
+        axes.set_ylim(len(roles) - 18 / row, -18 / row)
         axes.set_xlim(-reach, reach)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"moved farther than {svg.shortened(there[0], 20)}, percent of its movement")
         figure.legend(loc="outside upper left", ncols=1, handlelength=1.2)
-        said = "; ".join(f"{m.kind}, {m.arm}: {m.moved:.3g} %" for m in moved)
-        return svg.inline(figure, key=key, title="Relative change of each kind of parameter", description=said)
+        said = "; ".join(f"{m.role}, {m.arm}: {m.moved:.3g} %" for m in moved)
+        return svg.inline(figure, key=key, title="Relative change of each role of parameter", description=said)

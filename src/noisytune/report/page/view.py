@@ -9,6 +9,7 @@ from typing import Any
 
 from noisytune._metrics import METRICS, RIGHT
 from noisytune.report.evidence import items
+from noisytune.report.evidence.classes import class_rows
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
 from noisytune.report.evidence.summary import (
@@ -154,6 +155,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "moved": movements(evidence),
         "comparisons": comparisons_at_once(evidence),
         "item_rows": item_rows(evidence),
+        "class_rows": class_rows(evidence),
         "search": search_view(evidence, drawn=drawn),
         "trials": [] if many else _trial_lines(evidence),
         "trial_groups": trial_groups(evidence) if many else [],

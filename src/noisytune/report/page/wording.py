@@ -73,6 +73,14 @@ def probability(p: float) -> str:
     return f"{p:.3f}".lstrip("0") if p >= 0.1 else f"{p:.3g}".lstrip("0")
 
 
+ENDED = {
+    "collapsed": "collapsed",
+    "diverged": "diverged",
+    "untrained": "stayed untrained: no weight moved",
+}
+"""How a run ended that did not end well, by its status."""
+
+
 def count(n: int, noun: str) -> str:
     """``1 pair``, ``2 pairs``, ``2 studies``."""
     if n == 1:
@@ -185,7 +193,10 @@ def _change(evidence: Evidence, row: SummaryRow) -> str:
         return f"{row.label} raised {metric} {where} by {number(row.difference)} points"
     if row.verdict is Verdict.HURT:
         return f"{row.label} lowered {metric} {where} by {number(-row.difference)} points"
-    return f"{row.label} changed {metric} {where} by {number(row.difference, True)} points"
+    baseline = evidence.study.arms[0]
+    return (
+        f"{row.label} differed from {baseline} in {metric} {where} by {number(row.difference, True)} points on average"
+    )
 
 
 def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
@@ -233,9 +244,12 @@ def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
     change = _change(evidence, told)
     if pick:
         change = change.replace(told.label, told.label + pick, 1)
+    first = ["no difference established"] * (told.verdict is Verdict.INCONCLUSIVE)
+    first += ["the search chose no noise (λ = 0)"] * (told.arm in without_noise(evidence))
+    opening = f"{' and '.join(first)}. " if first else ""
     kind = "simultaneous anytime-valid" if alpha < ALPHA else "anytime-valid"
     return (
-        f"{told.verdict.value.capitalize()} after {count(told.n, unit)}: {change} "
+        f"{told.verdict.value.capitalize()} after {count(told.n, unit)}: {opening}{change} "
         f"({kind} 95 % interval {span(told.low, told.high)}){_limits(told, alpha, evidence.study.margin)}."
         + _others(rows, told)
     )
@@ -252,14 +266,21 @@ def verdict_sentence(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     return sentence(evidence, primary_rows(evidence))
 
 
+def without_noise(evidence: Evidence) -> dict[str, str]:
+    """The arms for which the search chose λ = 0, each as the user wrote it."""
+    return {
+        row.arm: row.asked for row in search_rows(evidence) if row.winner.settings.get("noise_lambda", math.nan) == 0.0
+    }
+
+
 def _oddities(evidence: Evidence) -> list[str]:
     notes = []
-    for status in ("collapsed", "diverged"):
+    for status, ended in ENDED.items():
         odd = [record for record in evidence.trials.values() if record.status == status]
         if odd:
             by_arm = [f"{sum(r.arm == arm for r in odd)} of {arm}" for arm in evidence.study.arms]
             listed = ", ".join(text for text in by_arm if not text.startswith("0 "))
-            notes.append(f"{count(len(odd), 'run')} {status} ({listed}); none is left out.")
+            notes.append(f"{count(len(odd), 'run')} {ended} ({listed}); none is left out.")
     missing = sum(evidence.undefined(record) for record in evidence.trials.values())
     if missing:
         lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low < 0]
@@ -274,7 +295,7 @@ def _oddities(evidence: Evidence) -> list[str]:
 def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
     """One sentence where the differences are plainly not normal, else nothing."""
     if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
-        seen = "one run of a pair collapsed or diverged and the other did not"
+        seen = "one run of a pair collapsed, diverged or stayed untrained and the other did not"
     elif has_outlier(differences(evidence, row)):
         seen = "a difference lies far from all others"
     else:
@@ -288,6 +309,10 @@ def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
 
 def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     notes = [by_chance(evidence)] if evidence.study.search else []
+    notes += [
+        f"The search chose no noise (λ = 0) for {asked}: its runs differ from the baseline's in other settings only."
+        for asked in without_noise(evidence).values()
+    ]
     notes += [said for row in rows if (said := _not_normal(evidence, row))]
     for row in task_rows(evidence):
         task = next(t for t in evidence.study.tasks if t["name"] == row.task)
