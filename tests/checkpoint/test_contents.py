@@ -109,3 +109,35 @@ def test_names_that_no_locale_can_spell_are_carried_along(clean, tmp_path):
     assert card.startswith(b"caf\xe9\n")
     assert b"mod\xe8le" in card
     assert verify_checkpoint(tmp_path / "noisy", source).ok
+
+
+def test_verify_covers_the_files_beside_the_weights_where_asked(clean, tmp_path):
+    write(clean, "tokenizer.json", "2_Dense/pytorch_model.bin")
+    noisy = tmp_path / "noisy"
+    perturb_checkpoint(clean, noisy)
+    found = verify_checkpoint(noisy, every_file=True)
+    assert (found.ok, found.files, found.others) == (True, 4, ())
+    (noisy / "mine.py").write_text("x")
+    assert verify_checkpoint(noisy, clean, every_file=True).others == ("mine.py",)
+    (noisy / "2_Dense" / "pytorch_model.bin").unlink()
+    (noisy / "tokenizer.json").write_text("changed")
+    assert verify_checkpoint(noisy, clean).ok
+    problems = verify_checkpoint(noisy, clean, every_file=True).problems
+    assert sorted(problem.split("noisy/")[1] for problem in problems) == [
+        "2_Dense/pytorch_model.bin: is missing",
+        "tokenizer.json: is not what was written",
+    ]
+    record = json.loads((noisy / "noisytune.json").read_text())
+    del record["files"]
+    (noisy / "noisytune.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="earlier versions"):
+        verify_checkpoint(noisy, every_file=True)
+    assert verify_checkpoint(noisy).ok
+
+
+def test_every_suffix_that_weights_have_is_carried_or_named(clean, tmp_path):
+    names = ("a.bin", "b.pt", "c.h5", "d.onnx", "sub/e.gguf", "sub/f.ckpt", "training_args.bin", "g.safetensors")
+    write(clean, *names)
+    manifest = perturb_checkpoint(clean, tmp_path / "noisy")
+    for name in names:
+        assert (tmp_path / "noisy" / name).exists() != (name in manifest.notices[0])

@@ -114,6 +114,7 @@ def verify_checkpoint(
     out: str | Path,
     against: str | Path | None = None,
     *,
+    every_file: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Verification:
@@ -123,13 +124,16 @@ def verify_checkpoint(
         out: what `perturb_checkpoint` wrote.
         against: the clean checkpoint; the noise is then computed again, and every byte of the weights compared. None
         compares with the hashes in the manifest: it finds damage, and does not prove the noise.
+        every_file: compare the files beside the weights with their hashes too: tokenizer, configuration, card ...
         progress: called with the bytes done and the bytes in total.
         threads: how many; None takes one for each core.
 
     Raises:
-        DataError: ``out`` or ``against`` is damaged beyond comparing, or ``out`` has no manifest.
+        DataError: ``out`` or ``against`` is damaged beyond comparing, or ``out`` has no manifest, or one without
+        hashes of files.
     """
-    return verify(Path(out).expanduser(), None if against is None else Path(against).expanduser(), progress, threads)
+    clean = None if against is None else Path(against).expanduser()
+    return verify(Path(out).expanduser(), clean, every_file, progress, threads)
 
 
 def diff_checkpoints(

@@ -7,6 +7,7 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ class PickledFile:
     values: dict[str, Any]
     """Name -> array of bytes."""
 
+    @cached_property
+    def _begins(self) -> list[int]:
+        return [tensor.begin for tensor in self.tensors]
+
     def read(self, begin: int, out: memoryview) -> None:
         """Fill ``out`` with the bytes from ``begin`` on, all of one tensor."""
-        tensor = self.tensors[bisect_right([t.begin for t in self.tensors], begin) - 1]
+        tensor = self.tensors[bisect_right(self._begins, begin) - 1]
         offset = begin - tensor.begin
         out[:] = self.values[tensor.name][offset : offset + len(out)]
 
@@ -55,27 +60,39 @@ def load(paths: Sequence[Path]) -> tuple[list[PickledFile], bytes | None]:
 def _load(path: Path, name: str) -> PickledFile:
     import torch
 
-    try:
-        state = _torch_load(path)
-    except pickle.UnpicklingError as error:
-        raise DataError(f"{path}: holds more than tensors, and loading it could run code: refused") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read as a PyTorch file ({str(error).splitlines()[0][:120]})") from error
+    state = _unpickled(path)
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds no tensors by name, but {type(state).__name__}")
     values, described = {}, []
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise DataError(f"{path}: {key!r} is no tensor by name, but {type(tensor).__name__}")
+        if tensor.is_meta:
+            raise DataError(f"{path}: tensor {key!r} has a shape, but no values (device meta): save the model loaded")
         dtype = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.is_quantized or dtype not in CODES:
             raise UnsupportedTensorError(f"{path}: tensor {key!r} ({dtype}, {tensor.layout}) cannot be written out")
-        flat = tensor.detach().contiguous().reshape(-1)
+        flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         values[key] = memoryview(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
         described.append((key, dtype, tuple(tensor.shape), len(values[key])))
     header = make_header(described)
     size = len(header) + sum(count for *_, count in described)
     return PickledFile(name, header, parse_header(path, header, size), size, values)
+
+
+def _unpickled(path: Path) -> Any:
+    with path.open("rb") as stream:
+        start = stream.read(40)
+    if not start.startswith((b"PK", b"\x80")):
+        what = f"begins with {start!r}" if start else "is empty"
+        raise DataError(f"{path}: is no PyTorch file: it {what}; download it again")
+    try:
+        return _torch_load(path)
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path}: holds more than tensors, and loading it could run code: refused") from error
+    except Exception as error:  # damaged pickles fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise DataError(f"{path}: cannot be read as a PyTorch file ({reason})") from error
 
 
 def _torch_load(path: Path) -> Any:

@@ -159,7 +159,10 @@ def _header(path: Path, handle: int, size: int) -> bytes:
     start = os.pread(handle, 8, 0) if size >= 8 else b""
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > size - 8:
-        raise DataError(f"{path}: is truncated: {size} bytes cannot hold a header of {length} bytes; download it again")
+        raise DataError(
+            f"{path}: is truncated, or no safetensors file: {size} bytes cannot hold a header of {length} bytes; "
+            "download it again"
+        )
     if length > LONGEST_HEADER:
         raise DataError(f"{path}: corrupt header: its length {length} is beyond the format's {LONGEST_HEADER} bytes")
     return start + os.pread(handle, length, 8)

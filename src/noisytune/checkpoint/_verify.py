@@ -16,6 +16,7 @@ from noisytune import field
 from noisytune._machine import available_cores
 from noisytune._perturb.receipt import receipt_of
 from noisytune.checkpoint import _stream
+from noisytune.checkpoint._carried import check_files
 from noisytune.checkpoint._job import Job, Meter, Progress
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import Source, open_source
@@ -32,6 +33,10 @@ class Verification:
     tensors: int
     against: str | None
     """The clean checkpoint that the noise was computed again from; None where only recorded hashes were compared."""
+    files: int | None = None
+    """Files beside the weights that were compared; None where they were not looked at."""
+    others: tuple[str, ...] = ()
+    """Files that are there, but were not written by noisytune. Known only where files were compared."""
 
     @property
     def ok(self) -> bool:
@@ -39,7 +44,9 @@ class Verification:
         return not self.problems
 
 
-def verify(out: Path, against: Path | None, progress: Progress | None, threads: int | None) -> Verification:
+def verify(
+    out: Path, against: Path | None, every_file: bool, progress: Progress | None, threads: int | None
+) -> Verification:
     """See `noisytune.checkpoint.verify_checkpoint`."""
     if not (out / FILE_NAME).is_file():
         raise DataError(f"{out}: has no {FILE_NAME}: nothing says which noise it carries")
@@ -58,7 +65,12 @@ def verify(out: Path, against: Path | None, progress: Progress | None, threads: 
             problems += _shape_problems(written, source)
             if not problems:
                 problems += _noise_problems(written, source, manifest, record, threads, progress)
-    return Verification(tuple(problems), tensors, None if against is None else str(against))
+        files, others = None, tuple[str, ...]()
+        if every_file:
+            more, others = check_files(written, record)
+            problems += more
+            files = len(record["files"])
+    return Verification(tuple(problems), tensors, None if against is None else str(against), files, others)
 
 
 def _record(path: Path) -> dict[str, Any]:

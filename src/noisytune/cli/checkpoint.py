@@ -119,22 +119,28 @@ def verify(
     against: Annotated[
         str | None, option(RUN, "Compute the noise on this clean model again, and compare every bit.", "MODEL")
     ] = None,
+    every_file: Annotated[
+        bool, option(RUN, "Compare the files beside the weights with their hashes too.", "", "--all")
+    ] = False,
 ) -> None:
     """Check that a perturbed checkpoint is exactly what its manifest states.
 
-    Without --against the weights are compared with the hashes in noisytune.json.
+    Without --against the weights are compared with the hashes in noisytune.json. Other files are covered by --all.
     """
     from noisytune.checkpoint import verify_checkpoint
 
     source = None if against is None else find_directory(against)
     with _progress("Verifying") as progress:
-        found = verify_checkpoint(out, source, progress=progress)
+        found = verify_checkpoint(out, source, every_file=every_file, progress=progress)
     if not found.ok:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise NoisyTuneError(found.problems[0] + more)
     what = "what was written (--against MODEL checks the noise)"
     what = what if source is None else f"{against} plus the noise that its manifest states, bit for bit"
-    _print(f"Verified: the {found.tensors} tensors of {out} are {what}.")
+    files = "not looked at (--all)" if found.files is None else f"{found.files}, as they were written"
+    _print(f"Verified: the {found.tensors} tensors of {out} are {what}. Other files: {files}.")
+    if found.others:
+        _print(f"Note: not written by noisytune: {', '.join(found.others)}")
 
 
 def _print(text: str) -> None:
