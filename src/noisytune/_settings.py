@@ -80,6 +80,17 @@ def choice(default: str | None, about: str, *options: str) -> Any:
     return _field(default, Setting(about, " or ".join(options), read, str, "|".join(options)))
 
 
+def switch(about: str) -> Any:
+    """A field that is off unless it is given."""
+
+    def read(value: Any) -> bool:
+        if value not in (True, False, "true", "false"):
+            raise ValueError
+        return value in (True, "true")
+
+    return _field(False, Setting(about, "true or false", read, bool, ""))
+
+
 def words(about: str, allowed: str, separator: str = "|", metavar: str = "WORD") -> Any:
     """A field for any number of words, none by default.
 

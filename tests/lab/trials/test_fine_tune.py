@@ -519,3 +519,20 @@ def test_every_method_is_an_arm(tiny_study: Study, tiny_tokens: Tokens, name: st
     if neutral is not None:
         still = run_trial(a_trial(tiny_study, Arm.of(make(name, neutral))), tiny_study.model.path, tiny_tokens)
         assert outcome(still) == outcome(plain)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.06, 0.99])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_warm_up_never_takes_the_whole_training(
+    tiny_study: Study, tiny_tokens: Tokens, warmup: float, steps: int
+) -> None:
+    record = run_trial(a_trial(tiny_study, warmup=warmup, max_steps=steps), tiny_study.model.path, tiny_tokens)
+    assert all(role["moved"] > 0 for role in record.norms.values())
+    assert record.status != "untrained"
+
+
+def test_a_trial_whose_weights_did_not_move_says_so(tiny_study: Study, tiny_tokens: Tokens) -> None:
+    trial = a_trial(tiny_study, learning_rate=1e-30, weight_decay=0.0, max_steps=2)
+    record = run_trial(trial, tiny_study.model.path, tiny_tokens)
+    assert record.status == "untrained"
+    assert record.scores == record.evaluations["dev"]["scores"], "it counts, as a collapsed one does"

@@ -134,3 +134,35 @@ def test_a_model_without_tokenizer_is_not_trained_on_unknown_words(
 def as_regression(task: TaskData) -> TaskData:
     """The same texts with values to predict."""
     return replace(task, kind="regression", metric="pearson", labels=())
+
+
+def with_texts(task: TaskData, *texts: str) -> TaskData:
+    return replace(task, train=Split(tuple((text,) for text in texts), (0.0, 1.0) * (len(texts) // 2)))
+
+
+def test_marks_of_the_model_in_a_text_are_text(tiny: Model, topics: TaskData) -> None:
+    tokens = tokenise(tiny.path, with_texts(topics, "a [SEP] film", "[CLS] [MASK] [PAD]"), 16)
+    marks = set(load_tokenizer(tiny.path).all_special_ids)
+    for row in tokens.train.inputs["input_ids"]:
+        assert [int(i) in marks for i in row] == [True, *[False] * (len(row) - 2), True]
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, tiny: Model, topics: TaskData) -> None:
+    folder = Path(shutil.copytree(tiny.path, tmp_path / "m"))
+    settings = json.loads((folder / "config.json").read_text()) | {"vocab_size": 20_000}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="embedding has 20000 rows"):
+        tokenise(folder, with_texts(topics, "antidisestablishmentarianism zhou", "zhou zhou"), 16)
+
+
+def test_a_library_that_a_tokenizer_needs_is_named(monkeypatch: pytest.MonkeyPatch, tiny: Model) -> None:
+    from transformers import AutoTokenizer
+
+    def fail(*_: object, **__: object) -> None:
+        raise ImportError("\nXLNetTokenizer requires the SentencePiece library but it was not found")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    monkeypatch.setattr("noisytune.lab.trials.tokens.find_spec", lambda _: None)
+    with pytest.raises(DataError, match="pip install sentencepiece") as caught:
+        load_tokenizer(tiny.path)
+    assert "\n" not in str(caught.value)

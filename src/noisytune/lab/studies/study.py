@@ -19,6 +19,7 @@ from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.events import Event, Notice, StudyStarted, TrialDone
+from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.jobs import ArmsCheckJob, TokensJob, TrialJob
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import cache_name
@@ -165,7 +166,8 @@ def run_study(
         known = {record.key for record in finished}
         missing = tuple(trial for trial in study.plan if trial.key not in known)
         on_event(StudyStarted(everything, finished, missing, store.folder))
-        told = [notice, *damaged, *(notice for task in study.tasks for notice in task.notices)]
+        head = about_head(study.model.name, study.model.path, study.training.keep_head)
+        told = [notice, *damaged, *head, *(notice for task in study.tasks for notice in task.notices)]
         for text in dict.fromkeys(filter(None, told)):
             on_event(Notice(text))
         begun = [seed for seed in study.seeds if not until or (earlier and seed in earlier.seeds)]

@@ -73,7 +73,17 @@ def mean_scores(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...])
     return {key: float(np.mean([part[key] for part in parts])) if len(parts) > 1 else parts[0][key] for key in shared}
 
 
-def worst_status(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...]) -> Status:
-    """Diverged where the model is so on any primary split, else collapsed where it is so on any."""
+def trial_status(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...], moved: bool) -> Status:
+    """Diverged where the model is so on any primary split, else untrained, else collapsed where it is so on any.
+
+    Args:
+        evaluations: by split.
+        primary: the splits that count.
+        moved: whether training changed a weight.
+    """
     found = {evaluations[name].status for name in primary}
-    return "diverged" if "diverged" in found else "collapsed" if "collapsed" in found else "ok"
+    if "diverged" in found:
+        return "diverged"
+    if not moved:
+        return "untrained"
+    return "collapsed" if "collapsed" in found else "ok"

@@ -23,7 +23,8 @@ from noisytune.lab.kinds import KINDS, Collate, Labelled
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
-from noisytune.lab.trials.evaluate import DIVERGED, Evaluator, mean_scores, worst_status
+from noisytune.lab.trials.evaluate import DIVERGED, Evaluator, mean_scores, trial_status
+from noisytune.lab.trials.head import keep_head_, without_head
 from noisytune.lab.trials.norms import copies, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer
@@ -101,7 +102,9 @@ def run_trial(
     evaluations = {name: evaluator(model, split) if finite else DIVERGED for name, split in tokens.evaluate.items()}
     clock.lap("evaluate")
     primary = tuple(task.get("primary", [task.get("select", first)]))
-    status = worst_status(evaluations, primary)
+    # Norms that are not finite are not kept: such weights have moved.
+    moved = not norms or any(role["moved"] > 0 for role in norms.values())
+    status = trial_status(evaluations, primary, moved)
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
@@ -223,6 +226,10 @@ def _load(trial: Trial, model_dir: Path) -> Any:
             f"model {name!r}: transformers has no classifier for it, and code that comes with a model is never run: "
             f"{reason}"
         ) from error
+    if trial.settings["training"].get("keep_head"):
+        keep_head_(model, loading, model_dir, task["labels"])
+    else:
+        model = without_head(model, loading, trial.seed)
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
     if body and set(body) <= set(loading["missing_keys"]):
         raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")

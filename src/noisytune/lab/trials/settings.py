@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune._settings import check, choice, keyed, number, whole
+from noisytune._settings import check, choice, keyed, later, number, switch, whole
 
 if TYPE_CHECKING:
     from noisytune._pretrained import Model
@@ -67,6 +67,9 @@ class TrainingSettings:
     """Where ``select="best"`` looks, while dev is reported. ``paper``: on dev itself, which flatters. ``clean``: on a
     tenth of the training examples, which is not trained on. With ``select="last"`` nothing is chosen: both train on
     everything and come to the same."""
+
+    keep_head: bool = later(switch("Keep the head of an earlier fine-tuning; its classes are mapped by name."))
+    """Without it each trial's seed sets a new head."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,7 +141,7 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     for name, split in task.splits.items():
         where = f"{task.name}, {name}"
         splits[name] = kind.encode(tokenizer, split, max_length, types, where)
-        _check(splits[name], tokenizer, where)
+        _check(splits[name], tokenizer, _rows_of_embedding(model_dir), where)
         if told := kind.about_lengths(splits[name], max_length, name):
             notices.append(f"{task.name}: {told}")
     return Tokens(splits.pop("train"), splits, tuple(notices))
@@ -157,8 +158,9 @@ def load_tokenizer(model_dir: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{model_dir}: its tokenizer cannot be loaded: {reason}") from error
+        raise DataError(f"{model_dir}: its tokenizer cannot be loaded: {_reason(error)}") from error
+    # A text that holds "</s>" is a text.
+    tokenizer.split_special_tokens = True
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise DataError(f"{model_dir}: its tokenizer has no padding token and no end token; set pad_token in it")
@@ -166,7 +168,24 @@ def load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _check(data: TokenSplit, tokenizer: Any, where: str) -> None:
+def _reason(error: Exception) -> str:
+    """Why a tokenizer cannot be loaded: what is missing, where the message names a library that is."""
+    text = str(error).strip()
+    for library in ("sentencepiece", "tiktoken", "protobuf"):
+        module = "google.protobuf" if library == "protobuf" else library
+        if library in text.lower() and not _installed(module):
+            return f"it needs the library {library!r}, which is not installed: run  pip install {library}"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _check(data: TokenSplit, tokenizer: Any, embeddings: int | None, where: str) -> None:
     """Refuse what a model cannot read or learn from."""
     lengths = data.lengths
     if 0 in lengths:
@@ -177,10 +196,37 @@ def _check(data: TokenSplit, tokenizer: Any, where: str) -> None:
             f"{where}: the model's tokenizer knows no word of it; are its files (tokenizer.json ...) there?"
         )
 
+    ids = data.inputs["input_ids"]
+    for token in (int(ids.values.max()), tokenizer.pad_token_id):
+        if embeddings is not None and token >= embeddings:
+            raise DataError(
+                f"{where}: the token {tokenizer.convert_ids_to_tokens(token)!r} has id {token}, but the model's "
+                f"embedding has {embeddings} rows: its tokenizer is larger; give the tokenizer that belongs to it"
+            )
+    # Some tokenizers find marks in texts even so; the unknown token is not one of them.
+    marks = list(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    found = [int(np.isin(row, marks).sum()) for row in ids]
+    usual = max(tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    if max(found) > min(*found, usual):
+        row = found.index(max(found))
+        example = row if data.owner is None else int(data.owner[row])
+        named = ", ".join(sorted({tokenizer.convert_ids_to_tokens(int(i)) for i in ids[row] if i in marks}))
+        raise DataError(
+            f"{where}: example {example + 1} holds a special token of the model ({named}) as text, which its tokenizer "
+            "cannot tell from its own marks; remove it from the text"
+        )
+
 
 def _config(model_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     return found
+
+
+def _rows_of_embedding(model_dir: Path) -> int | None:
+    """How many tokens the model knows; None where it does not say."""
+    config = _config(model_dir)
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    return size if isinstance(size, int) else None
 
 
 def _has_types(model_dir: Path) -> bool | None:

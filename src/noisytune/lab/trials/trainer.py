@@ -24,6 +24,11 @@ class StackTrainer(Trainer):
         super().__init__(*args, **settings)
         self._stack = stack
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The Trainer's schedule; the learning rate rises over fewer steps than there are, however it is rounded."""
+        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stack's optimizer, for the parameter groups that the Trainer makes."""
         if self.optimizer is None:

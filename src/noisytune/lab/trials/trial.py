@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from noisytune.lab.trials.arm import Arm
+from noisytune.lab.trials.head import NEW, is_fine_tuned
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import digest
 
@@ -28,10 +29,13 @@ class Trial:
 
         Every metric is computed, so the primary one is part of it only where it selects the epoch.
         """
+        trained = replace(training, **arm.training).for_model(model)
+        # Trials of earlier versions used such a head: theirs are other keys.
+        head = {"head": NEW} if not trained.keep_head and is_fine_tuned(model.path) else {}
         selects = {"metric": task.metric} if training.select == "best" else {}
         return cls(
             {
-                "model": {"name": model.name, "digest": model.digest},
+                "model": {"name": model.name, "digest": model.digest, **head},
                 "task": {
                     "name": task.name,
                     "digest": task.digest,
@@ -44,7 +48,7 @@ class Trial:
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,
-                "training": replace(training, **arm.training).for_model(model).to_dict(),
+                "training": trained.to_dict(),
             }
         )
 
