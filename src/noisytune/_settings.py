@@ -198,15 +198,37 @@ def check(settings: Any, where: str = "") -> None:
     Raises:
         ConfigError: a value is not allowed; names the setting, the value and the range.
     """
-    for name, field in settings_of(settings).items():
-        value = getattr(settings, name)
-        if value is None and field.default is None:
-            continue
-        setting = setting_of(field)
-        try:
-            object.__setattr__(settings, name, setting.read(value))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"{where}{name} must be {setting.allowed}, got {value!r}") from error
+    for name in settings_of(settings):
+        object.__setattr__(settings, name, read(settings, name, getattr(settings, name), where))
+
+
+def read(owner: Any, name: str, value: Any, where: str = "") -> Any:
+    """One setting of a dataclass from a value or text.
+
+    Args:
+        owner: the dataclass.
+        name: of the setting.
+        value: to read; None is itself where it is the default.
+        where: before the name in an error message: ``"study.yaml, line 3: "``.
+
+    Raises:
+        ConfigError: no such setting, or the value is not allowed.
+    """
+    known = settings_of(owner)
+    if name not in known:
+        raise ConfigError(f"{where}there is no setting {name!r}: {nearest(name, known)}")
+    if value is None and known[name].default is None:
+        return None
+    setting = setting_of(known[name])
+    try:
+        return setting.read(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}{name} must be {setting.allowed}, got {_short(value)}") from error
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,12 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from noisytune._pretrained import Model
+from noisytune._settings import settings_of
+from noisytune.cli import app
 from noisytune.errors import ConfigError, DataError
+from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.file import Changes, paper_studies, paper_study, read_studies
 from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.trials.settings import TrainingSettings
 from tests.lab.tasks.glue_files import write_glue
 
 NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")
@@ -30,6 +36,11 @@ seeds: [3, 5]
 margin: 0.5
 training: {{epochs: 2, learning_rate: 1.0e-3}}
 """
+
+
+BOMB = "".join(
+    f"\n{name}: &{name} [{', '.join(['*' + last] * 9)}]" for last, name in zip("bcdefg", "cdefgh", strict=True)
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -63,6 +74,44 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert study.training.learning_rate == 2e-4
 
 
+def test_values_are_what_the_file_says(tiny: Model, tmp_path: Path) -> None:
+    """No text becomes a number, a truth or a date before its setting reads it."""
+    (tmp_path / "rows.csv").write_text("text,007\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)))
+    text = f"""
+        name: 2026-01-01
+        model: {tiny.path}
+        arms: &arms [noisytune]
+        tasks: [{{task: rows.csv, label_column: 007, text_columns: text}}]
+        seeds: 010
+        training: {{<<: {{epochs: 2, warmup: 0.2}}, learning_rate: 1e-3, warmup: 0, max_steps: null}}
+    """
+    (study,) = read_studies(write(tmp_path, text))
+    assert (study.name, len(study.seeds)) == ("2026-01-01", 10)
+    assert study.tasks[0].labels == ("a", "b")
+    assert study.training == TrainingSettings(epochs=2, learning_rate=1e-3, warmup=0.0)
+
+
+def test_a_file_python_and_the_command_line_ask_for_the_same_trials(tmp_path: Path) -> None:
+    (study,) = read_studies(write(tmp_path, "{name: topics, arms: [noisytune], seeds: 1}"))
+    asked = Study(
+        name="topics",
+        model=Model.find(),
+        tasks=load_tasks("topics"),
+        arms=arms_of("noisytune"),
+        seeds=(0,),
+        training=TrainingSettings(),
+        margin=1.0,
+    )
+    assert [trial.key for trial in asked.plan] == [trial.key for trial in study.plan]
+    assert study.training.learning_rate == 2e-4
+    defaults = {
+        option.name: option.default
+        for option in typer.main.get_command(app).commands["compare"].params
+        if option.name in settings_of(TrainingSettings)
+    }
+    assert TrainingSettings(**defaults) == TrainingSettings()
+
+
 def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
     """Also where the data's folder is called as the task is."""
     write_glue(tmp_path / "glue")
@@ -89,10 +138,10 @@ def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
         ("tasks: [topics]", "arms must be a list"),
         ("arms: noisytune", "arms must be a list"),
         ("arms: [recadm]", "there is no method 'recadm': did you mean 'recadam'"),
-        ("{arms: [noisytune], seeds: 0}", "seeds must be a number of seeds >= 1"),
+        ("{arms: [noisytune], seeds: 0}", "study.yaml, line 1: seeds must be a number of seeds, 1 to 100,000"),
         ("{arms: [noisytune], seeds: [a]}", "seeds must be"),
-        ("{arms: [noisytune], margin: much}", "margin must be a number of points"),
-        ("{arms: [noisytune], training: {epoch: 3}}", "training: there is no key 'epoch': did you mean 'epochs'"),
+        ("{arms: [noisytune], margin: much}", "line 1: margin must be a number, got 'much'"),
+        ("{arms: [noisytune], training: {epoch: 3}}", "line 1: there is no key 'epoch': did you mean 'epochs'"),
         ("{arms: [noisytune], training: {epochs: 0}}", "epochs must be a whole number >= 1"),
         ("{arms: [noisytune], training: 3}", "training must hold lines"),
         ("{arms: [noisytune], tasks: [{label_column: x}]}", "a task lacks its name"),
@@ -103,6 +152,25 @@ def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
         ("{arms: [noisytune], models: []}", "models must be a list"),
         ("{arms: [noisytune], train_shares: [10]}", "shares of the training data, 0 < share <= 1, got 10"),
         ("{arms: [noisytune], train_shares: 0.5}", "train_shares must be a list"),
+        ("{arms: [noisytune], seeds: 9999999999}", "line 1: seeds must be a number of seeds, 1 to 100,000"),
+        (f"{{arms: [noisytune], seeds: {'9' * 5000}}}", "line 1: seeds must be whole numbers, got"),
+        ("arms: [noisytune]\nseeds: 3\nseeds: 4", "line 3: the key 'seeds' is given twice"),
+        ("arms: [noisytune]\ntraining:\n  learning_rate: .nan", "line 3: learning_rate must be a finite number > 0"),
+        ("arms: [noisytune]\nmargin: nan", "line 2: margin must be a number, got 'nan'"),
+        ("arms: [noisytune]\nmargin: .inf", "line 2: margin must be a number, got '.inf'"),
+        ("arms: [noisytune]\ntraining: {epochs: 2026-01-01}", "epochs must be a whole number >= 1, got '2026-01-01'"),
+        ("arms: [noisytune]\ntraining: {epochs: yes}", "epochs must be a whole number >= 1, got 'yes'"),
+        ("arms: [noisytune]\ntraining: {epochs: [1]}", "epochs must be a whole number >= 1, got ['1']"),
+        ("arms: [noisytune(0.1, scale=global)]", "an arm with a comma needs quotes"),
+        ("arms: [[noisytune]]", "line 1: arms must be a name, got ['noisytune']"),
+        ("? [a]\n: b", "line 1: a key must be a word"),
+        ("arms: !!python/object/apply:os.system [ls]", "line 1: tags such as"),
+        ("arms: " + "[" * 100_000, "line 1: more than 20 lists or mappings in each other"),
+        ("&a\narms: *a", "more than 20 lists or mappings in each other"),
+        ("a: &a [x, x, x]\nb: &b [*a, *a, *a]" + BOMB, "values, aliases counted"),
+        ("arms: [noisytune]\n" + "#" * 200_000, "larger than 200,000 bytes"),
+        ("arms: [" + "plain, " * 1_001 + "]", "arms holds 1,001, more than 1,000"),
+        ("{arms: [noisytune, mixout], seeds: 100000}", "300,000 trials are more than 200,000"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -113,7 +181,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, said: str) -> Non
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the study"):
+    with pytest.raises(DataError, match="none.yaml: there is no such file"):
         read_studies(tmp_path / "none.yaml")
 
 

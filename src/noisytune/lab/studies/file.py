@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from noisytune._pretrained import Model
-from noisytune.errors import ConfigError, DataError, NotFoundError
+from noisytune._settings import nearest, read, settings_of
+from noisytune.errors import ConfigError
+from noisytune.lab.studies.compare import seeds_of
+from noisytune.lab.studies.document import Document, read_document
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks, noticed, with_folder
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 
 _KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "seeds", "margin", "training")
-_TASK_KEYS = tuple(field.name for field in fields(TaskOptions))
+MOST_IN_A_LIST = 1_000
+"""Arms, models, tasks or shares of a study."""
 _PAPER = Path(str(files("noisytune._paper"))) / "studies"
 
 
@@ -88,19 +93,17 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
         ConfigError: the file is no YAML mapping, or a key or a value is not allowed; the nearest key is named.
         DataError: no such file, model or data.
     """
-    content = _read(path)
-    _check_keys(str(path), content, _KEYS)
-    training = _mapping(path, "training", content.get("training", {}))
-    _check_keys(f"{path}: training", training, [field.name for field in fields(TrainingSettings)])
-    training |= changes.training
-    arms = [Arm.parse(str(arm)) for arm in changes.arms or _list(path, "arms", content.get("arms"))]
-    seeds = _seeds(path, changes.seeds or content.get("seeds", 5))
-    margin = _margin(path, content.get("margin", 1.0))
-    models = [Model.find(name) for name in changes.models or _models(path, content)]
-    tasks = tuple(_tasks(path, content, changes))
+    document = read_document(path)
+    _check_keys(document, (), _KEYS)
+    training = _settings(document, TrainingSettings, "training") | dict(changes.training)
+    arms = [_arm(document, place, arm) for place, arm in enumerate(_list(document, "arms", changes.arms))]
+    seeds = _seeds(document, changes.seeds)
+    margin = _number(document, "margin", document.content.get("margin", 1.0))
+    models = [Model.find(name) for name in changes.models or _models(document)]
+    tasks = tuple(_tasks(document, changes))
     return tuple(
         Study(
-            name=str(content.get("name", path.stem)),
+            name=_text(document, "name", document.content.get("name") or path.stem),
             model=model,
             tasks=tasks,
             arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
@@ -112,35 +115,33 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     )
 
 
-def _read(path: Path) -> dict[Any, Any]:
-    import yaml
-
+def _arm(document: Document, place: int, arm: Any) -> Arm:
+    where = document.at("arms", place)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the study: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected lines such as  arms: [noisytune, recadam]")
-    return content
+        return Arm.parse(_text(document, "arms", arm, place))
+    except ConfigError as error:
+        torn = isinstance(arm, str) and arm.count("(") != arm.count(")")
+        hint = "; between [ and ] an arm with a comma needs quotes" if torn else ""
+        raise ConfigError(f"{where}: {error}{hint}") from error
 
 
-def _models(path: Path, content: Mapping[Any, Any]) -> list[str | None]:
+def _models(document: Document) -> list[str | None]:
     """Names or directories; None is the default model."""
+    content, folder = document.content, document.path.parent
     if "model" in content and "models" in content:
-        raise ConfigError(f"{path}: give model or models, not both")
+        raise ConfigError(f"{document.at('models')}: give model or models, not both")
     if "models" in content:
-        return [_beside(path.parent, str(model)) for model in _list(path, "models", content["models"])]
-    return [_beside(path.parent, str(content["model"])) if "model" in content else None]
+        names = _list(document, "models")
+        return [_beside(folder, _text(document, "models", name, place)) for place, name in enumerate(names)]
+    return [_beside(folder, _text(document, "model", content["model"])) if content.get("model") else None]
 
 
-def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable[TaskData]:
-    written = [_task(path, task) for task in _list(path, "tasks", content.get("tasks", ["topics"]))]
+def _tasks(document: Document, changes: Changes) -> Iterable[TaskData]:
+    tasks = _list(document, "tasks") if "tasks" in document.content else ["topics"]
+    written = [_task(document, place, task) for place, task in enumerate(tasks)]
     wanted = [(name, dict(written).get(name, {})) for name in changes.tasks] or written
-    shares = [_share(path, share) for share in _list(path, "train_shares", content.get("train_shares", [1]))]
+    shares = _list(document, "train_shares") if "train_shares" in document.content else []
+    parts = [_share(document, share, place) for place, share in enumerate(shares)]
     notice = ""
     data_dir = changes.options.get("data_dir")
     if data_dir and not changes.tasks:  # of a study's own tasks, those that the download has
@@ -150,11 +151,7 @@ def _tasks(path: Path, content: Mapping[Any, Any], changes: Changes) -> Iterable
         options = TaskOptions(**own | dict(changes.options))
         for task in load_tasks(name, options):
             whole, notice = noticed(task, notice), ""
-            if "train_shares" not in content:
-                yield whole
-                continue
-            for share in shares:
-                yield _part(whole, share, options.split_seed)
+            yield from (_part(whole, share, options.split_seed) for share in parts) if parts else (whole,)
 
 
 def _part(whole: TaskData, share: float, seed: int) -> TaskData:
@@ -169,26 +166,29 @@ def _part(whole: TaskData, share: float, seed: int) -> TaskData:
     return described(replace(whole, name=name, train=train, part_of=whole.name, notices=notices))
 
 
-def _task(path: Path, task: Any) -> tuple[str, dict[str, Any]]:
+def _task(document: Document, place: int, task: Any) -> tuple[str, dict[str, Any]]:
     """Name or file, and options."""
-    settings = {"task": task} if isinstance(task, str) else _mapping(path, "tasks", task)
-    _check_keys(f"{path}: tasks", settings, ("task", *_TASK_KEYS))
-    if "task" not in settings:
-        raise ConfigError(f"{path}: a task lacks its name: write  - task: topics")
-    options: dict[str, Any] = {key: value for key, value in settings.items() if key != "task"}
-    if isinstance(options.get("text_columns"), list):
-        options["text_columns"] = tuple(map(str, options["text_columns"]))
+    folder = document.path.parent
+    if isinstance(task, str):
+        name, options = task, {}
+    else:
+        _check_keys(document, ("tasks", place), ("task", *settings_of(TaskOptions)))
+        if not task.get("task"):
+            raise ConfigError(f"{document.at('tasks', place)}: a task lacks its name: write  - task: topics")
+        name = _text(document, "tasks", task["task"], place)
+        options = _settings(document, TaskOptions, "tasks", place, but="task")
     for key in ("dev_file", "data_dir"):
-        if key in options:
-            options[key] = Path(_beside(path.parent, str(options[key])))
-    name = str(settings["task"])
-    return name if name in (GLUE, *TASKS) else _beside(path.parent, name), options
+        if options.get(key):
+            options[key] = Path(_beside(folder, str(options[key])))
+    return name if name in (GLUE, *TASKS) else _beside(folder, name), options
 
 
-def _share(path: Path, share: Any) -> float:
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ConfigError(f"{path}: train_shares must be shares of the training data, 0 < share <= 1, got {share!r}")
-    return float(share)
+def _share(document: Document, value: Any, place: int) -> float:
+    share = _number(document, "train_shares", value, place)
+    if not 0 < share <= 1:
+        allowed = "shares of the training data, 0 < share <= 1"
+        raise ConfigError(f"{document.at('train_shares', place)}: train_shares must be {allowed}, got {share:g}")
+    return share
 
 
 def _beside(folder: Path, name: str) -> str:
@@ -196,36 +196,63 @@ def _beside(folder: Path, name: str) -> str:
     return str(folder / name) if (folder / name).exists() else name
 
 
-def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:
-    if type(seeds) is int and seeds >= 1:
-        return tuple(range(seeds))
-    if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
-        return tuple(seeds)
-    raise ConfigError(f"{path}: seeds must be a number of seeds >= 1 or a list of whole numbers, got {seeds!r}")
+def _seeds(document: Document, instead: int | None) -> tuple[int, ...]:
+    written = instead or document.content.get("seeds", 5)
+    try:
+        return seeds_of([int(seed) for seed in written] if isinstance(written, list) else int(written))
+    except (TypeError, ValueError) as error:
+        said = error if isinstance(error, ConfigError) else f"seeds must be whole numbers, got {written!r}"
+        raise ConfigError(f"{document.at('seeds')}: {said}") from error
 
 
-def _margin(path: Path, margin: Any) -> float:
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
-        raise ConfigError(f"{path}: margin must be a number of points, got {margin!r}")
-    return float(margin)
+def _number(document: Document, key: str, value: Any, *place: int) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{document.at(key, *place)}: {key} must be a number, got {value!r}")
+    return number
 
 
-def _list(path: Path, key: str, value: Any) -> list[Any]:
+def _text(document: Document, key: str, value: Any, *place: int) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{document.at(key, *place)}: {key} must be a name, got {value!r}")
+    return value
+
+
+def _list(document: Document, key: str, instead: Sequence[str] = ()) -> list[Any]:
+    value = list(instead) or document.content.get(key)
     if not isinstance(value, list) or not value:
-        raise ConfigError(f"{path}: {key} must be a list such as  {key}: [a, b], got {value!r}")
+        raise ConfigError(f"{document.at(key)}: {key} must be a list such as  {key}: [a, b], got {value!r}")
+    if len(value) > MOST_IN_A_LIST:
+        raise ConfigError(f"{document.at(key)}: {key} holds {len(value):,}, more than {MOST_IN_A_LIST:,}")
     return value
 
 
-def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
+def _settings(document: Document, owner: type, *keys: str | int, but: str = "") -> dict[str, Any]:
+    """A mapping of the file as settings of a dataclass."""
+    known = settings_of(owner)
+    _check_keys(document, keys, (*([but] if but else []), *known))
+    return {
+        name: read(owner, name, value, f"{document.at(*keys, name)}: ")
+        for name, value in _mapping(document, *keys).items()
+        if name != but
+    }
+
+
+def _mapping(document: Document, *keys: str | int) -> dict[str, Any]:
+    value: Any = document.content
+    for key in keys:
+        value = value.get(key, {}) if isinstance(key, str) else value[key]
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: {key} must hold lines such as  name: value, got {value!r}")
+        name = next(key for key in reversed(keys) if isinstance(key, str))
+        raise ConfigError(f"{document.at(*keys)}: {name} must hold lines such as  name: value, got {value!r}")
     return value
 
 
-def _check_keys(where: str, content: Mapping[Any, Any], known: Iterable[str]) -> None:
+def _check_keys(document: Document, keys: tuple[str | int, ...], known: Iterable[str]) -> None:
     known = list(known)
-    for key in content:
+    for key in _mapping(document, *keys):
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}: there is no key {key!r}: {hint}")
+            raise ConfigError(f"{document.at(*keys, key)}: there is no key {key!r}: {nearest(key, known)}")

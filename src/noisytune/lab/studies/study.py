@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +26,9 @@ from noisytune.lab.trials.tokens import cache_name
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
+
+MOST_TRIALS = 200_000
+"""Of a study."""
 
 Until = Callable[[StudyRecord, list[TrialRecord]], bool]
 """Given the study so far and its finished trials: is the question settled?"""
@@ -62,9 +65,12 @@ class Study:
         ):
             if not names:
                 raise ConfigError(f"a study needs at least one {what}")
-            twice = [name for name in names if names.count(name) > 1]  # type: ignore[arg-type]
-            if twice:
-                raise ConfigError(f"the {what} {twice[0]!r} is given twice")
+            twice = next((name for name, times in Counter(names).items() if times > 1), None)
+            if twice is not None:
+                raise ConfigError(f"the {what} {twice!r} is given twice")
+        trials = len(self.tasks) * len(self.arms) * len(self.seeds)
+        if trials > MOST_TRIALS:
+            raise ConfigError(f"{trials:,} trials are more than {MOST_TRIALS:,}: give fewer seeds, arms or tasks")
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise ConfigError(f"seed {seed}: must be a whole number, 0 <= seed < 2**32")
