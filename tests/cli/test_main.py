@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import typer.main
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -128,12 +129,12 @@ def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
         (["--learning-rate", "-1"], 2, "--learning-rate must be a finite number > 0"),
         (["--warmup", "2"], 2, "0 <= warmup < 1"),
         (["--metric", "accurracy"], 2, "no metric 'accurracy'"),
-        (["--task", "topcs"], 1, "did you mean 'topics'?"),
-        (["--task", "missing.csv"], 1, "missing.csv"),
+        (["--task", "topcs"], 2, "did you mean 'topics'?"),
+        (["--task", "missing.csv"], 2, "missing.csv"),
         (["--task", "topics", "--language", "klingon"], 1, "klingon"),
         (["--model", "./no-such-folder"], 2, "no-such-folder"),
-        (["--task", "glue/rt"], 1, "did you mean 'glue/rte'?"),
-        (["--task", "glue", "--data-dir", "nowhere"], 1, "nowhere: there is no such folder"),
+        (["--task", "glue/rt"], 2, "did you mean 'glue/rte'?"),
+        (["--task", "glue", "--data-dir", "nowhere"], 2, "--data-dir nowhere: there is no such folder"),
         (["--task", "topics", "--data-dir", "."], 2, "--data-dir is for the tasks of glue"),
         (["--select", "worst"], 2, "--select must be last or best"),
         (["--protocol", "dirty"], 2, "--protocol must be paper or clean"),
@@ -217,6 +218,9 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in done.stderr
 
 
+COMMANDS = sorted(typer.main.get_command(app).commands)
+
+
 def test_help_fits_eighty_columns():
     for command in ([], ["compare"], ["report"], ["perturb"], ["inspect"], ["diff"], ["verify"]):
         arguments = [*command, "--help"]
@@ -290,3 +294,40 @@ def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path)
 def test_a_study_that_does_not_exist_is_one_line(tmp_path):
     assert "did you mean 'table2'" in fails(2, "reproduce", "table3", "--out", tmp_path)
     assert "no such directory" in fails(2, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("arguments", [["compare", "--help"], ["methods"], ["compare", "--task", "n\u0101\u202e.csv"]])
+def test_any_encoding_of_the_output_will_do(arguments, encoding):
+    done = noisytune(*arguments, PYTHONIOENCODING=encoding, LC_ALL="C")
+    assert done.returncode == (2 if "--task" in arguments else 0)
+    assert "Unicode" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_no_name_in_mid_word(command, columns):
+    """Every option, every word in its place and every one of its values stands whole on a line."""
+    shown = CliRunner().invoke(app, [command, "--help"], terminal_width=columns, env={"COLUMNS": str(columns)}).output
+    for parameter in typer.main.get_command(app).commands[command].params:
+        names = [*(name for name in parameter.opts if name.startswith("-")), parameter.metavar or ""]
+        assert all(any(name in line for line in shown.splitlines()) for name in names), names
+
+
+def test_errors_name_options_as_they_are_written():
+    error = fails(2, "compare", "--max-length", "3")
+    assert error == "Error: --max-length must be a whole number >= 4, got 3"
+    error = fails(2, "compare", "--arm", "noisytune(much)")
+    assert error == "Error: noisytune: noise_lambda must be a finite number >= 0, got 'much'"
+    assert "Possible options: --epochs" in CliRunner().invoke(app, ["compare", "--epoch", "3"]).output
+
+
+def test_reproduce_takes_the_folders_of_glue_that_are_there(longer, tmp_path):
+    data = write_glue(tmp_path / "data")
+    for name in OFFICIAL:
+        if name not in ("rte", "cola"):
+            shutil.rmtree(data / OFFICIAL[name].folder)
+    options = ["--seeds", "1", "--epochs", "1", "--batch-size", "4", "--dry-run", "--workers", "1"]
+    plan = noisytune("reproduce", "table2", "--models", longer, "--data-dir", data, *options)
+    assert plan.returncode == 0, plan.stderr
+    assert "4 trials to run" in plan.stdout

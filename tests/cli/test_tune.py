@@ -75,7 +75,7 @@ def test_glue_under_the_paper_protocol_with_tpe(tiny, tmp_path):
         (["--arm", "plain"], 2, "only the baseline is asked for"),
         (["--storage", "mysql+no://a:secret@b/c"], 2, "the storage of the search cannot be used"),
         (["--task", "glue"], 2, "tune searches one task at a time"),
-        (["--task", "glue/rtee"], 1, "did you mean 'glue/rte'?"),
+        (["--task", "glue/rtee"], 2, "did you mean 'glue/rte'?"),
     ],
 )
 def test_one_line_for_what_goes_wrong(arguments, code, said, tmp_path):

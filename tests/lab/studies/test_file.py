@@ -181,7 +181,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, said: str) -> Non
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.yaml: there is no such file"):
+    with pytest.raises(DataError, match=r"none.yaml: there is no such file"):
         read_studies(tmp_path / "none.yaml")
 
 

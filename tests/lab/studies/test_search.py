@@ -122,7 +122,7 @@ def test_another_search_of_the_same_name_is_refused(change: dict[str, Any], said
     with pytest.raises(RunFolderError, match=said) as caught:
         opened(url_of(tmp_path), **change)
     assert "\n" not in str(caught.value)
-    assert "another --storage" in str(caught.value)
+    assert "another storage" in str(caught.value)
     assert len(opened(url_of(tmp_path)).candidates()) == 2
 
 
@@ -135,7 +135,7 @@ def test_somebody_elses_study_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["rubbish", "no://where", "sqlite:////no/such/folder/x.db", "mysql+no://a:secret@b/c"])
 def test_a_storage_that_cannot_be_opened_is_one_line_without_the_password(url: str) -> None:
-    with pytest.raises(ConfigError, match="see --storage") as caught:
+    with pytest.raises(ConfigError, match="the storage of the search cannot be used") as caught:
         opened(url)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -33,7 +33,7 @@ def test_every_example_is_what_the_tokenizer_makes_of_it_alone(tiny: Model, repl
             assert split.row(i)["token_type_ids"] == alone["token_type_ids"]
         assert tuple(split.targets) == raw.targets
     assert {1} <= set(tokens.train.inputs["token_type_ids"].values.tolist())
-    assert any("reach --max-length 16" in notice for notice in tokens.notices)
+    assert any("reach max_length 16" in notice for notice in tokens.notices)
 
 
 def test_tokens_survive_the_file(tmp_path: Path, tiny: Model, replies: TaskData) -> None:
@@ -98,7 +98,7 @@ def test_the_limit_is_what_a_model_like_roberta_can_take(
         with pytest.raises((IndexError, RuntimeError), match="index"):
             model(torch.full((1, limit + 1), 9))
     tokenise(tmp_path, topics, limit)
-    with pytest.raises(ConfigError, match=f"only {limit} positions; give --max-length {limit}"):
+    with pytest.raises(ConfigError, match=f"only {limit} positions; give max_length={limit}"):
         tokenise(tmp_path, topics, limit + 1)
 
 

@@ -163,7 +163,7 @@ class _Worker:
         self._errors.seek(0)
         last_words = self._errors.read().decode(errors="replace").strip()
         if code == -signal.SIGKILL:
-            reason = "was killed, most likely for want of memory: try fewer --workers or a smaller --batch-size"
+            reason = "was killed, most likely for want of memory: try fewer workers or a smaller batch_size"
         elif code < 0:
             reason = f"died of {signal.Signals(-code).name}; the same command with --debug shows more"
         else:

@@ -37,7 +37,7 @@ class TextKind(Kind):
     def about_lengths(self, data: TokenSplit, max_length: int, name: str) -> str:
         """How many may be cut."""
         full = sum(length >= max_length for length in data.lengths)
-        return f"{full} of {len(data)} {name} texts reach --max-length {max_length} and may be cut" if full else ""
+        return f"{full} of {len(data)} {name} texts reach max_length {max_length} and may be cut" if full else ""
 
     def head(self, labels: Sequence[str]) -> dict[str, Any]:
         """One output a class."""

@@ -140,7 +140,7 @@ class Search:
         if known != wanted:
             raise RunFolderError(
                 f"the storage holds another study {name!r}: {_difference(known, wanted)}; choose another run folder "
-                "(its name is the study's) or another --storage"
+                "(its name is the study's) or another storage"
             )
         return cls(study, space, sampler, noise)
 
@@ -244,4 +244,4 @@ def _one_line() -> Iterator[None]:
     except (OptunaError, SQLAlchemyError, ImportError) as error:
         text = str(error.__cause__ or error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
-        raise ConfigError(f"the storage of the search cannot be used: {reason}; see --storage") from error
+        raise ConfigError(f"the storage of the search cannot be used: {reason}; give another") from error

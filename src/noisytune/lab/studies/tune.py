@@ -73,7 +73,7 @@ class Tuning:
                     f"the arms {same!r} and {asked!r} are the same: the search chooses their noise_lambda"
                 )
         if len(named) == 1:
-            raise ConfigError("only the baseline is asked for: give an --arm to compare it with")
+            raise ConfigError("only the baseline is asked for: give an arm to compare it with")
 
     @cached_property
     def planned(self) -> dict[str, Arm]:
@@ -217,7 +217,7 @@ def _winners(tuning: Tuning, searches: dict[str, Search]) -> Study:
         if best is None:
             raise TrialError(
                 f"{asked}: none of its {tuning.budget} trials has a score (diverged, or constant predictions): "
-                "search other settings, or with a larger --budget"
+                "search other settings, or with a larger budget"
             )
         arms.append(_with(tuning.planned[asked], best.settings))
         trials = [_as_told(tuning.trial(asked, one), one) for one in search.candidates()[: tuning.budget]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._metrics import METRICS, kinds_with
-from noisytune.errors import ConfigError, DataError
+from noisytune.errors import ConfigError, NotFoundError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, hold_out, limit, order_key
 from noisytune.lab.tasks._facts import described
@@ -88,7 +88,7 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
         task = load_file(path, options)
     else:
         hint = f"did you mean {spellings[near[0]]!r}? " if near else ""
-        raise DataError(
+        raise NotFoundError(
             f"no task {name_or_file!r}: {hint}choose {', '.join(TASKS)} or give a file ({', '.join(READERS)})"
         )
     return _ready(task, options)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from noisytune.errors import DataError, require
+from noisytune.errors import DataError, NotFoundError, require
 from noisytune.lab.tasks._decoding import PACKED, decode, read_bytes
 from noisytune.lab.tasks._json import records_of
 
@@ -55,7 +55,8 @@ def read_table(path: Path, given: Given = ()) -> Table:
             raise DataError(f"{path}: unknown kind of file {path.suffix!r}; noisytune reads {', '.join(READERS)}")
         table = reader(path, given)
     except OSError as e:
-        raise DataError(f"{path}: {e.strerror or 'cannot be read'}; give the path of a {suffix(path)} file") from e
+        kind = NotFoundError if isinstance(e, FileNotFoundError) else DataError
+        raise kind(f"{path}: {e.strerror or 'cannot be read'}; give the path of a {suffix(path)} file") from e
     if not table.columns or not next(iter(table.columns.values())):
         raise DataError(f"{path}: no rows; the file needs at least one below the header")
     return table

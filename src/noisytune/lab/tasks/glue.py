@@ -10,7 +10,7 @@ from typing import Any
 
 from noisytune._hub import fetch
 from noisytune._metrics import kinds_with
-from noisytune.errors import ConfigError, DataError
+from noisytune.errors import ConfigError, DataError, NotFoundError
 from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
@@ -208,7 +208,7 @@ def _local(name: str, data_dir: Path) -> Iterator[Rows]:
     """Train, dev, and the second dev set where its file is there; from the official files or a copy of the Hub's."""
     task = OFFICIAL[name]
     if not data_dir.expanduser().is_dir():
-        raise DataError(f"data_dir {data_dir}: there is no such folder")
+        raise NotFoundError(f"data_dir {data_dir}: there is no such folder")
     there = folders(data_dir)
     if name not in there:
         found = ", ".join(OFFICIAL[other].folder for other in there)

@@ -133,7 +133,7 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     limit = _positions(model_dir)
     tokenizer = load_tokenizer(model_dir)
     if limit is not None and max_length > limit:
-        raise ConfigError(f"max_length {max_length}: the model has only {limit} positions; give --max-length {limit}")
+        raise ConfigError(f"max_length {max_length}: the model has only {limit} positions; give max_length={limit}")
     kind, types = task.of_kind, _has_types(model_dir)
     notices, splits = [], {}
     if tokenizer.pad_token == tokenizer.eos_token:

@@ -1,4 +1,4 @@
-"""Experiment trackers that a trial may log to as well (``--report-to``). One that fails costs a warning, no trial."""
+"""Experiment trackers that a trial may log to as well (``report_to``). One that fails costs a warning, no trial."""
 
 from __future__ import annotations
 
