@@ -112,13 +112,27 @@ def refuse_non_finite(target: Target) -> None:
         return
     if not facts.non_finite:
         raise NonFiniteError(f"{target.where} has values so large that their standard deviation overflows; exclude it")
+    raise non_finite(target.where, facts.non_finite, target.is_new)
+
+
+def non_finite(where: str, values: int, is_new: bool | None) -> NonFiniteError:
+    """The error for NaN and infinity, with the cause that the tensor's origin speaks for.
+
+    Args:
+        where: which tensor.
+        values: how many of its values are NaN or infinite.
+        is_new: as `noisytune._perturb.target.Target.is_new`.
+
+    >>> print(non_finite("pooler.weight", 3, is_new=False))
+    pooler.weight has 3 values that are NaN or infinite: the checkpoint is damaged
+    """
     cause = {
         True: "a bad initialisation, not the checkpoint, since it is new, as a head is: "
         "initialise it again, for instance in float32, or exclude it",
         False: "the checkpoint is damaged",
-        None: "the checkpoint is damaged or, if it is new, as a head is, its initialisation is bad",
-    }[target.is_new]
-    raise NonFiniteError(f"{target.where} has {facts.non_finite} values that are NaN or infinite: {cause}")
+        None: "the checkpoint is damaged or, if it is new, its initialisation is bad",
+    }[is_new]
+    return NonFiniteError(f"{where} has {values} values that are NaN or infinite: {cause}")
 
 
 def refuse_overflow(target: Target, largest_noise: float) -> None:

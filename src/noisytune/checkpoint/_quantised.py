@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noisytune._perturb.refusals import quantised
 from noisytune.checkpoint._safetensors import TensorInfo, dtype_name
 from noisytune.errors import UnsupportedTensorError
 
@@ -32,7 +33,6 @@ _ALONE = re.compile(
     r"|\.quant_state\."
 )
 """Names that no other tensors have."""
-_AND_NOW = "perturb the model before quantising"
 
 
 def refuse_quantised(folder: Path, config: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> None:
@@ -44,11 +44,9 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any], tensors: Sequence[
     found = quantised_tensor(tensors)
     shown = f"tensor {found[0].name!r} ({found[0].dtype.name}) has {found[1]!r} beside it" if found else ""
     for path, method in _declared(folder, config):
-        raise UnsupportedTensorError(
-            f"{path}: the model is quantised ({method}{'; ' if shown else ''}{shown}): {_AND_NOW}"
-        )
+        raise UnsupportedTensorError(f"{path}: the model {quantised('; '.join(filter(None, (method, shown))))}")
     if found:
-        raise UnsupportedTensorError(f"{folder}: the model is quantised: {shown}: {_AND_NOW}")
+        raise UnsupportedTensorError(f"{folder}: the model {quantised(shown)}")
 
 
 def quantised_tensor(tensors: Iterable[TensorInfo]) -> tuple[TensorInfo, str] | None:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._files import parse_object
+from noisytune._perturb.refusals import quantised
 from noisytune.errors import DataError, UnsupportedTensorError
 
 LONGEST_HEADER = 100_000_000
@@ -207,9 +208,7 @@ def _tensor(path: Path, name: str, entry: Any, data_begin: int, size: int) -> Te
         raise DataError(f"{where} must have dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if code in _PACKED:
-        raise UnsupportedTensorError(
-            f"{path}: tensor {name!r} is quantised ({code}): perturb the model before quantising"
-        )
+        raise UnsupportedTensorError(f"{path}: tensor {name!r} {quantised(code)}")
     if not isinstance(code, str) or code not in DTYPES:
         raise DataError(f"{where} has the unknown dtype {code!r}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:

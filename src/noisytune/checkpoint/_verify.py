@@ -14,7 +14,7 @@ from typing import Any
 
 from noisytune import field
 from noisytune._machine import available_cores
-from noisytune._perturb.receipt import receipt_of
+from noisytune._perturb.receipt import KEY, receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._carried import check_files
 from noisytune.checkpoint._job import Job, Meter, Progress
@@ -88,7 +88,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _receipt_problems(written: Source, manifest: Manifest, record: dict[str, Any]) -> list[str]:
     expected = receipt_of(manifest.config, record.get("earlier")) if manifest.perturbed else record.get("earlier")
-    if written.config and written.config.get("noisytune") != json.loads(json.dumps(expected)):
+    if written.config and written.config.get(KEY) != json.loads(json.dumps(expected)):
         return [f"{written.folder / 'config.json'}: its receipt differs from {FILE_NAME}"]
     return []
 

@@ -49,11 +49,12 @@ class NoisyTune(Method):
 
     def check(self, run: Run) -> None:
         """Every glob must match, and some tensor be left to perturb."""
+        from noisytune._perturb.refusals import NO_NOISE
         from noisytune.torch import perturb_
 
         # Which tensors take noise depends on neither the distribution nor the scale.
         chosen = perturb_(run.model, self._config(run).replace(noise_lambda=0.0)).entries
-        if all(entry.left_alone != "lambda is 0" for entry in chosen):
+        if all(entry.left_alone != NO_NOISE for entry in chosen):
             raise ConfigError(
                 f"include {list(self.include)}, exclude {list(self.exclude)}, scope {self.scope!r}: "
                 "no tensor is left to perturb"

@@ -277,6 +277,19 @@ def test_nan_in_the_weights_is_refused_in_every_arm(tmp_path: Path, tiny_study: 
             run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
 
 
+def test_a_head_that_starts_infinite_is_not_blamed_on_the_checkpoint(
+    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens
+) -> None:
+    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"initializer_range": 3e38}))
+    for arm in (PLAIN, noisy(0.15)):
+        with pytest.raises(
+            NonFiniteError, match=r"classifier\.weight has \d+ values .*: a bad initialisation, not the"
+        ):
+            run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from noisytune.errors import DataError, NonFiniteError
+from noisytune.errors import DataError
 from noisytune.lab.kinds import KINDS, Collate, Labelled
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.arm import methods_of
@@ -236,9 +236,10 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     for key, parameter in model.named_parameters():
         # The sum settles nearly every case, without a copy of the tensor.
         if not parameter.sum().isfinite() and not parameter.isfinite().all():
-            raise NonFiniteError(
-                f"model {name!r}: {key} has values that are NaN or infinite: the checkpoint is damaged"
-            )
+            from noisytune._perturb.refusals import non_finite  # brings Numba, which a plain trial does without
+
+            is_new = key in loading["missing_keys"] or key in {found[0] for found in loading["mismatched_keys"]}
+            raise non_finite(f"model {name!r}: {key}", int((~parameter.isfinite()).sum()), is_new)
     return model
 
 
