@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisytune._metrics import METRICS
 from noisytune.records import StudyRecord, TrialRecord, digest
-from noisytune.report.evidence import items
 
 Built = tuple[StudyRecord, list[TrialRecord]]
 
@@ -33,7 +33,8 @@ def _trial(
         predictions = np.zeros(size)
     steps = np.arange(1, 49)
     curve = 0.4 + np.exp(-steps / 18) + rng.normal(0, 0.06, steps.size)
-    scores = {task["metric"]: items.METRICS[task["metric"]](predictions, gold)}
+    score = METRICS[task["kind"]][task["metric"]].of(np.column_stack([predictions, gold]))
+    scores = {} if np.isnan(score) else {task["metric"]: score}
     if status == "diverged":
         scores, predictions, curve = {}, np.array([]), curve[:9]
     elif status == "collapsed" and task["metric"] == "pearson":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report import notes, render_html, render_markdown, scored_on
+from noisytune.report import notes, render_html, render_markdown, scored_on, verdict_sentence
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.search import SearchRow, SearchTrial, gain_by_chance, search_rows, seed_spread
 
@@ -128,3 +128,12 @@ def test_a_study_without_a_search_has_no_such_part(build: Build) -> None:
 def test_a_search_survives_the_file(build: Build) -> None:
     study = replace(build()[0], search=a_search(VALUES))
     assert StudyRecord.from_json(study.to_json(), "here") == study
+
+
+def test_the_headline_says_that_the_search_chose_no_noise(build: Build) -> None:
+    study, records = build()
+    chosen = replace(study, search=a_search(VALUES | {"λ = 0.15": [0.9, 0.4, 0.5, 0.6]}))
+    assert "established and the search chose no noise (λ = 0). " in verdict_sentence(chosen, records)
+    assert any("no noise (λ = 0) for asked λ = 0.15" in note for note in notes(chosen, records))
+    other = replace(study, search=a_search(VALUES))
+    assert "chose no noise" not in verdict_sentence(other, records) + " ".join(notes(other, records))

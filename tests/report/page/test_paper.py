@@ -155,8 +155,8 @@ def test_movement_is_paired_and_leaves_the_head_out(build: Build) -> None:
     assert (found[1].interval.low, found[1].interval.high) == pytest.approx(tuple(interval))
     assert movements(gather(study, records)) == []
     page = render_html(study, with_norms(records))
-    assert "Relative change of each kind of parameter" in page
-    assert "Relative change of each kind" not in render_html(study, records)
+    assert "Relative change of each role of parameter" in page
+    assert "Relative change of each role" not in render_html(study, records)
 
 
 def test_pooled_combinations_are_means_over_tasks(build: Build) -> None:

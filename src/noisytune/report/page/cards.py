@@ -16,8 +16,8 @@ from noisytune.report.statistics.intervals import running
 
 CARDS_UP_TO = {True: 12, False: 4}
 """Figures of one sort on a page, by `Evidence.few`; further tasks and comparisons are in the tables only."""
-ROWS_UP_TO = 40
-"""Lines of the figure that shows all comparisons."""
+ROWS_UP_TO = 24
+"""Lines of the figure that shows all comparisons; where there are more, it shows the primary ones."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ def all_cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryR
     study, cards = evidence.study, []
     known, told = [row for row in rows if row.n], [row for row in primary if row.n]
     if known:
-        cards.append(_forest_card(evidence, known[:ROWS_UP_TO]))
+        shown = known if len(known) <= ROWS_UP_TO else told
+        cards.append(_forest_card(evidence, shown[:ROWS_UP_TO]))
     cards += paper_cards(evidence)
     cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told[: CARDS_UP_TO[evidence.few]])]
     compared = [c for c in evidence.comparisons if c.pairs]

@@ -81,7 +81,8 @@ def forest(
         singly: a dot for each pair; else lines where the middle half and the middle 90 % of them lie.
         key: see `svg.inline`.
     """
-    reach = _reach(rows, differences, margin)
+    drawn = differences if singly else [np.quantile(values, BANDS[0]) for values in differences]
+    reach = _reach(rows, drawn, margin)
     names = _row_names(rows)
     line = 60 + svg.LINE * max(name.count("\n") for name in names)
     with svg.drawing(max(150, 52 + line * len(rows))) as (figure, axes):
@@ -117,6 +118,7 @@ def forest(
         axes.set_xlim(-reach, reach)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=7)
         axes.set_xlabel("mean paired difference, points")
         said = "; ".join(f"{r.task}, {r.arm}: {number(r.difference, True)} ({span(r.low, r.high)})" for r in rows)
         return svg.inline(figure, key=key, title="Mean paired differences with their intervals", description=said)

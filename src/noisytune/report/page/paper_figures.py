@@ -134,7 +134,7 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
     largest = max([1e-3, *(abs(m.against) for m in moved)])
     ends = [abs(end) for m in moved for end in (m.interval.low, m.interval.high) if math.isfinite(end)]
     reach = 1.1 * min(max([largest, *ends]), 4 * largest)
-    row, names = 32 + 8 * len(there), dict(zip(there, svg.told_apart(there, 34), strict=True))
+    row, names = 32 + 8 * len(there), dict(zip(there, svg.told_apart(there, 40), strict=True))
     lines = sum(name.count("\n") + 1 for name in names.values())
     with svg.drawing(60 + row * len(roles) + 17 * lines) as (figure, axes):
         axes.axvline(0.0, color=svg.BASELINE, linewidth=1.4, zorder=1, label=names[there[0]])
@@ -155,6 +155,7 @@ def norm_changes(moved: Sequence[Movement], arms: Sequence[str], *, key: str) ->
         axes.set_xlim(-reach, reach)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel(f"moved farther than {svg.shortened(there[0], 20)}, percent of its movement")
         figure.legend(loc="outside upper left", ncols=1, handlelength=1.2)
         said = "; ".join(f"{m.role}, {m.arm}: {m.moved:.3g} %" for m in moved)

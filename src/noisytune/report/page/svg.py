@@ -148,7 +148,7 @@ def shortened(name: str, most: int = 30) -> str:
     return clean if len(clean) <= most else f"{clean[: kept - kept // 2]}…{clean[len(clean) - kept // 2 :]}"
 
 
-def told_apart(names: Sequence[str], width: int = 26, most: int = 3) -> list[str]:
+def told_apart(names: Sequence[str], width: int = 28, most: int = 4) -> list[str]:
     """Names that fit into a figure, broken into lines where need be; those that differ stay different.
 
     Args:
@@ -170,7 +170,7 @@ def told_apart(names: Sequence[str], width: int = 26, most: int = 3) -> list[str
 def _lines(text: str, width: int) -> str:
     """Broken after spaces and signs where possible."""
     lines = [""]
-    for piece in re.findall(r"[^\s+,/(·-]*[\s+,/(·-]*", text):
+    for piece in re.findall(r"[^\s+,/·-]*[\s+,/·-]*", text):
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
