@@ -19,10 +19,12 @@ from describe import machine
 from noisytune._pretrained import Model
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.study import Study, run_study
+from noisytune.lab.studies.events import Event
+from noisytune.lab.studies.run import run_study
+from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskOptions, load_task
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.events import Event, TrialStarted
+from noisytune.lab.trials.events import TrialStarted
 from noisytune.lab.trials.settings import TrainingSettings
 
 

@@ -82,7 +82,7 @@ def _run(
     from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import Store, file_name
     from noisytune.lab.studies.file import read_studies
-    from noisytune.lab.studies.study import run_study
+    from noisytune.lab.studies.run import run_study
 
     need("a study", "yaml")
     with LocalEngine(workers) as engine:

@@ -17,17 +17,8 @@ from rich.text import Text
 from noisytune._console import Console
 from noisytune._text import terminal
 from noisytune.cli._errors import spelled
-from noisytune.lab.trials.events import (
-    Event,
-    Notice,
-    SearchStarted,
-    SearchTold,
-    StudyStarted,
-    TrialDone,
-    TrialFailed,
-    TrialProgress,
-    TrialStarted,
-)
+from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, StudyStarted
+from noisytune.lab.trials.events import Notice, TrialDone, TrialFailed, TrialProgress, TrialStarted
 from noisytune.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:

@@ -148,8 +148,12 @@ def test_a_failed_write_leaves_nothing_and_says_what_to_do(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda _, *args, **kwargs: opened(Path("/dev/full"), *args, **kwargs))
+    opened = os.open
+
+    def full(path: str, flags: int, *mode: int) -> int:
+        return opened("/dev/full", os.O_WRONLY) if flags & os.O_CREAT else opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(RunFolderError, match="no space left"):
         write_file(tmp_path / "file", b"x" * 100_000)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from noisytune.cli.cost_display import duration, print_budgets
+from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.cost import Budget, CalibrationJob, Speed, budget, flops
+from noisytune.lab.studies.cost import Budget, budget, flops
 from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.tokens import tokenise
-
-
-class InThisProcess:
-    """An engine that does its jobs where it stands."""
-
-    def start(self, at_most: int | None = None) -> None:
-        pass
-
-    def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
-        for job in jobs:
-            on_message(job(lambda _: None))
+from noisytune.lab.trials.transformers_runner import TransformersRunner
 
 
 def test_operations_are_those_that_pytorch_counts() -> None:
@@ -48,7 +39,7 @@ def test_operations_are_those_that_pytorch_counts() -> None:
 
 def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> None:
     study = replace(tiny_study, training=replace(tiny_study.training, epochs=3))
-    found = budget(study, Store(tmp_path / "none"), InThisProcess(), 2)
+    found = budget(study, Store(tmp_path / "none"), InlineEngine(), 2)
     assert not (tmp_path / "none").exists()
     (task,) = found.tasks
     assert (found.trials, found.done, found.workers) == (4, 0, 2)
@@ -65,14 +56,14 @@ def budget_of_done(study: Study, folder: Path) -> Budget:
     (folder / "trials").mkdir(parents=True)
     for trial in study.plan:
         (folder / "trials" / f"{trial.key}.json").write_text("")
-    return budget(study, Store(folder), InThisProcess(), 2)
+    return budget(study, Store(folder), InlineEngine(), 2)
 
 
 def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study) -> None:
     from transformers import AutoModelForSequenceClassification
 
     (task,) = tiny_study.tasks
-    speed = CalibrationJob(tiny_study.plan[0], (task,), tiny_study.model.path)(lambda _: None)
+    speed = TransformersRunner.of(tiny_study.model, 32, Path()).calibrate(tiny_study.plan[0], (task,))
     assert isinstance(speed, Speed)
     load: Any = AutoModelForSequenceClassification
     model = load.from_pretrained(tiny_study.model.path, num_labels=len(task.labels))
@@ -84,7 +75,7 @@ def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study)
 def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     from noisytune._console import Console
 
-    found = budget(tiny_study, Store("nowhere"), InThisProcess(), 2)
+    found = budget(tiny_study, Store("nowhere"), InlineEngine(), 2)
     tasks = tuple(replace(found.tasks[0], task=f"glue/{name}", tokens=2.4e8) for name in ("mnli", "rte"))
     other = replace(found, model="google/electra-base-discriminator", tasks=tasks, parameters=85_000_000)
     print_budgets(Console(width=80), "table2", Path("runs/paper"), [found, other])

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ import pytest
 
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError, RunFolderError
-from noisytune.lab.engines import LocalEngine
+from noisytune.lab.engines import InlineEngine, LocalEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.study import Study, run_study
+from noisytune.lab.studies.events import Event, StudyStarted
+from noisytune.lab.studies.run import run_study
+from noisytune.lab.studies.study import MOST_TRIALS, Study
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.events import Event, Notice, StudyStarted, TrialDone, TrialProgress, TrialStarted
-from noisytune.lab.trials.jobs import ArmsCheckJob, TokensJob, TrialJob
+from noisytune.lab.trials.events import Notice, TrialProgress
+from noisytune.lab.trials.runner import Runner
 from noisytune.lab.trials.tokens import Tokens
+from noisytune.lab.trials.transformers_runner import TransformersRunner
+from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
 
@@ -36,46 +40,44 @@ def a_record(trial: Any) -> TrialRecord:
     return TrialRecord(trial.key, trial.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 1.0}, {}, {})
 
 
-class Ledger:
-    """An engine that trains nothing: it notes what it was asked to run, and may be interrupted.
-
-    It answers a trial ``behind`` trials later, as several workers do.
-    """
+class Ledger(InlineEngine):
+    """An engine that notes how many workers were asked for. Its runner trains nothing, and may be interrupted."""
 
     def __init__(self, stop_after: int | None = None, behind: int = 0) -> None:
+        """Answer a trial ``behind`` trials later, as several workers do."""
+        super().__init__(workers=behind + 1)
         self.started: int | None = None
         self.ran: list[tuple[int, str, str]] = []
-        self._stop_after = stop_after
-        self._behind = behind
+        self.stop_after = stop_after
 
     def start(self, at_most: int | None = None) -> None:
         self.started = at_most
 
-    def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
-        running: list[TrialJob] = []
-        for job in jobs:
-            if isinstance(job, ArmsCheckJob):
-                job(on_message)
-                continue
-            if isinstance(job, TokensJob):
-                on_message(("a notice about tokens",))
-                continue
-            assert isinstance(job, TrialJob)
-            pickle.loads(pickle.dumps(job))
-            if len(self.ran) == self._stop_after:
-                raise KeyboardInterrupt
-            self.ran.append((job.trial.seed, job.trial.task, job.trial.arm))
-            on_message(TrialStarted(job.trial))
-            running.append(job)
-            if len(running) > self._behind:
-                on_message(TrialDone(a_record(running.pop(0).trial)))
-        for job in running:
-            on_message(TrialDone(a_record(job.trial)))
+
+class Trains:
+    """A runner that notes in a ledger what it was asked to train. Arms are checked on the real weights."""
+
+    def __init__(self, ledger: Ledger, real: Runner) -> None:
+        self.ledger = ledger
+        self.check = real.check
+
+    def prepare(self, task: Any) -> tuple[str, ...]:
+        return ("a notice about tokens",)
+
+    def run(self, trial: Trial, on_step: Any, tracker: Any) -> TrialRecord:
+        if len(self.ledger.ran) == self.ledger.stop_after:
+            raise KeyboardInterrupt
+        self.ledger.ran.append((trial.seed, trial.task, trial.arm))
+        return a_record(trial)
+
+    def calibrate(self, trial: Trial, tasks: Any) -> Any:
+        raise NotImplementedError
 
 
 def run(study: Study, folder: Path, **options: Any) -> tuple[Ledger, StudyRecord, list[Event]]:
     ledger, events = options.pop("engine", None) or Ledger(), list[Event]()
-    return ledger, run_study(study, Store(folder), ledger, events.append, **options), events
+    runner = Trains(ledger, TransformersRunner.of(study.model, study.training.max_length, folder))
+    return ledger, run_study(study, Store(folder), ledger, events.append, runner=runner, **options), events
 
 
 def test_the_plan_goes_seed_by_seed_with_the_baseline_first(with_arms: Callable[..., Study]) -> None:
@@ -94,6 +96,8 @@ def test_the_plan_goes_seed_by_seed_with_the_baseline_first(with_arms: Callable[
     [
         ({"seeds": (0, 0)}, "seed 0 is given twice"),
         ({"seeds": ()}, "at least one seed"),
+        ({"seeds": range(9_999_999_999)}, "19,999,999,998 trials are more than 200,000: give fewer seeds"),
+        ({"seeds": range(MOST_TRIALS // 2 + 1)}, "200,002 trials"),
         ({"seeds": (-1,)}, "seed -1"),
         ({"seeds": (2**32,)}, "seed"),
         ({"arms": (PLAIN, PLAIN)}, "'plain' is given twice"),
@@ -358,10 +362,10 @@ def test_a_missing_tracker_is_told_before_anything_starts(
 DRIVER = """
     import os, pickle, sys, time
     from pathlib import Path
-    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.engines import InlineEngine, LocalEngine
     from noisytune.lab.trials.events import TrialStarted
     from noisytune.lab.store import Store
-    from noisytune.lab.studies.study import run_study
+    from noisytune.lab.studies.run import run_study
 
     study, folder, log = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2], open(sys.argv[3], "a")
 

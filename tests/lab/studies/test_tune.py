@@ -13,14 +13,16 @@ import pytest
 
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
+from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, StudyStarted
+from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.search import Space
-from noisytune.lab.studies.study import Study, run_study
+from noisytune.lab.studies.study import Study
 from noisytune.lab.studies.tune import FIRST_SEED, Tuning, tune
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.events import Event, SearchStarted, SearchTold, StudyStarted, TrialDone
-from noisytune.lab.trials.jobs import TrialJob
+from noisytune.lab.trials.events import TrialDone
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
@@ -34,38 +36,43 @@ def quality(trial: Trial) -> float | None:
     return 0.3 + 0.1 * trial.settings["training"]["epochs"] + noise + (trial.seed % 7) / 1000
 
 
-class Judge:
-    """An engine that scores trials with a function, up to ``behind`` trials late, and may be interrupted."""
+class Judge(InlineEngine):
+    """An engine whose runner scores trials with a function, up to ``behind`` trials late, and may be interrupted."""
 
     def __init__(
         self, quality: Callable[[Trial], float | None] = quality, stop_after: int | None = None, behind: int = 0
     ) -> None:
+        super().__init__(workers=behind + 1)
         self.finished: list[Trial] = []
-        self._quality, self._stop_after, self._behind = quality, stop_after, behind
+        self._quality, self._stop_after = quality, stop_after
 
-    def start(self, at_most: int | None = None) -> None:
-        pass
+    def judge(self, trial: Trial) -> TrialRecord:
+        if len(self.finished) == self._stop_after:
+            raise KeyboardInterrupt
+        self.finished.append(trial)
+        value = self._quality(trial)
+        scores = {} if value is None else {"accuracy": value}
+        status: Any = "diverged" if value is None else "ok"
+        return TrialRecord(trial.key, trial.settings, status, scores, [1.0], {"total": 1.0}, {}, {})
 
-    def run(self, jobs: Iterable[Any], on_message: Callable[[Any], None]) -> None:
-        running: list[Trial] = []
 
-        def finish() -> None:
-            if len(self.finished) == self._stop_after:
-                raise KeyboardInterrupt
-            trial = running.pop(0)
-            self.finished.append(trial)
-            value = self._quality(trial)
-            scores = {} if value is None else {"accuracy": value}
-            status: Any = "diverged" if value is None else "ok"
-            on_message(TrialDone(TrialRecord(trial.key, trial.settings, status, scores, [1.0], {"total": 1.0}, {}, {})))
+class Judged:
+    """A runner that trains nothing."""
 
-        for job in jobs:
-            if isinstance(job, TrialJob):
-                running.append(job.trial)
-                if len(running) > self._behind:
-                    finish()
-        while running:
-            finish()
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def prepare(self, task: Any) -> tuple[str, ...]:
+        return ()
+
+    def check(self, trial: Trial, arms: Any) -> tuple[str, ...]:
+        return ()
+
+    def run(self, trial: Trial, on_step: Any, tracker: Any) -> TrialRecord:
+        return self._judge.judge(trial)
+
+    def calibrate(self, trial: Trial, tasks: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def tuning(tiny: Model, topics: TaskData) -> Tuning:
 
 def run(tuning: Tuning, folder: Path, **options: Any) -> tuple[Judge, StudyRecord, list[Event]]:
     judge, events = options.pop("engine", None) or Judge(), list[Event]()
-    return judge, tune(tuning, Store(folder), judge, events.append, **options), events
+    return judge, tune(tuning, Store(folder), judge, events.append, runner=Judged(judge), **options), events
 
 
 def searching(trials: Iterable[Trial]) -> list[Trial]:
@@ -180,7 +187,7 @@ def test_a_trial_that_was_kept_but_not_told_is_not_run_again(tuning: Tuning, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tuning, store, first, killed)
+        tune(tuning, store, first, killed, runner=Judged(first))
     second, record, _ = run(tuning, tmp_path)
     assert len(searching(first.finished + second.finished)) == 10
     assert first.finished[0].key in {t["key"] for arm in (record.search or {})["arms"] for t in arm["trials"]}
@@ -235,7 +242,7 @@ def test_another_space_or_task_is_refused_in_one_line(tuning: Tuning, tmp_path: 
 
 
 def test_a_folder_of_another_command_is_refused(tuning: Tuning, tiny_study: Study, tmp_path: Path) -> None:
-    run_study(tiny_study, Store(tmp_path), Judge(), lambda _: None)
+    run_study(tiny_study, Store(tmp_path), judge := Judge(), lambda _: None, runner=Judged(judge))
     with pytest.raises(RunFolderError, match="searched nothing; choose another run folder"):
         run(tuning, tmp_path)
 

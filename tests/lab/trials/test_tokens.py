@@ -39,7 +39,7 @@ def test_every_example_is_what_the_tokenizer_makes_of_it_alone(tiny: Model, repl
 def test_tokens_survive_the_file(tmp_path: Path, tiny: Model, replies: TaskData) -> None:
     for task in (replies, as_regression(replies)):
         made = tokenise(tiny.path, task, 32)
-        file = tmp_path / cache_name(tiny.digest, task, 32)
+        file = tmp_path / cache_name(tiny.digest, task.digest, 32)
         made.write(file)
         back = Tokens.read(file)
         assert back.notices == made.notices
@@ -52,10 +52,10 @@ def test_tokens_survive_the_file(tmp_path: Path, tiny: Model, replies: TaskData)
 def test_the_cache_knows_what_the_tokens_depend_on(tiny: Model, replies: TaskData) -> None:
     fewer = replace(replies, train=replies.train.take(range(10)))
     names = [
-        cache_name(tiny.digest, replies, 32),
-        cache_name("other", replies, 32),
-        cache_name(tiny.digest, fewer, 32),
-        cache_name(tiny.digest, replies, 33),
+        cache_name(tiny.digest, replies.digest, 32),
+        cache_name("other", replies.digest, 32),
+        cache_name(tiny.digest, fewer.digest, 32),
+        cache_name(tiny.digest, replies.digest, 33),
     ]
     assert len(set(names)) == len(names)
 

@@ -126,8 +126,9 @@ class Store:
         Raises:
             RunFolderError: a file cannot be read, or is not the record that its name says.
         """
-        done = self.index()
-        return [self.read(key) for key in (sorted(done) if keys is None else keys) if key in done]
+        if keys is None:
+            return [self.read(key) for key in sorted(self.index())]
+        return [self.read(key) for key in keys if self.has(key)]
 
     def write(self, record: TrialRecord) -> None:
         """Keep a finished trial, its outputs first. One that is there already stays as it is.
@@ -141,7 +142,9 @@ class Store:
             content = pack(record.outputs)
             record = replace(record, outputs_digest=content_digest(content))
             write_file(self._outputs_file(record.key), content)
+            record = replace(record, outputs=StoredOutputs(self._outputs_file(record.key), record.outputs_digest))
         write_file(self._file(record.key), record.to_json().encode())
+        self._known[record.key] = record
 
     def set_aside(self, key: str) -> Path:
         """Rename the files of a damaged trial, so that it counts as not finished, and nothing of it is lost.

@@ -14,10 +14,11 @@ from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.lab.engines import Engine, LocalEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.study import Study, Until, run_study
+from noisytune.lab.studies.events import Event
+from noisytune.lab.studies.run import Until, run_study
+from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.events import Event
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
 from noisytune.records import StudyRecord, TrialRecord, digest
@@ -94,14 +95,14 @@ def compare(
         training: how every trial is trained; None: the defaults, with the model's usual learning rate.
         options: of tasks that are to be loaded.
         margin: differences within this many points count as equivalent.
-        until: as for `noisytune.lab.studies.study.run_study`; ``seeds`` are then the most.
+        until: as for `noisytune.lab.studies.run.run_study`; ``seeds`` are then the most.
         out: the run folder; None: one of its own in ``runs/``, the same for the same study.
         engine: where trials run; None: processes on this machine.
         on_event: told of everything that happens, in this thread.
         report_to: a tracker that trials log to as well.
 
     Raises:
-        NoisyTuneError: as `noisytune.lab.studies.study.run_study`.
+        NoisyTuneError: as `noisytune.lab.studies.run.run_study`.
     """
     every = arms_of(*arms)
     with ExitStack() as stack:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from time import perf_counter
 
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import Split, TaskData
-from noisytune.lab.trials.tokens import Tokens, tokenise
+from noisytune.lab.trials.jobs import CalibrationJob
+from noisytune.lab.trials.runner import Runner, Speed
+from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
 
 SAMPLE = 256
 """Examples of a split by which its tokens are counted."""
-STEPS = 3
-"""Optimizer steps that are timed, after as many that warm up."""
 GPUS = {"A100": 19.5e12, "H100": 67e12}
 """Peak float32 operations a second outside the tensor cores, NVIDIA's data sheets (SXM): trials train in float32."""
 UTILISATION = 0.4
@@ -40,19 +37,6 @@ def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0) -> floa
     510000000000.0
     """
     return 2.0 * parameters * (3.0 * train_tokens + dev_tokens)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a few timed steps of a model show, by one worker."""
-
-    parameters: int
-    """Without embeddings."""
-    lengths: dict[str, dict[str, float]]
-    """Mean tokens of an example, by task and split."""
-    tokens_per_second: float
-    """In training; padding does not count."""
-    load_seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class Budget:
         return sum(task.trials * float(getattr(task, what)) for task in self.tasks)
 
 
-def budget(study: Study, store: Store, engine: Engine, workers: int) -> Budget:
+def budget(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Budget:
     """Count the trials that the run folder lacks, and time a few steps of the model here.
 
     Arms are counted as plain fine-tuning: `noisytune.methods` says what each costs beside that.
@@ -108,13 +92,16 @@ def budget(study: Study, store: Store, engine: Engine, workers: int) -> Budget:
         store: of the run folder. Nothing is written.
         engine: where trials would run.
         workers: how many at a time.
+        runner: how trials would be carried out; None: with the transformers Trainer.
     """
-    missing = [trial for trial in study.plan if not store.has(trial.key)]
+    finished = store.index()
+    missing = [trial for trial in study.plan if trial.key not in finished]
     done = len(study.plan) - len(missing)
     if not missing:
         return Budget(study.model.name, 0, (), done, workers)
     tasks: list[TaskBudget] = []
-    speeds = _speeds(study, missing, engine)
+    runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
+    speeds = _speeds(study, missing, engine, runner)
     for task in study.tasks:
         mine = [trial.arm for trial in missing if trial.task == task.name]
         if task.kind not in speeds:
@@ -136,52 +123,15 @@ def budget(study: Study, store: Store, engine: Engine, workers: int) -> Budget:
     return Budget(study.model.name, parameters, tuple(tasks), done, workers)
 
 
-def _speeds(study: Study, missing: list[Trial], engine: Engine) -> dict[str, Speed]:
+def _speeds(study: Study, missing: list[Trial], engine: Engine, runner: Runner) -> dict[str, Speed]:
     """Each kind of task in what is missing, timed by its first trial: heads and batches differ between kinds."""
     firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
     speeds: dict[str, Speed] = {}
     for kind, trial in firsts.items():
         samples = tuple(_sampled(task) for task in study.tasks if task.kind == kind)
-        job = CalibrationJob(trial, samples, study.model.path.absolute())
+        job = CalibrationJob(trial, runner, samples)
         engine.run([job], partial(speeds.__setitem__, kind))
     return speeds
-
-
-@dataclass(frozen=True)
-class CalibrationJob:
-    """Time a few steps of one trial, and count the tokens of all tasks' samples."""
-
-    trial: Trial
-    tasks: tuple[TaskData, ...]
-    """Samples; the trial's task is among them."""
-    model_dir: Path
-
-    @property
-    def label(self) -> str:
-        """What is done."""
-        return f"timing {self.trial.settings['model']['name']}"
-
-    def __call__(self, report: Callable[[object], None]) -> Speed:
-        """Do it."""
-        from noisytune.lab.trials.fine_tune import run_trial
-
-        training = self.trial.settings["training"]
-        tokens = {task.name: tokenise(self.model_dir, task, training["max_length"]) for task in self.tasks}
-        mine, size = tokens[self.trial.task], STEPS * training["batch_size"]
-        name, dev = next(iter(mine.evaluate.items()))
-        few = replace(mine, train=mine.train.first(size), evaluate={name: dev.first(1)})
-        # Batches hold texts of like length: only a whole pass has known tokens. The first one warms up.
-        settings = {**self.trial.settings, "training": {**training, "epochs": 2, "max_steps": None}}
-        ends: list[float] = []
-        record = run_trial(Trial(settings), self.model_dir, few, lambda *_: ends.append(perf_counter()))
-        half = len(ends) // 2
-        body = {kind: norms["elements"] for kind, norms in record.norms.items() if kind != "embeddings"}
-        return Speed(
-            parameters=int(sum(body.values())),
-            lengths={name: _lengths(each) for name, each in tokens.items()},
-            tokens_per_second=sum(few.train.lengths) / (ends[-1] - ends[half - 1]),
-            load_seconds=record.timing["load"] + record.timing["prepare"],
-        )
 
 
 def _sample(split: Split) -> Split:
@@ -193,8 +143,3 @@ def _sample(split: Split) -> Split:
 def _sampled(task: TaskData) -> TaskData:
     evaluate = {name: _sample(split) for name, split in task.evaluate.items()}
     return replace(task, train=_sample(task.train), evaluate=evaluate)
-
-
-def _lengths(tokens: Tokens) -> dict[str, float]:
-    """Mean tokens of an example of each split."""
-    return {name: sum(split.lengths) / len(split) for name, split in {"train": tokens.train, **tokens.evaluate}.items()}

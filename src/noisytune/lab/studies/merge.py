@@ -45,7 +45,9 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
 def under_known_names(
     model: Model, tasks: Iterable[TaskData], earlier: StudyRecord
 ) -> tuple[Model, tuple[TaskData, ...]]:
-    """Model and tasks under the names that a folder knows them by: the same contents are the same, however called.
+    """Rename what a run folder holds already to what it is called there: contents decide, names do not.
+
+    A model that the folder knows as ``bert`` and that is now given as ``./copy-of-bert`` becomes ``bert``.
 
     Args:
         model: what is asked for now.

@@ -219,11 +219,16 @@ def sqlite_url(file: Path) -> str:
     Raises:
         RunFolderError: it is a link.
 
-    >>> sqlite_url(Path("/runs/what?/100%/a#b.db"))
-    'sqlite:///file:/runs/what%3F/100%25/a%23b.db?uri=true'
+    >>> from sqlalchemy import make_url
+    >>> make_url(sqlite_url(Path("/runs/what?/100%.db"))).database
+    'file:/runs/what%3F/100%25.db'
     """
+    require("optuna", extra="tune", needed_for="noisytune tune")
+    from sqlalchemy import URL
+
     refuse_links(file)
-    return f"sqlite:///file:{quote(str(file))}?uri=true"
+    # SQLite reads the path as a URI, which SQLAlchemy writes into its URL: versions of it differ in what they quote.
+    return URL.create("sqlite", database=f"file:{quote(str(file))}", query={"uri": "true"}).render_as_string()
 
 
 def _difference(known: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:

@@ -11,13 +11,17 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.events import Event, SearchStarted, SearchTold
+from noisytune.lab.studies.run import get_ready, run_study, set_damaged_aside
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
-from noisytune.lab.studies.study import Study, check_arms, make_tokens, run_study, tokens_file
+from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, hold_out
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
-from noisytune.lab.trials.events import Event, SearchStarted, SearchTold, TrialDone
+from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent
 from noisytune.lab.trials.jobs import TrialJob
+from noisytune.lab.trials.runner import Runner
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
@@ -118,6 +122,7 @@ def tune(
     engine: Engine,
     on_event: Callable[[Event], None],
     storage: str | None = None,
+    runner: Runner | None = None,
 ) -> StudyRecord:
     """Search what has not been searched yet, then run the study of the winners as far as it has not been run.
 
@@ -127,6 +132,7 @@ def tune(
         engine: where trials run.
         on_event: told of everything that happens, in this thread.
         storage: any URL that Optuna takes. None: SQLite in the run folder. One process at a time may use a search.
+        runner: how trials are carried out; None: with the transformers Trainer.
 
     Returns:
         the study of the winners as it is kept, with the search in it.
@@ -136,16 +142,17 @@ def tune(
         TrialError: a trial failed, or no trial of an arm has a score. Finished trials are kept.
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
+    runner = runner or TransformersRunner.of(tuning.model, tuning.training.max_length, store.cache_folder)
     with store.lock():
         earlier = store.read_study()
         if earlier and earlier.search is None:
             raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another run folder")
         searches = _open(tuning, storage or sqlite_url(store.folder.absolute() / "optuna.db"), store.folder.name)
-        _search(tuning, searches, store, engine, on_event)
+        _search(tuning, searches, store, engine, runner, on_event)
         study = _winners(tuning, searches)
         if earlier and not _goes_on(earlier, study):
             store.study_file.unlink()
-    return run_study(study, store, engine, on_event)
+    return run_study(study, store, engine, on_event, runner=runner)
 
 
 def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
@@ -164,7 +171,12 @@ def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
 
 
 def _search(
-    tuning: Tuning, searches: dict[str, Search], store: Store, engine: Engine, on_event: Callable[[Event], None]
+    tuning: Tuning,
+    searches: dict[str, Search],
+    store: Store,
+    engine: Engine,
+    runner: Runner,
+    on_event: Callable[[Event], None],
 ) -> None:
     """Bring every arm to the budget, trial by trial, so that all arms are equally far at any time."""
     study = tuning.searched
@@ -191,12 +203,14 @@ def _search(
                     continue
                 trial = tuning.trial(asked, candidate)
                 running[trial.key] = asked, candidate
+                for notice in set_damaged_aside(store, [trial.key]):
+                    on_event(Notice(notice))
                 if store.has(trial.key):  # kept just before an interruption
-                    told(*store.records([trial.key]))
+                    told(store.read(trial.key))
                 else:
-                    yield TrialJob(trial, study.model.path.absolute(), tokens_file(study, store, trial.task), None)
+                    yield TrialJob(trial, runner)
 
-    def on_message(message: Event) -> None:
+    def on_message(message: TrialEvent) -> None:
         if isinstance(message, TrialDone):
             store.write(message.record)
         on_event(message)
@@ -204,8 +218,7 @@ def _search(
             told(message.record)
 
     engine.start(missing)
-    check_arms(study, engine, study.plan)
-    make_tokens(study, store, engine, study.plan, on_event)
+    get_ready(study, runner, engine, study.plan, on_event)
     engine.run(jobs(), on_message)
 
 

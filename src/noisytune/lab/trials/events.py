@@ -1,26 +1,11 @@
-"""What a running study tells whoever shows it: plain frozen data, sent from the workers to one callback."""
+"""What a running trial tells: plain frozen data, sent from the workers to one callback."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from noisytune.lab.trials.trial import Trial
-from noisytune.records import StudyRecord, TrialRecord
-
-
-@dataclass(frozen=True)
-class StudyStarted:
-    """The plan is known; nothing has run yet in this process."""
-
-    study: StudyRecord
-    """As it will be when everything asked for is done."""
-    finished: tuple[TrialRecord, ...]
-    """Trials asked for that an earlier run finished, in the plan's order."""
-    missing: tuple[Trial, ...]
-    """Trials to run, in order; with ``until``, at most these."""
-    folder: Path
-    """The run folder."""
+from noisytune.records import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -65,33 +50,5 @@ class TrialFailed:
     message: str
 
 
-@dataclass(frozen=True)
-class SearchStarted:
-    """The settings of each arm are searched. The study of the winners follows."""
-
-    study: StudyRecord
-    """Its task, as the search sees it, and its arms as the user wrote them."""
-    budget: int
-    """Trials of each arm."""
-    done: int
-    """Trials that an earlier run finished, of all arms."""
-    folder: Path
-    """The run folder."""
-
-
-@dataclass(frozen=True)
-class SearchTold:
-    """A trial of a search has its score."""
-
-    arm: str
-    """As the user wrote it."""
-    number: int
-    """From 0."""
-    settings: dict[str, float]
-    value: float | None
-    """The primary score as a fraction; None where it is undefined."""
-    best: float | None
-    """The arm's highest so far."""
-
-
-Event = SearchStarted | SearchTold | StudyStarted | Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed
+TrialEvent = Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed
+"""What a job sends."""

@@ -1,18 +1,18 @@
-"""What a study asks its workers to do."""
+"""What a study asks its workers to do: each job hands its part to a runner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from noisytune.lab.tasks import TaskData
-from noisytune.lab.trials.events import Event, Notice, TrialDone, TrialProgress, TrialStarted
-from noisytune.lab.trials.tokens import Tokens, tokenise
+from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialProgress, TrialStarted
+from noisytune.lab.trials.runner import Runner, Speed
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
+
+Report = Callable[[TrialEvent], None]
 
 
 @dataclass(frozen=True)
@@ -20,34 +20,32 @@ class TrialJob:
     """One trial, to be run in a worker."""
 
     trial: Trial
-    model_dir: Path
-    tokens_file: Path
-    tracker: Tracker | None
+    runner: Runner
+    tracker: Tracker | None = None
 
     @property
     def label(self) -> str:
         """The trial's."""
         return self.trial.label
 
-    def __call__(self, report: Callable[[Event], None]) -> TrialDone:
+    def __call__(self, report: Report) -> TrialDone:
         """Run it, reporting every step."""
-        from noisytune.lab.trials.fine_tune import run_trial
 
         def on_step(step: int, total_steps: int, loss: float | None) -> None:
             report(TrialProgress(self.trial.key, step, total_steps, loss))
 
         report(TrialStarted(self.trial))
         tracker = self.tracker and replace(self.tracker, warn=lambda warning: report(Notice(warning)))
-        return TrialDone(run_trial(self.trial, self.model_dir, _read_tokens(self.tokens_file), on_step, tracker))
+        return TrialDone(self.runner.run(self.trial, on_step, tracker))
 
 
 @dataclass(frozen=True)
-class ArmsCheckJob:
-    """See whether the methods of arms can work on the weights, without changing any."""
+class CheckJob:
+    """See whether arms are possible."""
 
     trial: Trial
-    """Any of its kind in the study: it says which head the model gets."""
-    model_dir: Path
+    """Any of its kind of task."""
+    runner: Runner
     arms: tuple[tuple[dict[str, Any], ...], ...]
     """Each as in `noisytune.lab.trials.arm.Arm.methods`."""
 
@@ -56,37 +54,44 @@ class ArmsCheckJob:
         """What is checked."""
         return "checking the arms"
 
-    def __call__(self, report: Callable[[Event], None]) -> tuple[str, ...]:
-        """Raise if they cannot; the notices about them."""
-        from noisytune.lab.trials.fine_tune import check_arms
-
-        return check_arms(self.trial, self.model_dir, self.arms)
+    def __call__(self, report: Report) -> None:
+        """Raise if they are not, reporting what the user should know."""
+        for notice in self.runner.check(self.trial, self.arms):
+            report(Notice(notice))
 
 
 @dataclass(frozen=True)
-class TokensJob:
-    """Make the tokens of a task, unless they are there."""
+class PrepareJob:
+    """Do what the trials of a task share."""
 
     task: TaskData
-    model_dir: Path
-    max_length: int
-    file: Path
+    runner: Runner
 
     @property
     def label(self) -> str:
         """The task's."""
-        return f"the tokens of {self.task.name}"
+        return f"preparing {self.task.name}"
 
-    def __call__(self, report: Callable[[Event], None]) -> tuple[str, ...]:
-        """The notices about them."""
-        if self.file.exists():
-            return _read_tokens(self.file).notices
-        tokens = tokenise(self.model_dir, self.task, self.max_length)
-        tokens.write(self.file)
-        return tokens.notices
+    def __call__(self, report: Report) -> None:
+        """Do it, reporting what the user should know."""
+        for notice in self.runner.prepare(self.task):
+            report(Notice(notice))
 
 
-@lru_cache(maxsize=4)
-def _read_tokens(file: Path) -> Tokens:
-    """Kept from trial to trial of a worker."""
-    return Tokens.read(file)
+@dataclass(frozen=True)
+class CalibrationJob:
+    """Time a few steps of one trial."""
+
+    trial: Trial
+    runner: Runner
+    tasks: tuple[TaskData, ...]
+    """Samples of one kind; the trial's task is among them."""
+
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return f"timing {self.trial.settings['model']['name']}"
+
+    def __call__(self, report: Report) -> Speed:
+        """Do it."""
+        return self.runner.calibrate(self.trial, self.tasks)

@@ -113,9 +113,9 @@ def _digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
-def cache_name(model_digest: str, task: TaskData, max_length: int) -> str:
+def cache_name(model_digest: str, task_digest: str, max_length: int) -> str:
     """The name of the file that holds a task's tokens for a model."""
-    return f"tokens-{digest([_FORMAT, model_digest, task.digest, max_length])}.safetensors"
+    return f"tokens-{digest([_FORMAT, model_digest, task_digest, max_length])}.safetensors"
 
 
 def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:

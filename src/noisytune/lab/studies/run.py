@@ -1,0 +1,228 @@
+"""Running a study as far as it has not been run yet: after an interruption, and when it grows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from noisytune.errors import DamagedRecordError
+from noisytune.lab.engines import Engine
+from noisytune.lab.store import Store
+from noisytune.lab.studies.events import Event, StudyStarted
+from noisytune.lab.studies.merge import extend, under_known_names
+from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent
+from noisytune.lab.trials.head import about_head
+from noisytune.lab.trials.jobs import CheckJob, PrepareJob, TrialJob
+from noisytune.lab.trials.runner import Runner
+from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.transformers_runner import TransformersRunner
+from noisytune.lab.trials.trial import Trial
+from noisytune.records import StudyRecord, TrialRecord
+
+Until = Callable[[StudyRecord, list[TrialRecord]], bool]
+"""Decides whether a study has enough seeds. It gets the study so far and its finished trials; True ends the study.
+
+Twenty pairs, whatever they show::
+
+    def until(study, records):
+        return len(study.seeds) >= 20
+"""
+
+
+def run_study(
+    study: Study,
+    store: Store,
+    engine: Engine,
+    on_event: Callable[[Event], None],
+    until: Until | None = None,
+    report_to: str | None = None,
+    runner: Runner | None = None,
+) -> StudyRecord:
+    """Run what is missing of a study, and keep every trial as soon as it is finished.
+
+    Args:
+        study: what to compare.
+        store: the run folder: empty, or with a study that this one extends.
+        engine: where trials run.
+        on_event: told of everything that happens, in this thread.
+        until: asked before each seed after the first, and once more when everything that was begun is finished. True
+            begins no more seeds. None: all seeds are run. Example: ``lambda study, records: len(study.seeds) >= 20``.
+        report_to: a tracker that trials log to as well: one of `noisytune.lab.trials.trackers.TRACKERS`.
+        runner: how trials are carried out; None: with the transformers Trainer.
+
+    Returns:
+        the study as it is kept now: the seeds that were begun, and what was there before.
+
+    Raises:
+        RunFolderError: the folder holds another study, is in use, or cannot be written.
+        TrialError: a trial failed; finished ones are kept.
+        NoisyTuneError: something is wrong with the model, the data or the settings.
+    """
+    runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
+    tracker = Tracker(report_to, store.logs_folder.absolute()) if report_to else None
+    with store.lock() as notice:
+        earlier = store.read_study()
+        if earlier:
+            model, tasks = under_known_names(study.model, study.tasks, earlier)
+            study = replace(study, model=model, tasks=tasks)
+        run = _Run(study, earlier, store, engine, runner, on_event, until, tracker)
+        run.announce(notice)
+        return run.to_its_end()
+
+
+class _Run:
+    """A study on its way: which seeds were begun, which are waiting."""
+
+    def __init__(
+        self,
+        study: Study,
+        earlier: StudyRecord | None,
+        store: Store,
+        engine: Engine,
+        runner: Runner,
+        on_event: Callable[[Event], None],
+        until: Until | None,
+        tracker: Tracker | None,
+    ) -> None:
+        self.study, self.earlier, self.store, self.engine, self.runner = study, earlier, store, engine, runner
+        self.on_event, self.until, self.tracker = on_event, until, tracker
+        self.everything = extend(earlier, study.record, store.folder)
+        self.damaged = set_damaged_aside(store, (entry["key"] for entry in self.everything.trials))
+        before = set(earlier.seeds) if earlier else set()
+        self.begun = [seed for seed in study.seeds if not until or seed in before]
+        known = set(self.begun)
+        self.waiting = deque(seed for seed in study.seeds if seed not in known)
+        self.noticed: set[str] = set()
+
+    @cached_property
+    def missing(self) -> dict[int, list[Trial]]:
+        """The trials to run, by seed: those that were not finished when the study was opened."""
+        done, missing = self.store.index(), dict[int, list[Trial]]()
+        for trial in self.study.plan:
+            if trial.key not in done:
+                missing.setdefault(trial.seed, []).append(trial)
+        return missing
+
+    def announce(self, notice: str) -> None:
+        """Tell what there is and what is missing."""
+        missing = tuple(trial for trials in self.missing.values() for trial in trials)
+        finished = tuple(self.store.records(trial.key for trial in self.study.plan))
+        self.on_event(StudyStarted(self.everything, finished, missing, self.store.folder))
+        head = about_head(self.study.model.name, self.study.model.path, self.study.training.keep_head)
+        of_tasks = (notice for task in self.study.tasks for notice in task.notices)
+        for text in filter(None, (notice, *self.damaged, *head, *of_tasks)):
+            self.on_message(Notice(text))
+
+    def to_its_end(self) -> StudyRecord:
+        """Finish the seeds that were begun; then begin others until there are enough."""
+        unfinished = any(seed in self.missing for seed in self.begun)
+        if self.missing and (unfinished or not self.settled()):
+            missing = [trial for trials in self.missing.values() for trial in trials]
+            self.engine.start(len(missing))
+            get_ready(self.study, self.runner, self.engine, missing, self.on_message)
+        if self.begun:
+            self.store.write_study(self.kept())
+        if unfinished:
+            self.work()
+        # Trials that were still running when the answer was yes may have changed it.
+        while self.waiting and not self.settled():
+            self.work()
+        return self.kept() if self.begun else self.everything
+
+    def kept(self) -> StudyRecord:
+        """What the folder holds once the seeds begun so far are done."""
+        whole, begun = self.study.record, set(self.begun)
+        trials = [entry for entry in whole.trials if entry["seed"] in begun]
+        return extend(self.earlier, replace(whole, seeds=list(self.begun), trials=trials), self.store.folder)
+
+    def settled(self) -> bool:
+        """Whether ``until`` says that the seeds begun so far are enough."""
+        if not self.until or not self.begun:
+            return False
+        kept = self.kept()
+        return self.until(kept, self.store.records(entry["key"] for entry in kept.trials))
+
+    def work(self) -> None:
+        """Run the trials that are missing of the seeds begun, and of those that are begun meanwhile."""
+        if self.missing:
+            self.engine.run(self.jobs(), self.on_message)
+        else:
+            deque(self.jobs(), maxlen=0)
+
+    def jobs(self) -> Iterator[TrialJob]:
+        """One for each trial, each asked for when a worker is free."""
+        for seed in list(self.begun):
+            yield from self.jobs_of(seed)
+        while self.waiting and not self.settled():
+            self.begun.append(self.waiting.popleft())
+            self.store.write_study(self.kept())
+            yield from self.jobs_of(self.begun[-1])
+
+    def jobs_of(self, seed: int) -> Iterator[TrialJob]:
+        """The trials of a seed that are not finished."""
+        for trial in self.missing.get(seed, ()):
+            if not self.store.has(trial.key):
+                yield TrialJob(trial, self.runner, self.tracker)
+
+    def on_message(self, message: TrialEvent) -> None:
+        """Keep a finished trial, and pass on what happens. The same notice of many trials is passed on once."""
+        if isinstance(message, TrialDone):
+            self.store.write(message.record)
+        if isinstance(message, Notice):
+            if message.text in self.noticed:
+                return
+            self.noticed.add(message.text)
+        self.on_event(message)
+
+
+def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[str]:
+    """Rename records that are not what was written, so that their trials are run again.
+
+    Args:
+        store: the run folder, which is locked.
+        keys: of trials, finished or not.
+
+    Returns:
+        what the user should know, a line each.
+    """
+    notices = []
+    for key in keys:
+        try:
+            if store.has(key):
+                store.read(key)
+        except DamagedRecordError as error:
+            notices.append(f"{error}; the record is kept as {store.set_aside(key).name}")
+    return notices
+
+
+def get_ready(
+    study: Study, runner: Runner, engine: Engine, missing: Sequence[Trial], on_message: Callable[[TrialEvent], None]
+) -> None:
+    """See that every arm is possible, before anything is kept or trained; then do what the trials of a task share.
+
+    Args:
+        study: what to compare.
+        runner: how trials are carried out.
+        engine: where it is done.
+        missing: trials that are to be run.
+        on_message: told of notices.
+
+    Raises:
+        NoisyTuneError: an arm, or a task, is not possible.
+    """
+    wanted = {trial.arm for trial in missing}
+    arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
+    # Each kind of task has a head of its own.
+    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
+
+    def told(message: TrialEvent | None) -> None:
+        if message is not None:
+            on_message(message)
+
+    if arms:
+        engine.run([CheckJob(trial, runner, arms) for trial in firsts.values()], told)
+    tasks = {trial.task for trial in missing}
+    engine.run([PrepareJob(task, runner) for task in study.tasks if task.name in tasks], told)

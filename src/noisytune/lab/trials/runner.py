@@ -1,0 +1,91 @@
+"""How a trial is carried out: what a study needs of a trainer, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.trial import Trial
+from noisytune.records import TrialRecord
+
+if TYPE_CHECKING:
+    from noisytune.lab.tasks import TaskData
+
+OnStep = Callable[[int, int, float | None], None]
+"""Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a few timed steps of a model show, by one worker."""
+
+    parameters: int
+    """Without embeddings."""
+    lengths: dict[str, dict[str, float]]
+    """Mean tokens of an example, by task and split."""
+    tokens_per_second: float
+    """In training; padding does not count."""
+    load_seconds: float
+
+
+class Runner(Protocol):
+    """Trains the trials of one study. It is pickled with each job, so it is small, all data, and loads late.
+
+    `noisytune.lab.trials.transformers_runner.TransformersRunner` is one. Another may call a function of the user's, or
+    a command: it gets a trial's settings, and gives the record of what came out.
+
+    >>> class Constant:
+    ...     def prepare(self, task): return ()
+    ...     def check(self, trial, arms): return ()
+    ...     def run(self, trial, on_step, tracker):
+    ...         return TrialRecord(trial.key, trial.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 0.1}, {}, {})
+    ...     def calibrate(self, trial, tasks): raise NotImplementedError
+    >>> runner: Runner = Constant()
+    """
+
+    def prepare(self, task: TaskData) -> tuple[str, ...]:
+        """Do what all trials of a task share, once, before the first one: texts become tokens.
+
+        Returns:
+            what the user should know, one line each.
+        """
+        ...
+
+    def check(self, trial: Trial, arms: Sequence[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
+        """See that arms are possible, before anything is trained. Nothing is changed.
+
+        Args:
+            trial: any of its kind of task: it says which head the model gets.
+            arms: each as in `noisytune.lab.trials.arm.Arm.methods`.
+
+        Returns:
+            what the user should know about them, one line each.
+
+        Raises:
+            NoisyTuneError: one is not.
+        """
+        ...
+
+    def run(self, trial: Trial, on_step: OnStep, tracker: Tracker | None) -> TrialRecord:
+        """Carry out a trial. Its settings decide the outcome, and nothing else does.
+
+        Args:
+            trial: the resolved settings.
+            on_step: told of every step.
+            tracker: where to log as well.
+
+        Raises:
+            NoisyTuneError: it cannot be done. A trial that fails to learn is a record, no error.
+        """
+        ...
+
+    def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
+        """Time a few steps of a trial.
+
+        Args:
+            trial: on the first of the tasks that has its name.
+            tasks: of one kind; samples will do.
+        """
+        ...

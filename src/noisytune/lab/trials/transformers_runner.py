@@ -1,0 +1,109 @@
+"""The runner that trains with the transformers Trainer, from tokens that are kept in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self
+
+from noisytune.errors import RunFolderError, require
+from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.runner import OnStep, Speed
+from noisytune.lab.trials.tokens import Tokens, cache_name, tokenise
+from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.trial import Trial
+from noisytune.records import TrialRecord
+
+if TYPE_CHECKING:
+    from noisytune._pretrained import Model
+
+STEPS = 3
+"""Optimizer steps that are timed, after as many that warm up."""
+
+
+@dataclass(frozen=True)
+class TransformersRunner:
+    """A `noisytune.lab.trials.runner.Runner`; torch and transformers are imported by what a worker calls."""
+
+    model_dir: Path
+    model_digest: str
+    max_length: int
+    """Tokens; longer texts are cut."""
+    cache: Path
+    """The folder of the tokens."""
+
+    @classmethod
+    def of(cls, model: Model, max_length: int, cache: Path) -> Self:
+        """The runner for a model.
+
+        Raises:
+            MissingExtraError: a library of the extra ``lab`` is not installed.
+        """
+        for library in ("torch", "transformers", "accelerate"):
+            require(library, extra="lab", needed_for="fine-tuning")
+        return cls(model.path.absolute(), model.digest, max_length, cache.absolute())
+
+    def prepare(self, task: TaskData) -> tuple[str, ...]:
+        """Write the tokens of a task, unless they are there. Damaged ones are made again."""
+        file = self._file(task.digest)
+        notices = []
+        if file.exists():
+            try:
+                return _read_tokens(file).notices
+            except RunFolderError as error:
+                notices.append(f"{error}: this was done")
+        tokens = tokenise(self.model_dir, task, self.max_length)
+        tokens.write(file)
+        return (*notices, *tokens.notices)
+
+    def check(self, trial: Trial, arms: Sequence[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
+        """See that the methods of arms can work on the weights."""
+        from noisytune.lab.trials.fine_tune import check_arms
+
+        return check_arms(trial, self.model_dir, arms)
+
+    def run(self, trial: Trial, on_step: OnStep, tracker: Tracker | None) -> TrialRecord:
+        """Fine-tune."""
+        from noisytune.lab.trials.fine_tune import run_trial
+
+        tokens = _read_tokens(self._file(trial.settings["task"]["digest"]))
+        return run_trial(trial, self.model_dir, tokens, on_step, tracker)
+
+    def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
+        """Time a few steps, and count the tokens of all tasks."""
+        from noisytune.lab.trials.fine_tune import run_trial
+
+        training = trial.settings["training"]
+        tokens = {task.name: tokenise(self.model_dir, task, training["max_length"]) for task in tasks}
+        mine, size = tokens[trial.task], STEPS * training["batch_size"]
+        name, dev = next(iter(mine.evaluate.items()))
+        few = replace(mine, train=mine.train.first(size), evaluate={name: dev.first(1)})
+        # Batches hold texts of like length: only a whole pass has known tokens. The first one warms up.
+        settings = {**trial.settings, "training": {**training, "epochs": 2, "max_steps": None}}
+        ends: list[float] = []
+        record = run_trial(Trial(settings), self.model_dir, few, lambda *_: ends.append(perf_counter()))
+        half = len(ends) // 2
+        body = {role: norms["elements"] for role, norms in record.norms.items() if role != "embeddings"}
+        return Speed(
+            parameters=int(sum(body.values())),
+            lengths={name: _lengths(each) for name, each in tokens.items()},
+            tokens_per_second=sum(few.train.lengths) / (ends[-1] - ends[half - 1]),
+            load_seconds=record.timing["load"] + record.timing["prepare"],
+        )
+
+    def _file(self, task_digest: str) -> Path:
+        return self.cache / cache_name(self.model_digest, task_digest, self.max_length)
+
+
+@lru_cache(maxsize=4)
+def _read_tokens(file: Path) -> Tokens:
+    """Kept from trial to trial of a worker."""
+    return Tokens.read(file)
+
+
+def _lengths(tokens: Tokens) -> dict[str, float]:
+    """Mean tokens of an example of each split."""
+    return {name: sum(split.lengths) / len(split) for name, split in {"train": tokens.train, **tokens.evaluate}.items()}
