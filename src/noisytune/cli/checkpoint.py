@@ -22,7 +22,7 @@ from noisytune.cli.checkpoint_display import (
     tensor_rows,
 )
 from noisytune.cli.reports import console
-from noisytune.errors import NoisyTuneError
+from noisytune.errors import NoisyTuneError, NotFoundError
 
 if TYPE_CHECKING:
     from noisytune.manifest import TensorEntry
@@ -129,6 +129,8 @@ def verify(
     """
     from noisytune.checkpoint import verify_checkpoint
 
+    if not out.is_dir():
+        raise NotFoundError(f"{out}: there is no such folder")
     source = None if against is None else find_directory(against)
     with _progress("Verifying") as progress:
         found = verify_checkpoint(out, source, every_file=every_file, progress=progress)

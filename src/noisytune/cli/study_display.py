@@ -115,8 +115,8 @@ class StudyDisplay:
         self._total = event.budget * len(event.study.arms)
         (task,) = event.study.tasks
         self._say(
-            f"Search: {event.study.model['name']} on {task['name']} ({task['train_size']} train, chosen on "
-            f"{task['dev_size']}): {event.budget} trials of each arm"
+            f"Search: {event.study.model['name']} on {task['name']} ({task['kind']}, {task['train_size']} train, "
+            f"chosen on {task['dev_size']}): {event.budget} trials of each arm"
         )
         self._out.print(f"Run folder: {terminal(event.folder)}", soft_wrap=True)
         if event.done:
