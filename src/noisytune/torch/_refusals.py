@@ -59,7 +59,9 @@ def problem(target: TensorTarget) -> str | None:
         return "is on the meta device: load the weights first (weights offloaded to disk cannot be perturbed)"
     if tensor.is_inference():
         return "is an inference tensor: load the model outside torch.inference_mode()"
-    if any(step == 0 and length > 1 for step, length in zip(tensor.stride(), tensor.shape, strict=True)):
+    if tensor.numel() and any(
+        step == 0 and length > 1 for step, length in zip(tensor.stride(), tensor.shape, strict=True)
+    ):
         return "is expanded, so that several elements share one place in memory: clone it first"
     if any(".parametrizations." in f".{name}" or ".lora_magnitude_vector" in name for name in target.own_names):
         return "is parametrised: perturb before adding the parametrisation, or exclude it"
