@@ -1,9 +1,13 @@
 """What importing a module loads, in a fresh interpreter."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import noisytune
 
 HEAVY = ["torch", "jax", "transformers", "numba", "pandas", "matplotlib", "scipy", "sklearn", "optuna"]
 MAY_LOAD = {
@@ -39,6 +43,16 @@ def test_module_loads_nothing_heavy_that_it_does_not_need(module):
     program = f"import sys, {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) <= set(MAY_LOAD[module])
+
+
+def test_nothing_that_windows_lacks_is_imported_with_a_module():
+    """Where a lock is needed its module is imported there."""
+    lacking = {"fcntl", "grp", "pwd", "resource", "termios"}
+    for file in Path(noisytune.__file__).parent.rglob("*.py"):
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module] if isinstance(statement, ast.ImportFrom) else []
+            assert not lacking.intersection(names), file
 
 
 def test_public_names_are_few_and_there():

@@ -217,7 +217,9 @@ def test_no_noise_is_said_as_well(make_trainer, make_model, examples, caplog, tm
     (line,) = lines(caplog)
     assert line.endswith("checkpoint-4 is restored over it")
     caplog.clear()
-    attach(make_trainer(output_dir=str(tmp_path / "plain"), max_steps=1), noise_lambda=0).train()
+    plain = attach(make_trainer(output_dir=str(tmp_path / "plain"), max_steps=1), noise_lambda=0)
+    plain.train()
+    plain.evaluate(examples)
     assert lines(caplog) == ["NoisyTune: noise_lambda is 0: no noise was added"]
 
 

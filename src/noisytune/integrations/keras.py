@@ -131,7 +131,7 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._say_when("predict()")
 
     def _say_when(self, what: str) -> None:
-        if self._says_when and self.model not in _perturbed:
+        if self._says_when and self.config.noise_lambda > 0 and self.model not in _perturbed:
             self._says_when = False
             logger.log(VISIBLE, only_in_training(what))
 

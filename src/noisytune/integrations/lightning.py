@@ -61,6 +61,7 @@ class NoisyTuneCallback(Callback):
 
     def __init__(self, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]) -> None:
         self._asked = Asked.of(config, settings)
+        self._says_when = True
         self.manifest: Manifest | None = None
         """What was done to which tensor, once ``fit`` has started."""
 
@@ -72,9 +73,11 @@ class NoisyTuneCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add the noise, or see to it that ``configure_model`` ends with it."""
         if stage != "fit":
-            if receipt(pl_module) is None:
+            if self._says_when and self.config.noise_lambda > 0 and receipt(pl_module) is None:
                 _say(trainer, only_in_training(f"{stage.lower()}()"))  # an enum that prints otherwise
+            self._says_when = False
             return
+        self._says_when = False
         if type(pl_module).configure_model is LightningModule.configure_model:
             self._perturb(trainer, pl_module)
             return

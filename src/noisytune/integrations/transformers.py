@@ -158,7 +158,8 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
 
     def _say_when(self, what: str) -> None:
         """Once, for a trainer that evaluates a model without noise."""
-        if self.is_in_train or self._has_said_when or receipt(self.model):
+        is_yet_to_come = self.noisytune_manifest is None and self.noisytune_config.noise_lambda > 0
+        if self.is_in_train or self._has_said_when or not is_yet_to_come or receipt(self.model):
             return
         self._has_said_when = True
         self._say(only_in_training(what))
