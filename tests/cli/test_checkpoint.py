@@ -135,3 +135,23 @@ def test_the_commands_load_nothing_heavy_before_they_are_called():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_weights_of_the_hub_that_carry_noise_are_inspected_and_take_more(clean, tmp_path, run, monkeypatch):
+    import huggingface_hub
+
+    run("perturb", clean, tmp_path / "noisy", "--seed", 4)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "noisy"))
+    assert "query" in run("inspect", "someone/noisy").stdout
+    assert "seed 4" in run("perturb", "someone/noisy", tmp_path / "more", code=1).stderr
+    run("perturb", "someone/noisy", tmp_path / "more", "--again")
+    assert json.loads((tmp_path / "more" / "config.json").read_text())["noisytune"]["earlier"]["seed"] == 4
+
+
+def test_verify_says_what_it_covers(clean, tmp_path, run):
+    (clean / "vocab.txt").write_text("a")
+    run("perturb", clean, tmp_path / "noisy")
+    assert "Other files: not looked at (--all)." in run("verify", tmp_path / "noisy").stdout
+    assert "Other files: 3, as they were written." in run("verify", tmp_path / "noisy", "--all").stdout
+    (tmp_path / "noisy" / "vocab.txt").write_text("b")
+    assert "vocab.txt: is not what was written" in run("verify", tmp_path / "noisy", "--all", code=1).stderr
