@@ -198,12 +198,12 @@ def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> lis
 
 def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
     """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
-    from noisytune.report import notes, scored_on, summary_rows, verdict_sentence
+    from noisytune.report import findings
 
     several = len(study.tasks) > 1
     headings = ["task", "arm", "pairs", study.arms[0], "this arm", "difference", "95 % anytime", "W/T/L"]
-    known = summary_rows(study, records)
-    rows = [_cells(row) for row in known]
+    found = findings(study, records)
+    rows = [_cells(row) for row in found.rows]
     out.print()
     if out.width >= WIDE:
         out.print(_table(headings[not several :], [row[not several :] for row in rows]))
@@ -212,12 +212,12 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
             for heading, cell in zip(headings[not several :], row[not several :], strict=True):
                 out.print(terminal(f"{heading}: {cell}"))
             out.print()
-    if any(row.failed for row in known):
+    if any(row.failed for row in found.rows):
         out.print(f"{FAILED} a run of these collapsed, diverged or stayed untrained; it counts")
     out.print()
-    out.print(terminal(verdict_sentence(study, records)))
-    out.print(terminal(scored_on(study)))
-    for note in notes(study, records):
+    out.print(terminal(found.verdict))
+    out.print(terminal(found.scored_on))
+    for note in found.notes:
         out.print(terminal(f"Note: {note}"))
     out.print()
     out.print(f"Report: {terminal(page)}", soft_wrap=True)

@@ -9,12 +9,14 @@ from noisytune.errors import require
 
 if TYPE_CHECKING:
     from noisytune.report.evidence.summary import SummaryRow, decided, summary_rows
+    from noisytune.report.page.findings import findings
     from noisytune.report.page.render import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.page.wording import notes, scored_on, settings_text, verdict_sentence
 
 __all__ = [
     "SummaryRow",
     "decided",
+    "findings",
     "notes",
     "render_html",
     "render_markdown",
@@ -30,6 +32,7 @@ __all__ = [
 _ROOMS = {
     "SummaryRow": "evidence.summary",
     "decided": "evidence.summary",
+    "findings": "page.findings",
     "notes": "page.wording",
     "render_html": "page.render",
     "render_markdown": "page.render",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.records import synthetic
 
-from noisytune.report import render_html, render_markdown, verdict_sentence
+from noisytune.report import findings, notes, render_html, render_markdown, scored_on, summary_rows, verdict_sentence
 from noisytune.report.page.facts import SHOWN, about_data, text
 
 FACTS: dict[str, Any] = {
@@ -66,3 +66,11 @@ def test_an_inconclusive_result_does_not_say_that_anything_changed() -> None:
     )
     assert "could have detected" in said
     assert "changed" not in said
+
+
+def test_findings_are_what_the_single_functions_say() -> None:
+    study, records = synthetic(tasks=2, arms=3, seeds=4, examples=20, steps=5)
+    found = findings(study, records)
+    assert found.rows == summary_rows(study, records)
+    assert found.verdict == verdict_sentence(study, records)
+    assert (found.scored_on, found.notes) == (scored_on(study), notes(study, records))

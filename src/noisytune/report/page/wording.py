@@ -359,7 +359,11 @@ def notes(study: StudyRecord, records: Iterable[TrialRecord]) -> list[str]:
         study: the plan.
         records: finished trials in any order.
     """
-    evidence = gather(study, records)
+    return cautions(gather(study, records))
+
+
+def cautions(evidence: Evidence) -> list[str]:
+    """See `notes`."""
     return _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
 
 
