@@ -69,7 +69,8 @@ def spelled(text: str) -> str:
     if not names:
         return text
     setting = re.compile(
-        rf"'[^']*'|\([^()]*=[^()]*\)|^\w+: \w+ must be|(?<![\w./=-])(?P<name>{names})(?P<value>=(?=\w))?(?![\w./(-])"
+        rf"'[^']*'|\([^()]*=[^()]*\)|^\w+: \w+ must be"
+        rf"|(?<![\w./=-])(?P<name>{names})(?:(?P<value>=)(?=\w)|(?![\w./(-]))"
     )
 
     def flag(found: re.Match[str]) -> str:

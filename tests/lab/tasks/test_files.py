@@ -238,3 +238,53 @@ def test_benchmark_files_are_read_whole(name, columns, label, rows, majority):
     if name == "STS-B":
         assert min(task.dev.targets) == 0
         assert max(task.dev.targets) == 5
+
+
+PAIRS = [
+    *[{"Title": f"title {i}", "body": f"body {i}", "Stars ": "ab"[i % 2]} for i in range(40)],
+    {"Title": "alone", "body": "", "Stars ": "a"},
+    {"Title": None, "body": "lone", "Stars ": "b"},
+    {"Title": "", "body": " ", "Stars ": "a"},
+]
+
+
+def test_rows_with_one_text_of_a_pair_are_dropped_or_kept(folder):
+    path = write(folder / "pairs.jsonl", PAIRS)
+    columns = {"text_columns": ("title", "body"), "label_column": "stars"}
+    dropped = load(path, **columns)
+    assert len(dropped.train) + len(dropped.dev) == 40
+    assert (
+        "pairs.jsonl: 3 of 43 rows are left out: 3 without a text; empty_texts=keep would keep them" in dropped.notices
+    )
+    kept = load(path, **columns, empty_texts="keep")
+    texts = {*kept.train.texts, *kept.dev.texts}
+    assert len(texts) == 42
+    assert {("alone", ""), ("", "lone")} <= texts
+    assert kept.facts["left_out"] == [{"source": "pairs.jsonl", "reason": "no text", "rows": 1}]
+
+
+def test_several_columns_make_one_text(folder):
+    path = write(folder / "joined.jsonl", PAIRS)
+    task = load(path, join_columns=("Title", "body"), label_column="Stars")
+    texts = {*task.train.texts, *task.dev.texts}
+    assert len(texts) == 42
+    assert {("title 7 body 7",), ("alone",), ("lone",)} <= texts
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load(path, join_columns=("Title", "body"), text_columns=("body",), label_column="Stars")
+
+
+def test_column_names_match_in_any_case_and_only_where_that_is_clear(folder):
+    rows = [{"TEXT": row["text"], "Label": row["label"]} for row in reviews({"good": 20, "bad": 20})]
+    guessed = load(write(folder / "case.jsonl", rows))
+    asked = load(folder / "case.jsonl", text_columns=("text",), label_column="label")
+    assert guessed.digest == asked.digest
+    dev = write(folder / "other-case.jsonl", [{"Text": "x", "label": "good"}])
+    assert load(folder / "case.jsonl", dev_file=dev).dev.texts == (("x",),)
+    twins = write(folder / "twins.jsonl", [{**row, "Text": "other"} for row in reviews({"good": 20, "bad": 20})])
+    with pytest.raises(DataError, match=r"columns 'text' and 'Text' differ in case alone; say which with text_columns"):
+        load(twins)
+    assert load(twins, text_columns=("text",)).train.texts[0] != ("other",)
+    with pytest.raises(DataError, match=r"column 'TEXT' may be 'text' or 'Text'"):
+        load(twins, text_columns=("TEXT",))
+    with pytest.raises(DataError, match=r"no column 'tekst'; did you mean 'text'\?"):
+        load(write(folder / "near.jsonl", reviews({"good": 3})), text_columns=("tekst",))
