@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -37,6 +38,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@cache
 def _schema_module() -> Any:
     """The schema of records, imported when one is read."""
     require("msgspec", extra="lab", needed_for="reading a run folder")

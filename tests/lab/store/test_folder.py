@@ -221,6 +221,21 @@ def test_outputs_that_are_not_those_of_the_record_are_not_believed(tmp_path: Pat
         unpack(pack({"dev/predictions": np.zeros(2), "dev/references": np.zeros(3)}), "here")
 
 
+@pytest.mark.parametrize("where", ["scores", "evaluations"])
+def test_a_score_that_the_predictions_do_not_give_is_not_believed(tmp_path: Path, where: str) -> None:
+    settings = {"task": {"name": "t", "digest": "d", "kind": "classification"}, "arm": {"name": "p", "methods": []}}
+    scores, key = {"accuracy": 0.5, "of a later version": 2.0}, digest(settings | {"seed": 0})
+    told = {"key": key, "settings": settings | {"seed": 0}, "evaluations": {"dev": {"status": "ok", "scores": scores}}}
+    Store(tmp_path).write(replace(a_record(), **told, scores=scores))  # type: ignore[arg-type]
+    assert Store(tmp_path).read(key).scores == scores
+    file = tmp_path / "trials" / f"{key}.json"
+    raw = json.loads(file.read_text())
+    (raw if where == "scores" else raw["evaluations"]["dev"])["scores"]["accuracy"] = 0.75
+    file.write_text(json.dumps(raw))
+    with pytest.raises(DamagedRecordError, match=r"accuracy.* is 0\.75, its predictions give 0\.5"):
+        Store(tmp_path).read(key)
+
+
 def test_a_record_without_its_outputs_is_not_there_yet(tmp_path: Path) -> None:
     """A crash between the two files leaves outputs alone, and the trial counts as unfinished."""
     store = Store(tmp_path)

@@ -16,13 +16,14 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from noisytune._files import TEMPORARY
 from noisytune.errors import DamagedRecordError, RunFolderError
 from noisytune.lab.store.files import content_digest, file_name, one_line, read_file, refuse_links, write_file
 from noisytune.lab.store.lock import hold
-from noisytune.lab.store.outputs import StoredOutputs, pack
+from noisytune.lab.store.outputs import StoredOutputs, check_scores, pack
 from noisytune.records import TRIAL_ADVICE, StudyRecord, TrialRecord
 
 STUDY = "study"
@@ -107,7 +108,8 @@ class Store:
         return key in self._known or self._file(key).exists()
 
     def read(self, key: str) -> TrialRecord:
-        """A finished trial, checked: its key is that of its settings, and its outputs are those that were written.
+        """A finished trial, checked: its key is that of its settings, its outputs are those that were written, and they
+        give its scores.
 
         Raises:
             DamagedRecordError: it is not what was written.
@@ -203,6 +205,13 @@ class Store:
                         leftover.unlink()
             yield found.notice
 
+    @cached_property
+    def _reported(self) -> frozenset[str]:
+        """The metrics that studies of the folder report: the scores worth checking. None where there is no study."""
+        with suppress(RunFolderError):  # whoever needs the study will say so
+            return frozenset(task["metric"] for study in self.studies().values() for task in study.tasks)
+        return frozenset()
+
     def _file(self, key: str) -> Path:
         return self.trials_folder / f"{key}.json"
 
@@ -216,8 +225,9 @@ class Store:
             raise DamagedRecordError(f"{file}: holds the record of trial {record.key}; {TRIAL_ADVICE}")
         if record.outputs_digest:
             outputs = StoredOutputs(self._outputs_file(key), record.outputs_digest)
-            outputs.read()
-            record = replace(record, outputs=outputs)
+            check_scores(record, outputs.read(), str(file), self._reported)
+            return replace(record, outputs=outputs)
+        check_scores(record, record.outputs, str(file), self._reported)
         return record
 
 

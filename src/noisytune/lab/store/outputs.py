@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._metrics import METRICS
 from noisytune.errors import DamagedRecordError
 from noisytune.lab.store.files import content_digest, read_file
-from noisytune.records import TRIAL_ADVICE, Outputs
+from noisytune.records import TRIAL_ADVICE, Outputs, TrialRecord
 
 Array = npt.NDArray[Any]
+_ROUNDING = 1e-6
+"""Scores that differ by less are the same: other machines and libraries round otherwise."""
 
 
 def pack(outputs: Outputs) -> bytes:
@@ -57,6 +60,52 @@ def unpack(content: bytes, where: str) -> dict[str, Array]:
                 f"{where}: arrays of {split!r} with {sorted(found)} examples do not belong together; {TRIAL_ADVICE}"
             )
     return arrays
+
+
+def check_scores(record: TrialRecord, outputs: Outputs, where: str, metrics: Collection[str] = ()) -> None:
+    """Compute the scores of a record again from its outputs.
+
+    Args:
+        record: of any kind of task; one that nobody knows is left alone.
+        outputs: the record's.
+        metrics: to compute; none: all.
+        where: the record's file, for the error message.
+
+    Raises:
+        DamagedRecordError: a score is another one.
+    """
+    task = record.settings["task"]
+    known = METRICS.get(task.get("kind", ""), {})
+    for split, found in record.evaluations.items():
+        items = _items(outputs, split)
+        if items is None or not len(items):
+            continue
+        for key, value in found["scores"].items():
+            now = known[key].of(items) if key in known and (not metrics or key in metrics) else value
+            # Of a score that is undefined, earlier versions kept 0.
+            if abs(now - value) > _ROUNDING * max(1.0, abs(value)):
+                _differs(where, f"{key} of {split}", value, now)
+    splits = task.get("primary") or [task.get("select") or next(iter(record.evaluations), "")]
+    primary = [record.evaluations[split]["scores"] for split in splits if split in record.evaluations]
+    for key, value in record.scores.items():
+        parts = [scores[key] for scores in primary if key in scores]
+        if parts and abs(sum(parts) / len(parts) - value) > _ROUNDING * max(1.0, abs(value)):
+            _differs(where, key, value, sum(parts) / len(parts))
+
+
+def _items(outputs: Outputs, split: str) -> Array | None:
+    """What the metrics reduce: kept as such, or predictions beside references; None where there is neither."""
+    if f"{split}/items" in outputs:
+        return outputs[f"{split}/items"]
+    pair = [outputs[name] for name in (f"{split}/predictions", f"{split}/references") if name in outputs]
+    return np.column_stack(pair) if len(pair) == 2 and len(pair[0]) == len(pair[1]) else None
+
+
+def _differs(where: str, what: str, recorded: float, found: float) -> NoReturn:
+    raise DamagedRecordError(
+        f"{where}: changed since it was written ({what} is {recorded:.6g}, its predictions give {found:.6g}); "
+        f"{TRIAL_ADVICE}"
+    )
 
 
 class StoredOutputs(Mapping[str, Array]):
