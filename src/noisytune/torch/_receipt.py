@@ -41,7 +41,7 @@ def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
         config: the settings of the noise that the weights carry, or soon will.
 
     Example:
-        >>> copy = torch.nn.Linear(8, 4)
+        >>> copy = nn.Linear(8, 4)
         >>> mark(copy, NoisyTuneConfig(seed=3))
         >>> receipt(copy)["seed"]
         3
