@@ -231,6 +231,27 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
+def checked(owner: type[Any], given: Any) -> Any:
+    """A dataclass of settings from itself, from values by name, or from None: the defaults.
+
+    Raises:
+        ConfigError: a name that it does not have (the nearest is named), or a value that is not allowed.
+
+    >>> @dataclass(frozen=True)
+    ... class Training:
+    ...     epochs: int = whole(3, "Passes.", ">= 1", lambda n: n >= 1)
+    >>> checked(Training, {"epochs": 5}).epochs, checked(Training, None).epochs
+    (5, 3)
+    """
+    if given is None or isinstance(given, owner):
+        return owner() if given is None else given
+    known = [field.name for field in dataclasses.fields(owner)]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"there is no setting {name!r}: {nearest(name, known)}")
+    return owner(**given)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to say to somebody who wrote a name that does not exist.
 

@@ -49,10 +49,10 @@ def compare(
     """
     from noisytune.cli.reports import console, need, show
     from noisytune.cli.study_display import StudyDisplay
+    from noisytune.lab import compare as run_comparison
     from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import STUDY
     from noisytune.lab.studies.compare import Noises, arms_of
-    from noisytune.lab.studies.compare import compare as run_comparison
     from noisytune.lab.tasks import TaskOptions
     from noisytune.lab.trials.settings import TrainingSettings
 

@@ -1,0 +1,79 @@
+"""The lab's Python API: one call from rows to evidence, the same study as the command line's."""
+
+import importlib
+
+import pytest
+
+import noisytune.lab
+from noisytune.errors import ConfigError
+from noisytune.lab import InlineEngine, compare, load_task
+from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import TaskOptions
+from noisytune.records import digest
+
+ROWS = [(f"{word} {i}", word) for word in ("good", "bad") for i in range(20)]
+QUICK = {"epochs": 1, "max_length": 16, "batch_size": 8, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def result(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "rows"
+    with InlineEngine() as engine:
+        return compare(tiny.path, ROWS, arms=["noisytune"], seeds=2, training=QUICK, out=out, engine=engine)
+
+
+def test_rows_become_evidence(result):
+    frame = result.to_frame()
+    assert list(frame["arm"]) == ["plain", "noisytune(0.15)"] * 2
+    assert list(frame["seed"]) == [0, 0, 1, 1]
+    (row,) = result.summary
+    means = 100 * frame.groupby("arm")["accuracy"].mean()
+    assert row.difference == pytest.approx(means["noisytune(0.15)"] - means["plain"])
+    assert row.n == 2
+    assert result.verdict in str(result)
+    assert str(result.folder) in str(result)
+    page = result.report()
+    assert page.parent == result.folder
+    assert "noisytune(0.15)" in page.read_text(encoding="utf-8")
+
+
+def test_the_same_call_goes_on(result, tiny):
+    """More seeds are added; finished trials stay as they are."""
+    with InlineEngine() as engine:
+        longer = compare(tiny.path, ROWS, seeds=3, training=QUICK, out=result.folder, engine=engine)
+    assert [record.key for record in longer.records][:4] == [record.key for record in result.records]
+    assert longer.records[0].timing == result.records[0].timing
+    assert len(longer.records) == 6
+
+
+def test_settings_are_checked_by_name(tiny):
+    for settings, said in (
+        ({"training": {"epoch": 3}}, "no setting 'epoch': did you mean 'epochs'"),
+        ({"training": {"epochs": 0}}, "epochs must be"),
+        ({"options": {"train_siz": 3}}, "no setting 'train_siz': did you mean 'train_size'"),
+        ({"seeds": 0}, "seeds must be"),
+        ({"arms": ["noisetune"]}, "no method 'noisetune'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            compare(tiny.path, ROWS, **settings)
+
+
+def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch):
+    """What is planned is what the command line plans for the same task."""
+    planned = []
+    monkeypatch.setattr(
+        "noisytune.lab.studies.compare.run_study", lambda study, *_: planned.append(study) or study.record
+    )
+    task = load_task("topics", TaskOptions(train_size=20))
+    compare(tiny.path, task, out=tmp_path / "one")
+    compare(tiny.path, [task], out=tmp_path / "list")
+    compare(tiny.path, "topics", options={"train_size": 20}, out=tmp_path / "name")
+    assert all(isinstance(study, Study) for study in planned)
+    assert len({digest([trial.key for trial in study.plan]) for study in planned}) == 1
+
+
+def test_every_name_of_the_api_is_there():
+    for name in noisytune.lab.__all__:
+        assert getattr(noisytune.lab, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        importlib.import_module("noisytune.lab").compair  # noqa: B018
