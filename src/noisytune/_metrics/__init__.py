@@ -11,18 +11,24 @@ from collections.abc import Callable
 
 import numpy as np
 
-from noisytune._metrics import classes, values
+from noisytune._metrics import classes, label_sets, tags, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
 __all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
 
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": classes.METRICS,
+    "multilabel": label_sets.METRICS,
     "regression": values.METRICS,
+    "tagging": tags.METRICS,
 }
 """Kind of task -> key -> metric. The first of each kind is its default."""
 
-RIGHT: dict[str, Callable[[Items], Floats]] = {"classification": classes.right}
+RIGHT: dict[str, Callable[[Items], Floats]] = {
+    "classification": classes.right,
+    "multilabel": label_sets.whole_set,
+    "tagging": tags.whole_sentence,
+}
 """For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
 
 PER_CLASS: dict[str, Callable[[Items, int], Floats]] = {"classification": classes.per_class}

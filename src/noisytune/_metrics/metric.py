@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,3 +35,13 @@ def mean_of(label: str, each: Callable[[Items], Floats]) -> Metric:
     0.5
     """
     return Metric(label, lambda items: float(each(items).mean()), each=each)
+
+
+def f1_of(found: float, wrong: float, missed: float) -> float:
+    """F1 from counts; NaN where there is nothing to count.
+
+    >>> f1_of(2, 1, 1)
+    0.6666666666666666
+    """
+    total = 2 * found + wrong + missed
+    return float(2 * found / total) if total else math.nan

@@ -28,7 +28,8 @@ def split_off_dev(data: Split, kind: str, where: str, seed: int) -> tuple[Split,
     from sklearn.model_selection import train_test_split
 
     first: dict[tuple[str, ...], float] = {}
-    for texts, stratum in zip(data.texts, KINDS[kind].strata(data.targets), strict=True):
+    of_rows = KINDS[kind].strata(data.targets)
+    for texts, stratum in zip(data.texts, of_rows, strict=True):
         first.setdefault(texts, stratum)
     classes = Counter(first.values()) if len(set(first.values())) > 1 else Counter()
     movable = [texts for texts, target in first.items() if classes[target] != 1]
@@ -42,6 +43,6 @@ def split_off_dev(data: Split, kind: str, where: str, seed: int) -> tuple[Split,
     held = set(train_test_split(movable, test_size=size, stratify=strata, random_state=seed)[1])
     sides = [[i for i, texts in enumerate(data.texts) if (texts in held) == dev] for dev in (False, True)]
     train, dev = (data.take(side) for side in sides)
-    if classes and set(train.targets) < set(data.targets):
+    if classes and {of_rows[i] for i in sides[0]} < set(of_rows):
         raise DataError(f"{where}: a class has only texts that other rows label otherwise; remove these rows")
     return train, dev

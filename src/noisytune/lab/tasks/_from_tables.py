@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from noisytune.lab.tasks._dev import split_off_dev
 from noisytune.lab.tasks._labels import Reading, is_missing, label_texts, read_labels
 from noisytune.lab.tasks._rows import LeftOut, Rows, as_split
 from noisytune.lab.tasks._tables import Table
+from noisytune.lab.tasks.label_sets import holds_sets, read_label_sets
 
 
 def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOptions) -> TaskData:
@@ -31,12 +33,13 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
     tables = [train] if dev is None else [train, dev]
     columns, guesses = choose_columns(train, options)
     notices = [notice for table in tables for notice in table.notices] + list(guesses)
-    parts = [read_rows(table, columns, options.empty_texts == "keep") for table in tables]
+    sets = holds_sets(train.columns[columns.label], options)
+    parts = [read_rows(table, columns, options.empty_texts == "keep", sets) for table in tables]
     where = f"{train.path}: column {columns.label!r}"
     labels = [
         label for rows in parts for texts, label in zip(rows.texts, rows.labels, strict=True) if None not in texts
     ]
-    reading = read_labels(labels, options, where)
+    reading = read_label_sets(labels, options, where) if sets else read_labels(labels, options, where)
     notices += [f"{train.path.name}: column {columns.label!r}: {told}" for told in reading.notices]
     splits: list[Split] = []
     left_out: list[dict[str, Any]] = []
@@ -51,7 +54,8 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
         for reason, places in (("no text", out.without_text), ("no label", out.without_label)):
             left_out += [{"source": rows.name, "reason": reason, "rows": len(places)}] if places else []
         splits.append(split)
-    check_labels(splits, parts, reading, where)
+    if isinstance(reading, Reading):
+        check_labels(splits, parts, reading, where)
     facts: dict[str, Any] = {"rows": [{"source": rows.name, "rows": len(rows.labels)} for rows in parts]}
     facts["left_out"] = left_out
     if len(splits) == 2:
@@ -71,24 +75,25 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
         facts["repeated"] = repeated
         told = f"{train.path.name}: {repeated} rows repeat the text of another row"
         notices.append(told + ("" if dev else " and stay on its side of the split"))
-    notices += unbalanced(reading, theirs) if options.metric is None else []
+    notices += unbalanced(reading, theirs) if options.metric is None and isinstance(reading, Reading) else []
     metric = options.metric or KINDS[reading.kind].metrics(reading.names)[0]
     return TaskData(name, reading.kind, metric, reading.names, ours, {"dev": theirs}, tuple(notices), facts=facts)
 
 
-def read_rows(table: Table, columns: Columns, keep_empty: bool) -> Rows:
+def read_rows(table: Table, columns: Columns, keep_empty: bool, sets: bool) -> Rows:
     """The chosen columns; numbers among the texts become text.
 
     Args:
         table: what there is.
         columns: their names in the training table; in another one they may differ in case.
         keep_empty: whether a row that has one of its texts is whole.
+        sets: whether labels are sets: then they may be lists.
 
     Raises:
         DataError: no such column, or a cell that holds a list or an object.
     """
     chosen = [find_column(table, name) for name in (*columns.texts, columns.label)]
-    for name in chosen:
+    for name in chosen[:-1] if sets else chosen:
         odd = next((cell for cell in table.columns[name] if isinstance(cell, (list, tuple, dict, bytes))), None)
         if odd is not None:
             raise DataError(
@@ -100,7 +105,10 @@ def read_rows(table: Table, columns: Columns, keep_empty: bool) -> Rows:
         texts = [(" ".join(text for text in row if text is not None) or None,) for row in texts]
     elif keep_empty:
         texts = [row if set(row) == {None} else tuple(text or "" for text in row) for row in texts]
-    return Rows(str(table.path), texts, label_texts(table.columns[chosen[-1]]))
+    labels = table.columns[chosen[-1]]
+    if sets:
+        labels = [json.dumps(list(cell)) if isinstance(cell, (list, tuple)) else cell for cell in labels]
+    return Rows(str(table.path), texts, label_texts(labels))
 
 
 def tell_left_out(rows: Rows, out: LeftOut, texts: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from noisytune.lab.kinds import Split
+from noisytune.lab.kinds import Split, Target
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LeftOut:
         return sorted([*self.without_text, *self.without_label])
 
 
-def as_split(rows: Rows, target: Callable[[str | None], float | None]) -> tuple[Split, LeftOut]:
+def as_split(rows: Rows, target: Callable[[str | None], Target | None]) -> tuple[Split, LeftOut]:
     """The rows that have every text and a target, and the places of the others.
 
     Args:
@@ -51,7 +51,7 @@ def as_split(rows: Rows, target: Callable[[str | None], float | None]) -> tuple[
     ((('a',),), (1.0,), [1, 2])
     """
     texts: list[tuple[str, ...]] = []
-    targets: list[float] = []
+    targets: list[Target] = []
     left_out = LeftOut([], [])
     for place, (row, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
         whole = tuple(text for text in row if text is not None)

@@ -7,19 +7,22 @@ from pathlib import Path
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import read_table, stem
+from noisytune.lab.tasks.tags import holds_tags, load_tags
 
 
 def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     """Read a file, and a dev file where one is given, as a task.
 
     Args:
-        path: CSV, TSV, JSON, JSON Lines or Parquet, as it is or compressed.
+        path: CSV, TSV, JSON, JSON Lines or Parquet, as it is or compressed; or tagged sentences.
         options: what is about files is read here.
 
     Raises:
         DataError: the file cannot be read, columns cannot be found, or the labels make no task.
         MissingExtraError: scikit-learn or pyarrow is not installed.
     """
+    if holds_tags(path, options):
+        return load_tags(path, options)
     given = tuple(name for name in (*options.text_columns, *options.join_columns, options.label_column) if name)
     train = read_table(path, given)
     dev = None if options.dev_file is None else read_table(options.dev_file, given)
