@@ -113,7 +113,7 @@ class StudyRecord(_Record):
                         f"{where}: not a study that noisytune wrote (its trial {entry['key']} has the {what} "
                         f"{entry[what]!r}, which the study has not); {STUDY_ADVICE}"
                     )
-        return replace(study, format=FORMAT)
+        return study
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class TrialRecord(_Record):
                 f"{where}: changed since it was written (its key is {record.key}, its settings have {found}); "
                 f"{TRIAL_ADVICE}"
             )
-        return replace(record, format=FORMAT, outputs=outputs)
+        return replace(record, outputs=outputs) if outputs else record
 
     @property
     def task(self) -> str:

@@ -179,6 +179,7 @@ def checked(
             )
         if found == 1:
             upgrade(raw)
+        raw["format"] = newest
         msgspec.convert(raw, parts)
         return msgspec.convert(raw, record)
     except RunFolderError:
