@@ -79,7 +79,7 @@ def perturb_checkpoint(
         earlier = opened.earlier
         if earlier and not again:
             raise AlreadyPerturbedError(
-                f"{source}: {carries(earlier)}: perturb the clean checkpoint, or say --again (again=True)"
+                f"{source}: {carries(earlier)}: perturb the clean checkpoint, or say again=True"
             )
         place = check_new(out, source)
         check_space(place, bytes_needed(opened))

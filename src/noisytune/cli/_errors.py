@@ -53,14 +53,16 @@ def one_line_errors(options: Iterable[str], debug: bool) -> Iterator[None]:
 def spelled(text: str) -> str:
     """A message of the library as the command line says it: settings that are options of the command become flags.
 
-    A setting is a name with an underscore, a name that something ``must be``, or one in ``name=value``. Names inside
-    quotes, parentheses of an arm, paths and the settings of a method (``recadam: t0 ...``) stay as they are.
+    A setting is a name with an underscore, a name that something ``must be``, or one in ``name=value``
+    (``name=True`` is the flag alone). Names inside quotes, parentheses of an arm, paths and the settings of a method (``recadam: t0 ...``) stay as they are.
 
-    >>> token = _OPTIONS.set(frozenset({"max_length", "kind", "select", "noise_lambda"}))
+    >>> token = _OPTIONS.set(frozenset({"max_length", "kind", "select", "noise_lambda", "again"}))
     >>> spelled("max_length must be a whole number >= 4, got 3")
     '--max-length must be a whole number >= 4, got 3'
     >>> spelled("say which with kind=classification or kind=regression")
     'say which with --kind classification or --kind regression'
+    >>> spelled("perturb the clean checkpoint, or say again=True")
+    'perturb the clean checkpoint, or say --again'
     >>> spelled("select must be last or best, got 'max_length'"), spelled("noisytune: noise_lambda must be ...")
     ("--select must be last or best, got 'max_length'", 'noisytune: noise_lambda must be ...')
     >>> _OPTIONS.reset(token)
@@ -70,12 +72,12 @@ def spelled(text: str) -> str:
         return text
     setting = re.compile(
         rf"'[^']*'|\([^()]*=[^()]*\)|^\w+: \w+ must be"
-        rf"|(?<![\w./=-])(?P<name>{names})(?:(?P<value>=)(?=\w)|(?![\w./(-]))"
+        rf"|(?<![\w./=-])(?P<name>{names})(?:(?P<on>=True\b)|(?P<value>=)(?=\w)|(?![\w./(-]))"
     )
 
     def flag(found: re.Match[str]) -> str:
         name, rest = found["name"], text[found.end() :]
-        if name is None or not ("_" in name or found["value"] or rest.startswith(" must be")):
+        if name is None or not ("_" in name or found["value"] or found["on"] or rest.startswith(" must be")):
             return found[0]
         return f"--{name.replace('_', '-')}{' ' if found['value'] else ''}"
 

@@ -11,8 +11,9 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError
 from noisytune.lab.engines import InlineEngine
 from noisytune.lab.studies.compare import Noises, arms_of, compare, seeds_of
+from noisytune.lab.studies.events import Event, StudyStarted
 from noisytune.lab.tasks import TaskData, TaskOptions
-from noisytune.lab.trials.events import Event, StudyStarted, TrialStarted
+from noisytune.lab.trials.events import TrialStarted
 from noisytune.lab.trials.settings import TrainingSettings
 
 SHORT = TrainingSettings(max_steps=2, max_length=32, batch_size=4)

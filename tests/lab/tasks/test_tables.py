@@ -209,6 +209,7 @@ CSV = 'text,label\n"naïve, yes",1\nb,0\n'
         ("columns.json", json.dumps(ROWS).encode()),
         ("columns.jsonl", json.dumps(ROWS, indent=2).encode()),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_can_be_read_is_read(folder, name, content):
     (folder / name).write_bytes(content)

@@ -32,7 +32,8 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
     tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
     seeds = sorted({*earlier.seeds, *study.seeds})
     places = {seed: place for place, seed in enumerate(seeds)}
-    entries = {entry["key"]: entry for entry in (*earlier.trials, *study.trials)}
+    # Of two trials in one place the later is meant: a method that was mended has other keys.
+    entries = {(entry["task"], entry["arm"], entry["seed"]): entry for entry in (*earlier.trials, *study.trials)}
     return replace(
         study,
         tasks=list(tasks.values()),

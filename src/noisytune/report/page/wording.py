@@ -289,7 +289,9 @@ def _oddities(evidence: Evidence) -> list[str]:
             f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
             f"counted as {value}."
         )
-    return notes
+    applied = (facts for record in evidence.trials.values() for facts in record.applied.values())
+    told = dict.fromkeys(notice for facts in applied for notice in facts.get("notices", ()))
+    return notes + [f"{notice[:1].upper()}{notice[1:]}." for notice in told]
 
 
 def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
