@@ -53,8 +53,9 @@ def one_line_errors(options: Iterable[str], debug: bool) -> Iterator[None]:
 def spelled(text: str) -> str:
     """A message of the library as the command line says it: settings that are options of the command become flags.
 
-    A setting is a name with an underscore, a name that something ``must be``, or one in ``name=value``
-    (``name=True`` is the flag alone). Names inside quotes, parentheses of an arm, paths and the settings of a method (``recadam: t0 ...``) stay as they are.
+    A setting is a name with an underscore, a name that something ``must be``, or one in ``name=value``; ``name=True``
+    is the flag alone. Names inside quotes, parentheses of an arm, paths and the settings of a method (``recadam: t0``)
+    stay as they are.
 
     >>> token = _OPTIONS.set(frozenset({"max_length", "kind", "select", "noise_lambda", "again"}))
     >>> spelled("max_length must be a whole number >= 4, got 3")
