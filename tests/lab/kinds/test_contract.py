@@ -24,6 +24,7 @@ from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
+from tests.lab.tiny_models import ARCHITECTURES, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -243,6 +244,17 @@ def test_checks_and_cost_look_at_each_kind(tiny: Model, tiny_study: Study, tmp_p
     found = budget(study, Store(tmp_path / "none"), InlineEngine(), 1)
     assert [task.task for task in found.tasks] == list(LABELS)
     assert all(task.tokens > 0 and task.seconds > 0 for task in found.tasks)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_words_are_tokens_as_they_are_inside_a_text(architecture: str, tmp_path: Path) -> None:
+    words = ("the", "old", "house", "walks", "under", "maria")
+    tokenizer = load_tokenizer(save_model(architecture, tmp_path / "m", [" ".join(words)] * 5))
+    one = Split((words,), ((0.0,) * len(words),))
+    data = KINDS["tagging"].encode(tokenizer, one, 64, None, "here")
+    text = tokenizer(f" {' '.join(words)}")["input_ids"]
+    assert data.row(0)["input_ids"] == text
+    assert sorted(int(w) for w in data.notes["words"][0] if w >= 0) == list(range(len(words)))
 
 
 def test_a_long_sentence_is_split_between_words_and_joined(tiny: Model) -> None:

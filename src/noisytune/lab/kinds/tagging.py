@@ -61,6 +61,10 @@ class Tagging(Kind):
         """One row a sentence, or several where it has more tokens than ``max_length``."""
         if not tokenizer.is_fast:
             raise DataError(f"{where}: tags need a tokenizer that knows its words; the model has no tokenizer.json")
+        splitter = tokenizer.backend_tokenizer.pre_tokenizer
+        if hasattr(splitter, "add_prefix_space"):
+            # Byte-level tokenizers know a word inside a text by the space before it.
+            tokenizer.add_prefix_space = splitter.add_prefix_space = True
         room = max_length - tokenizer.num_special_tokens_to_add()
         pieces, owner = [], []
         for i, words in enumerate(split.texts):
