@@ -28,14 +28,16 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 """Arrays of a trial by ``SPLIT/predictions``, ``SPLIT/references`` and ``SPLIT/items``; the first axis is examples."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def digest(value: Any) -> str:
     """SHA-256 of ``value`` as canonical JSON, first 16 hexadecimal digits.
 
     >>> digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
     True
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
 @cache

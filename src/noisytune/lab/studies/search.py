@@ -246,7 +246,8 @@ def _one_line() -> Iterator[None]:
 
     try:
         yield
-    except (OptunaError, SQLAlchemyError, ImportError) as error:
+    # A database that another version of Optuna made is a RuntimeError.
+    except (OptunaError, SQLAlchemyError, ImportError, RuntimeError) as error:
         text = str(error.__cause__ or error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
         raise ConfigError(f"the storage of the search cannot be used: {reason}; give another") from error
