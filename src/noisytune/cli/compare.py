@@ -75,7 +75,7 @@ def compare(
             on_event=display.on_event,
             report_to=report_to and report_to.value,
         )
-    show(found.folder, {STUDY: found.study})
+    show(found.folder, {STUDY: found.study}, found.records)
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

@@ -12,7 +12,7 @@ from noisytune._text import terminal
 from noisytune.errors import NotFoundError, RunFolderError, require
 
 if TYPE_CHECKING:
-    from noisytune.records import StudyRecord
+    from noisytune.records import StudyRecord, TrialRecord
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
@@ -41,12 +41,13 @@ def methods(
         print_method(console(), method_class(name))
 
 
-def show(folder: Path, studies: dict[str, StudyRecord]) -> None:
+def show(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> None:
     """Write the reports of one study, for each of its models and on all, and print what they say.
 
     Args:
         folder: the run folder.
         studies: by file name, all of one name.
+        known: the finished trials, where they have been read already.
     """
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import STUDY, Store, file_name
@@ -57,7 +58,7 @@ def show(folder: Path, studies: dict[str, StudyRecord]) -> None:
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
         if len(studies) > 1:
             console().print(f"\n{terminal(study.model['name'])}", style="bold")
-        records = Store(folder).records(entry["key"] for entry in study.trials)
+        records = known or Store(folder).records(entry["key"] for entry in study.trials)
         print_summary(console(), study, records, write_report(folder, study, records, page))
         results.append((study, records, page))
     if len(results) > 1:

@@ -66,6 +66,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         Tokens.read(tmp_path / "tokens")
 
 
+def test_a_file_that_was_given_another_name_is_not_believed(tmp_path: Path, tiny_tokens: Tokens) -> None:
+    tiny_tokens.write(tmp_path / "tokens-of-one-task")
+    (tmp_path / "tokens-of-one-task").rename(tmp_path / "tokens-of-another")
+    with pytest.raises(RunFolderError, match="written as tokens-of-one-task"):
+        Tokens.read(tmp_path / "tokens-of-another")
+
+
 def test_more_tokens_than_positions_are_refused(tiny: Model, topics: TaskData) -> None:
     with pytest.raises(ConfigError, match="only 64 positions"):
         tokenise(tiny.path, topics, 65)

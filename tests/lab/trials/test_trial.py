@@ -102,6 +102,7 @@ def test_every_setting_decides_the_key(tiny_study: Study) -> None:
         "max_steps": 3,
         "select": "best",
         "protocol": "clean",
+        "keep_head": True,
     }
     assert set(changed) == {field.name for field in fields(TrainingSettings)} - {"schedule"}
     for name, value in changed.items():

@@ -307,3 +307,14 @@ def test_importing_the_report_and_deciding_load_neither_matplotlib_nor_torch() -
         "assert not {'torch', 'matplotlib', 'jinja2', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_record_counts_where_it_says_itself_that_it_belongs(
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]],
+) -> None:
+    """A plan that was edited to call the plain runs noisy gives no pairs, and no error."""
+    study, records = build()
+    plain = {row["seed"]: row["key"] for row in study.trials if row["arm"] == study.arms[0]}
+    edited = [row | {"key": plain[row["seed"]]} for row in study.trials]
+    (row,) = summary_rows(replace(study, trials=edited), records)
+    assert row.n == 0

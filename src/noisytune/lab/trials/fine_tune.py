@@ -25,7 +25,7 @@ from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
-from noisytune.lab.trials.norms import copies, l1_norms, weights_of
+from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer
 from noisytune.lab.trials.trackers import Tracker
@@ -102,9 +102,7 @@ def run_trial(
     evaluations = {name: evaluator(model, split) if finite else DIVERGED for name, split in tokens.evaluate.items()}
     clock.lap("evaluate")
     primary = tuple(task.get("primary", [task.get("select", first)]))
-    # Norms that are not finite are not kept: such weights have moved.
-    moved = not norms or any(role["moved"] > 0 for role in norms.values())
-    status = trial_status(evaluations, primary, moved)
+    status = trial_status(evaluations, primary, have_moved(norms))
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,

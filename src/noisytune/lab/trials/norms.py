@@ -48,3 +48,17 @@ def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
             rows = torch.linalg.vector_norm(tensor, 1, dim=-1 if tensor.dim() else None)
             kind[what] += float(rows.double().sum())
     return sums if all(math.isfinite(value) for kind in sums.values() for value in kind.values()) else {}
+
+
+NOTHING = 1e-9
+"""A share of the weights' size that float32 cannot tell from no change: biases that start at 0 can move by less."""
+
+
+def have_moved(norms: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether training changed the weights at all. Norms that are not finite are not kept: such weights have moved.
+
+    >>> have_moved({"query": {"before": 10.0, "moved": 0.1}}), have_moved({"query": {"before": 10.0, "moved": 1e-27}})
+    (True, False)
+    """
+    moved, before = (sum(role[what] for role in norms.values()) for what in ("moved", "before"))
+    return not norms or moved > NOTHING * before

@@ -50,6 +50,7 @@ class Tokens:
             "notices": json.dumps(self.notices),
             "evaluate": json.dumps(list(self.evaluate)),
             "digest": _digest(arrays),
+            "name": file.name,
         }
         write_file(file, save(arrays, about))
 
@@ -68,6 +69,8 @@ class Tokens:
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             if about["digest"] != _digest(arrays):
                 raise KeyError("its contents were changed")
+            if about["name"] != file.name:
+                raise KeyError(f"it was written as {about['name']}")
             names = json.loads(about["evaluate"])
             train, *others = (_split(arrays, f"{number}/") for number in range(len(names) + 1))
             return cls(train, dict(zip(names, others, strict=True)), tuple(json.loads(about["notices"])))

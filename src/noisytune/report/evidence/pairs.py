@@ -175,7 +175,10 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord]) -> Evidence:
     """
     known = {record.key: record for record in records}
     plan = {(row["task"], row["arm"], row["seed"]): row["key"] for row in study.trials}
-    done = {key: known[key] for key in plan.values() if key in known}
+    # A plan may have been edited: a record counts where it says itself that it belongs.
+    found = {place: known[key] for place, key in plan.items() if key in known}
+    found = {place: record for place, record in found.items() if (record.task, record.arm, record.seed) == place}
+    done = {record.key: record for record in found.values()}
     baseline, *arms = study.arms
     lambdas = {record.arm: _noise_lambda(record) for record in done.values()}
     labels = _labels(arms, lambdas)
@@ -185,9 +188,9 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord]) -> Evidence:
         for arm in arms:
             pairs, planned = [], 0
             for seed in study.seeds:
-                keys = plan.get((task["name"], baseline, seed)), plan.get((task["name"], arm, seed))
-                planned += None not in keys
-                before, after = (done.get(key) if key else None for key in keys)
+                places = (task["name"], baseline, seed), (task["name"], arm, seed)
+                planned += all(place in plan for place in places)
+                before, after = map(found.get, places)
                 if before and after:
                     pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after)))
             comparisons.append(Comparison(task, arm, labels[arm], lambdas.get(arm), tuple(pairs), planned))
