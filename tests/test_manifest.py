@@ -53,7 +53,7 @@ def test_table_fits_the_terminal(manifest, width):
 
 
 def test_names_from_strangers_are_text_and_stand_whole():
-    names = ("[/red]x[bold]", "model.decoder.layers.0.self_attention.query_key_value.weight", "\x1b]0;title\x07")
+    names = ("[/red]x[bold]", "decoder.layers.0.query_key_value.weight", "\x1b]0;title\x07")
     entries = tuple(TensorEntry(name, (name,), (3, 4), "float32", 0.5, 0.075, 0.02) for name in names)
     for width in (60, 200):
         text = str(Manifest(NoisyTuneConfig(), entries, ("[/b]",)).table(every_tensor=True, width=width))

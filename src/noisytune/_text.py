@@ -60,7 +60,7 @@ def markdown(text: object) -> str:
     >>> markdown("1. a|b *c* <d> https://e")
     '1\\. a\\|b \\*c\\* &lt;d&gt; https\\://e'
     """
-    line = _MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", plain(text)))
+    line = _MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", plain(text)).lstrip(" "))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     first = _LINE_START.match(line)
     if not first:

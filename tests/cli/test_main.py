@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,14 +49,27 @@ def records(folder):
     }
 
 
-def test_a_study_is_run_shown_reported_and_extended(tiny, tmp_path):
-    run = tmp_path / "run"
-    first = noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 2, "--out", run)
-    assert first.returncode == 0, first.stderr
+@pytest.fixture(scope="module")
+def first(tiny, tmp_path_factory):
+    """A study of two pairs, and its run folder: not to be written to."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 2, "--out", run), run
+
+
+@pytest.fixture
+def run(first, tmp_path):
+    """A run folder with a finished study of two pairs."""
+    done, folder = first
+    assert done.returncode == 0, done.stderr
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+def test_a_study_is_run_shown_reported_and_extended(tiny, first, run):
+    first, folder = first
     assert first.stderr == ""
     assert "4/4" in first.stdout
     assert "Inconclusive after 2 pairs" in first.stdout.replace("\n", " ")
-    assert max(map(len, first.stdout.splitlines())) <= max(80, len(f"Report: {run / 'report.html'}"))
+    assert max(map(len, first.stdout.splitlines())) <= max(80, len(f"Report: {folder / 'report.html'}"))
     assert (run / "report.html").exists()
     assert (run / "report.md").exists()
     before = {path: path.stat().st_mtime_ns for path in (run / "trials").iterdir()}
@@ -91,9 +105,7 @@ def test_glue_is_one_study_of_the_tasks_that_are_there(tiny, tmp_path):
     assert "select best, protocol clean" in page
 
 
-def test_report_is_rendered_again_without_torch(tiny, tmp_path):
-    run = tmp_path / "run"
-    assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
+def test_report_is_rendered_again_without_torch(run, tmp_path):
     page = (run / "report.html").read_text()
     (run / "report.html").unlink()
     blocked = tmp_path / "blocked" / "torch"
@@ -189,9 +201,7 @@ def test_damaged_weights_are_one_line_naming_the_tensor(tiny, tmp_path):
     assert "NaN" in line
 
 
-def test_another_study_is_not_mixed_in(tiny, tmp_path):
-    run = tmp_path / "run"
-    assert noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 1, "--out", run).returncode == 0
+def test_another_study_is_not_mixed_in(tiny, run):
     before = records(run)
     line = fails(1, "compare", "--model", tiny.path, *QUICK, "--epochs", "2", "--seeds", "1", "--out", run)
     assert "its epochs is 1, not 2; choose another run folder" in line

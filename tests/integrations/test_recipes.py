@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
+from noisytune.lab.kinds.columns import Labelled
 from noisytune.lab.trials.tokens import tokenise
 from noisytune.manifest import Manifest
 from noisytune.torch import perturb_, receipt
@@ -20,7 +21,8 @@ def test_accelerate_with_a_real_encoder(minilm, topics, tmp_path, weights, same,
         model = AutoModelForSequenceClassification.from_pretrained(minilm.path, num_labels=len(topics.labels))
         perturb_(model, **SETTINGS)
         accelerator = Accelerator(cpu=True)
-        tokens = tokenise(minilm.path, topics, 24).train
+        train = tokenise(minilm.path, topics, 24).train
+        tokens = Labelled(train, train.targets.astype(int).tolist())
         collate = DataCollatorWithPadding(AutoTokenizer.from_pretrained(minilm.path))
         loader = torch.utils.data.DataLoader(tokens, batch_size=8, collate_fn=collate)
         prepared = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=3e-4), loader)

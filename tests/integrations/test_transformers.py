@@ -21,6 +21,7 @@ from transformers import (
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.integrations.transformers import NoisyTuneMixin, NoisyTuneTrainer, attach
+from noisytune.lab.kinds.columns import Labelled
 from noisytune.lab.trials.tokens import tokenise
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
@@ -443,14 +444,15 @@ def test_a_copy_that_is_marked_counts_as_noised(make_trainer, make_model, weight
 def test_minilm_learns_topics_and_the_checkpoint_reloads(minilm, topics, make_arguments, tmp_path, one_thread):
     from transformers import AutoTokenizer
 
-    tokens = tokenise(minilm.path, topics, 24)
-    labels = len(set(tokens.train.labels))
+    train = tokenise(minilm.path, topics, 24).train
+    examples = Labelled(train, train.targets.astype(int).tolist())
+    labels = len(topics.labels)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(minilm.path, num_labels=labels)
     trainer = Trainer(
         model,
         make_arguments(max_steps=20, save_steps=20, learning_rate=5e-4, logging_strategy="steps", logging_steps=5),
-        train_dataset=tokens.train,
+        train_dataset=examples,
         data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(minilm.path)),
     )
     attach(trainer, noise_lambda=0.15, seed=1).train()
@@ -458,7 +460,7 @@ def test_minilm_learns_topics_and_the_checkpoint_reloads(minilm, topics, make_ar
     assert losses[-1] < 0.7 * losses[0]
     reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/checkpoint-20")
     assert receipt(reloaded)["seed"] == 1
-    batch = trainer.data_collator([tokens.train[i] for i in range(4)])
+    batch = trainer.data_collator([examples[i] for i in range(4)])
     trainer.model.eval()
     with torch.no_grad():
         assert torch.equal(reloaded(**batch).logits, trainer.model(**batch).logits)

@@ -167,7 +167,10 @@ def test_anchors_are_noised_or_clean(checkpoints: Checkpoints, name: str) -> Non
         assert not any("classifier" in names[id(p)] for p in loop.stack.run.anchors[anchor])
 
 
-@pytest.mark.parametrize("arm", EVERY)
+@pytest.mark.parametrize(
+    "arm",
+    [arm if ARMS["mixout"] == arm or "mode=F" in arm else pytest.param(arm, marks=pytest.mark.slow) for arm in EVERY],
+)
 def test_compiles_as_one_graph(checkpoints: Checkpoints, arm: str) -> None:
     """Through Dynamo with its eager backend, without a graph break; the losses are those of the plain model."""
     torch._dynamo.reset()

@@ -451,7 +451,7 @@ def test_wrapped_modules_get_the_same_noise():
 
 
 def test_manifest_prints_as_a_table():
-    text = str(perturb_(small_model(), noise_lambda=0.15, seed=1))
+    text = perturb_(small_model(), noise_lambda=0.15, seed=1).table(width=130)
     assert text.startswith("NoisyTune: 6 of 7 tensors (1,564 of 1,597 elements) perturbed, lambda 0.15, uniform")
     assert "left: constant" in text
     assert max(map(len, text.splitlines())) <= 130

@@ -28,7 +28,7 @@ CASES = [(dtype, *run, distribution) for dtype in DTYPES for run in RUNS for dis
 INTERPRETED = """
 import json, sys
 import numpy as np, torch
-from noisytune import _triton
+from noisytune.torch import _triton
 std, noise_lambda, seed, name, cases = json.loads(sys.argv[1])
 weights, results = dict(np.load(sys.argv[2])), {}
 for i, (dtype, size, start, distribution) in enumerate(cases):
@@ -116,7 +116,7 @@ def assembly(tmp_path_factory):
 import json, sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from noisytune import _triton
+from noisytune.torch import _triton
 found = {{}}
 def build(kernel, signature, **options):
     names = kernel.arg_names

@@ -51,7 +51,7 @@ def attach_(model: nn.Module, sigma: float = 1e-5, distribution: str = "uniform"
         ConfigError: the model has no list of transformer blocks.
 
     Example:
-        >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 2)
+        >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, batch_first=True), 2)
         >>> len(attach_(model))
         2
     """

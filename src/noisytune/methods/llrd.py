@@ -36,7 +36,7 @@ def layer_groups(model: nn.Module, groups: Groups, decay: float) -> Groups:
 
     Example:
         >>> import torch
-        >>> stack = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(4, 2), 2)
+        >>> stack = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(4, 2, batch_first=True), 2)
         >>> groups = layer_groups(stack, [{"params": list(stack.parameters()), "lr": 1.0}], decay=0.5)
         >>> sorted(group["lr"] for group in groups)
         [0.25, 0.5]

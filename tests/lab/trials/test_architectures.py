@@ -35,6 +35,8 @@ from tests.lab.tasks.glue_files import PAIRS, write_glue
 from tests.lab.tiny_models import ARCHITECTURES, save_model
 
 SHARED = Path(__file__).parents[4] / "shared"
+QUICK = ("bert", "xlnet")
+"""With token types and absolute positions; with neither."""
 TWO_STEPS = TrainingSettings(max_steps=2, max_length=32, batch_size=4)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -63,7 +65,7 @@ def run_every_task(model: Model, data: Path, options: dict[str, int]) -> None:
             assert record.applied["noisytune"]["perturbed"] > 10
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in ARCHITECTURES])
 def test_every_architecture_runs_every_task_for_two_steps(kind: str, tmp_path: Path) -> None:
     data = write_glue(tmp_path / "glue")
     model = Model.find(str(save_model(kind, tmp_path / kind, (text for pair in PAIRS for text in pair))))
@@ -94,6 +96,7 @@ def test_real_models_run_every_task_for_two_steps(kind: str, tmp_path: Path) -> 
     run_every_task(model, data, {"train_size": 40, "dev_size": 20})
 
 
+@pytest.mark.slow
 def test_the_trainers_own_loop_gives_the_same(minilm: Model, tmp_path: Path) -> None:
     """No code of ours: csv, AutoTokenizer, AutoModelForSequenceClassification and Trainer."""
     data = SHARED / "data" / "glue"

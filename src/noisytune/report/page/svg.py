@@ -149,7 +149,7 @@ def shortened(name: str, most: int = 30) -> str:
 
 
 def told_apart(names: Sequence[str], width: int = 28, most: int = 4) -> list[str]:
-    """Names that fit into a figure, broken into lines where need be; those that differ stay different.
+    r"""Names that fit into a figure, broken into lines where need be; those that differ stay different.
 
     Args:
         names: of arms or tasks.
