@@ -58,6 +58,11 @@ def test_settings_are_checked_by_name(tiny):
             compare(tiny.path, ROWS, **settings)
 
 
+def test_a_dev_set_goes_with_rows(tiny):
+    with pytest.raises(ConfigError, match="dev goes with rows"):
+        compare(tiny.path, "topics", dev=ROWS)
+
+
 def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch):
     """What is planned is what the command line plans for the same task."""
     planned = []

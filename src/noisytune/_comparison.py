@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisytune._settings import checked
-from noisytune.errors import MissingExtraError
+from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.engines import Engine
 from noisytune.lab.studies.compare import compare as run_comparison
 from noisytune.lab.studies.events import Event
@@ -163,9 +163,10 @@ def compare(
 
 def _tasks(task: Any, dev: Any, options: TaskOptions) -> str | Path | Sequence[TaskData]:
     """What `noisytune.lab.studies.compare.compare` takes: a name, or tasks; rows in memory become one."""
-    if isinstance(task, str | Path):
-        return task
-    tasks = [task] if isinstance(task, TaskData) else task
-    if isinstance(tasks, list | tuple) and tasks and all(isinstance(one, TaskData) for one in tasks):
-        return tuple(tasks)
-    return (task_from_rows(task, options, dev=dev),)
+    loaded = [task] if isinstance(task, TaskData) else task
+    is_loaded = isinstance(loaded, list | tuple) and loaded and all(isinstance(one, TaskData) for one in loaded)
+    if not (is_loaded or isinstance(task, str | Path)):
+        return (task_from_rows(task, options, dev=dev),)
+    if dev is not None:
+        raise ConfigError("dev goes with rows in memory: for a file give options={'dev_file': ...}")
+    return tuple(loaded) if is_loaded else task

@@ -58,6 +58,7 @@ class LayerwiseDecay(Method):
     summary: ClassVar = "Layer-wise learning-rate decay: smaller learning rates for lower layers"
     cost: ClassVar = "none"
     source: ClassVar = "Howard & Ruder 2018, ACL; Zhang et al. 2021, ICLR"
+    revision: ClassVar = 2  # tables of relative positions had the head's rate
     neutral: ClassVar = {"decay": 1.0}
 
     decay: float = number(0.95, "factor from a layer to the one below", "0 < decay <= 1", lambda d: 0 < d <= 1)
