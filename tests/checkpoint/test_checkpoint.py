@@ -368,8 +368,8 @@ def test_diff_is_the_relative_l1_change(tmp_path):
     a = save(tmp_path / "a", {"x.query.weight": np.array([1, -3], np.float32), "b": np.ones(2, np.float32)})
     b = save(tmp_path / "b", {"bert.x.query.weight": np.array([2, -3], np.float16), "bert.b": np.ones(3, np.float32)})
     found = diff_checkpoints(a, b)
-    (kind,) = found.kinds()
-    assert (kind.name, kind.relative, found.only_first, found.only_second) == ("query", 0.25, ("b",), ("b",))
+    (role,) = found.roles()
+    assert (role.name, role.relative, found.only_first, found.only_second) == ("query", 0.25, ("b",), ("b",))
 
 
 @pytest.mark.parametrize("dtypes", [(ml_dtypes.float8_e5m2, np.float64), (np.float64, ml_dtypes.float8_e5m2)], ids=str)

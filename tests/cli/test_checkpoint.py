@@ -53,8 +53,8 @@ def test_perturb_verify_and_diff(clean, tmp_path, run):
     assert "embeddings" in table
     assert "query" in table
     assert (tmp_path / "figure.png").stat().st_size > 1000
-    kinds = {kind["kind"]: kind["relative_l1"] for kind in json.loads(run("diff", clean, noisy, "--json").stdout)}
-    assert kinds["query"] == kinds["head"] == 0 < kinds["embeddings"] < 0.2
+    roles = {role["kind"]: role["relative_l1"] for role in json.loads(run("diff", clean, noisy, "--json").stdout)}
+    assert roles["query"] == roles["head"] == 0 < roles["embeddings"] < 0.2
 
 
 def test_dry_run_writes_nothing(clean, tmp_path, run):

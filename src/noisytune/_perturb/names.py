@@ -32,7 +32,7 @@ HEAD = "head:"
 """Namespace of the parameters outside the base model."""
 
 
-KINDS: tuple[tuple[str, str], ...] = (
+ROLES: tuple[tuple[str, str], ...] = (
     ("head", r"^head:"),
     ("layer norm", r"norm|ln_\d|ln_f|\bln\b"),
     ("embeddings", r"embed|\bwte\b|\bwpe\b|^shared\.|mask_emb|cls_token"),
@@ -44,7 +44,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("feed-forward", r"intermediate|output\.dense|mlp|ffn|ff\b|fc\d|fc_|lin\d|dense_|\bwi|\bwo\b|_proj|block_sparse"),
     ("pooler", r"pooler"),
 )
-"""Kind and pattern of canonical names, the first that fits; the rest is "other"."""
+"""Role and pattern of canonical names, the first that fits; the rest is "other"."""
 
 
 @lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
@@ -147,10 +147,10 @@ def check_globs(names: Iterable[str], include: tuple[str, ...], exclude: tuple[s
                 raise ConfigError(f"{option}: {glob!r} matches none of the {len(names)} tensor names ({some} ...)")
 
 
-def kind_of(name: str) -> str:
-    """The kind of parameter that a canonical name stands for.
+def role_of(name: str) -> str:
+    """The role of the parameter that a canonical name stands for.
 
-    >>> kind_of("encoder.layer.0.attention.self.query.weight"), kind_of("h.3.mlp.c_fc.weight"), kind_of("head:x")
+    >>> role_of("encoder.layer.0.attention.self.query.weight"), role_of("h.3.mlp.c_fc.weight"), role_of("head:x")
     ('query', 'feed-forward', 'head')
     """
-    return next((kind for kind, pattern in KINDS if re.search(pattern, name, re.IGNORECASE)), "other")
+    return next((role for role, pattern in ROLES if re.search(pattern, name, re.IGNORECASE)), "other")

@@ -129,7 +129,7 @@ def measure(targets: Sequence[MemoryTarget], pool: Executor | None = None) -> No
 
 
 def _is_new(target: Target) -> bool:
-    """Whether a target is new, and nothing but that speaks against noise on it."""
+    """Whether a target is new and was not left alone for another reason: a new head, unless ``exclude`` names it."""
     return target.left_alone in (None, refusals.NEW, refusals.OUTSIDE) and bool(target.is_new)
 
 

@@ -1,4 +1,4 @@
-"""How much each kind of parameter differs between two checkpoints: the paper's figure 5 for any pair."""
+"""How much the parameters of each role differ between two checkpoints: the paper's figure 5 for any pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from noisytune.errors import DataError
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one tensor, or of all of one kind."""
+    """The change of one tensor, or of all of one role."""
 
     name: str
     tensors: int
@@ -49,12 +49,12 @@ class Difference:
     """Canonical names that the second checkpoint lacks, or has with another shape."""
     only_second: tuple[str, ...]
 
-    def kinds(self) -> list[Change]:
-        """The kinds of parameters, the most changed first."""
+    def roles(self) -> list[Change]:
+        """The roles of parameters, the most changed first."""
         groups: dict[str, list[Change]] = {}
         for change in self.tensors:
-            groups.setdefault(names.kind_of(change.name), []).append(change)
-        return sorted((_sum(kind, group) for kind, group in groups.items()), key=lambda c: -c.relative)
+            groups.setdefault(names.role_of(change.name), []).append(change)
+        return sorted((_sum(role, group) for role, group in groups.items()), key=lambda c: -c.relative)
 
     def total(self) -> Change:
         """All tensors together."""

@@ -97,7 +97,7 @@ def diff(
     plot: Annotated[Path | None, option(RUN, "Draw it too: .png, .svg or .pdf.", "FILE")] = None,
     as_json: Json = False,
 ) -> None:
-    """Relative change of each kind of parameter between two checkpoints: sum |B - A| / sum |A|."""
+    """Relative change of the parameters of each role between two checkpoints: sum |B - A| / sum |A|."""
     from noisytune.checkpoint import diff_checkpoints
     from noisytune.errors import require
 

@@ -1,4 +1,4 @@
-"""How checkpoints are shown: a tensor a row, or a kind of parameter a row."""
+"""How checkpoints are shown: a tensor a row, or a role of parameters a row."""
 
 from __future__ import annotations
 
@@ -48,30 +48,30 @@ def print_tensors(out: Console, entries: Iterable[TensorEntry]) -> None:
 
 
 def difference_rows(found: Difference) -> list[dict[str, Any]]:
-    """Changes of the kinds of parameters as JSON values; the last one is that of all together."""
+    """Changes of the roles of parameters as JSON values; the last one is that of all together."""
     return [
         {
-            "kind": kind.name,
-            "relative_l1": kind.relative if math.isfinite(kind.relative) else None,
-            "tensors": kind.tensors,
-            "elements": kind.elements,
+            "kind": role.name,
+            "relative_l1": role.relative if math.isfinite(role.relative) else None,
+            "tensors": role.tensors,
+            "elements": role.elements,
         }
-        for kind in (*found.kinds(), found.total())
+        for role in (*found.roles(), found.total())
     ]
 
 
 def print_difference(out: Console, found: Difference) -> None:
-    """A kind of parameter a row, with a bar."""
-    kinds = found.kinds()
-    largest = max((kind.relative for kind in kinds if math.isfinite(kind.relative)), default=0.0) or 1.0
+    """A role a row, with a bar."""
+    roles = found.roles()
+    largest = max((role.relative for role in roles if math.isfinite(role.relative)), default=0.0) or 1.0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("kind")
+    table.add_column("role")
     for column in ("tensors", "elements", "change"):
         table.add_column(column, justify="right")
     table.add_column("")
-    for kind in [*kinds, found.total()]:
-        bar = "█" * round(24 * min(kind.relative / largest, 1.0))
-        table.add_row(terminal(kind.name), str(kind.tensors), f"{kind.elements:,}", f"{kind.relative:.4%}", bar)
+    for role in [*roles, found.total()]:
+        bar = "█" * round(24 * min(role.relative / largest, 1.0))
+        table.add_row(terminal(role.name), str(role.tensors), f"{role.elements:,}", f"{role.relative:.4%}", bar)
     out.print(table)
     for which, only in (("A", found.only_first), ("B", found.only_second)):
         if only:
@@ -80,15 +80,15 @@ def print_difference(out: Console, found: Difference) -> None:
 
 
 def plot_difference(found: Difference, path: Path) -> None:
-    """The same as bars, written to a file of the kind that its name says."""
+    """The same as bars, written in the format that the file's name says."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    kinds = found.kinds()
-    figure = Figure(figsize=(7, 0.4 * len(kinds) + 1.2), layout="constrained")
+    roles = found.roles()
+    figure = Figure(figsize=(7, 0.4 * len(roles) + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.barh([kind.name for kind in kinds], [100 * kind.relative for kind in kinds])
+    axes.barh([role.name for role in roles], [100 * role.relative for role in roles])
     axes.invert_yaxis()
     axes.set_xlabel("relative change, sum |B - A| / sum |A| (%)")
     figure.savefig(path)

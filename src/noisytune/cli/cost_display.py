@@ -9,12 +9,12 @@ from rich.table import Table
 
 from noisytune._console import Console
 from noisytune._text import terminal
-from noisytune.lab.studies.cost import GPUS, UTILISATION, Budget
+from noisytune.lab.studies.cost import GPUS, UTILISATION, Cost
 
 
-def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budget]) -> None:
+def print_costs(out: Console, name: str, folder: Path, costs: Sequence[Cost]) -> None:
     """Trials by model, task and arm; tokens, operations and time of those that are not done yet."""
-    for one in budgets:
+    for one in costs:
         out.print(terminal(f"{name} on {one.model}: {one.trials:,} trials to run, {one.done:,} are done in {folder}"))
         if not one.trials:
             continue
@@ -33,7 +33,7 @@ def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budge
         out.print(table)
         out.print(terminal("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items())))
         out.print()
-    known = [one for one in budgets if one.trials]
+    known = [one for one in costs if one.trials]
     if len(known) > 1:
         work, time = sum(one.total("flops") for one in known), sum(one.total("seconds") for one in known)
         here, *gpus = _times(known[0], work, time)
@@ -43,7 +43,7 @@ def print_budgets(out: Console, name: str, folder: Path, budgets: Sequence[Budge
         out.print(terminal(_basis(known)))
 
 
-def _basis(known: Sequence[Budget]) -> str:
+def _basis(known: Sequence[Cost]) -> str:
     """Where the numbers come from."""
     sizes = ", ".join(f"{one.model} {one.parameters / 1e6:.1f}M" for one in known)
     peaks = " and ".join(f"{peak / 1e12:g} ({gpu})" for gpu, peak in GPUS.items())
@@ -56,11 +56,11 @@ def _basis(known: Sequence[Budget]) -> str:
     )
 
 
-def _times(one: Budget, work: float, seconds: float) -> list[str]:
+def _times(one: Cost, work: float, seconds: float) -> list[str]:
     return [duration(seconds / one.workers), *(duration(work / (UTILISATION * peak)) for peak in GPUS.values())]
 
 
-def _arms(one: Budget) -> dict[str, int]:
+def _arms(one: Cost) -> dict[str, int]:
     return {arm: sum(task.arms[arm] for task in one.tasks) for arm in one.tasks[0].arms}
 
 

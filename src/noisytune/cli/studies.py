@@ -91,11 +91,11 @@ def _run(
         name = studies[0].name
         folder = out or Path("runs") / file_name(name)
         if dry_run:
-            from noisytune.cli.cost_display import print_budgets
-            from noisytune.lab.studies.cost import budget
+            from noisytune.cli.cost_display import print_costs
+            from noisytune.lab.studies.cost import cost_of
 
-            found = [budget(study, Store(folder), engine, engine.workers) for study in studies]
-            print_budgets(console(), name, folder, found)
+            found = [cost_of(study, Store(folder), engine, engine.workers) for study in studies]
+            print_costs(console(), name, folder, found)
             return
         for study in studies:
             with StudyDisplay(console()) as display:

@@ -234,14 +234,14 @@ def test_a_diverged_model_says_so(task: TaskData, tokens: Tokens) -> None:
 def test_checks_and_cost_look_at_each_kind(tiny: Model, tiny_study: Study, tmp_path: Path) -> None:
     from noisytune.lab.engines import InlineEngine
     from noisytune.lab.store import Store
-    from noisytune.lab.studies.cost import budget
+    from noisytune.lab.studies.cost import cost_of
 
     tasks = tuple(
         TaskData(kind, kind, KINDS[kind].metrics(labels)[0], labels, split(kind, 48, 0), {"dev": split(kind, 9, 1)}, ())
         for kind, labels in LABELS.items()
     )
     study = replace(tiny_study, model=tiny, tasks=tasks, training=replace(TRAINING, epochs=1))
-    found = budget(study, Store(tmp_path / "none"), InlineEngine(), 1)
+    found = cost_of(study, Store(tmp_path / "none"), InlineEngine(), 1)
     assert [task.task for task in found.tasks] == list(LABELS)
     assert all(task.tokens > 0 and task.seconds > 0 for task in found.tasks)
 

@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from noisytune.cli.cost_display import duration, print_budgets
+from noisytune.cli.cost_display import duration, print_costs
 from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.cost import Budget, budget, flops
+from noisytune.lab.studies.cost import Cost, cost_of, flops
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.tokens import tokenise
@@ -39,7 +39,7 @@ def test_operations_are_those_that_pytorch_counts() -> None:
 
 def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> None:
     study = replace(tiny_study, training=replace(tiny_study.training, epochs=3))
-    found = budget(study, Store(tmp_path / "none"), InlineEngine(), 2)
+    found = cost_of(study, Store(tmp_path / "none"), InlineEngine(), 2)
     assert not (tmp_path / "none").exists()
     (task,) = found.tasks
     assert (found.trials, found.done, found.workers) == (4, 0, 2)
@@ -49,14 +49,14 @@ def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> N
     assert task.flops == pytest.approx(flops(found.parameters, task.tokens, sum(tokens.evaluate["dev"].lengths)))
     assert found.total("flops") == pytest.approx(4 * task.flops)
     assert task.seconds > 0
-    assert budget_of_done(study, tmp_path) == Budget(study.model.name, 0, (), 4, 2)
+    assert cost_of_done(study, tmp_path) == Cost(study.model.name, 0, (), 4, 2)
 
 
-def budget_of_done(study: Study, folder: Path) -> Budget:
+def cost_of_done(study: Study, folder: Path) -> Cost:
     (folder / "trials").mkdir(parents=True)
     for trial in study.plan:
         (folder / "trials" / f"{trial.key}.json").write_text("")
-    return budget(study, Store(folder), InlineEngine(), 2)
+    return cost_of(study, Store(folder), InlineEngine(), 2)
 
 
 def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study) -> None:
@@ -75,10 +75,10 @@ def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study)
 def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     from noisytune._console import Console
 
-    found = budget(tiny_study, Store("nowhere"), InlineEngine(), 2)
+    found = cost_of(tiny_study, Store("nowhere"), InlineEngine(), 2)
     tasks = tuple(replace(found.tasks[0], task=f"glue/{name}", tokens=2.4e8) for name in ("mnli", "rte"))
     other = replace(found, model="google/electra-base-discriminator", tasks=tasks, parameters=85_000_000)
-    print_budgets(Console(width=80), "table2", Path("runs/paper"), [found, other])
+    print_costs(Console(width=80), "table2", Path("runs/paper"), [found, other])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())

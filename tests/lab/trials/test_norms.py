@@ -40,22 +40,22 @@ def test_the_sums_are_those_of_the_checkpoints(tiny: Model, tmp_path: Path) -> N
             parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(tmp_path / "after")
     norms = l1_norms(before, weights)
-    kinds = {change.name: change for change in diff_checkpoints(tmp_path / "before", tmp_path / "after").kinds()}
-    assert norms.keys() == kinds.keys()
-    for kind, change in kinds.items():
-        assert norms[kind]["elements"] == change.elements
-        assert norms[kind]["before"] == pytest.approx(change.size, rel=1e-6)
-        assert norms[kind]["moved"] == pytest.approx(change.changed, rel=1e-4)
+    roles = {change.name: change for change in diff_checkpoints(tmp_path / "before", tmp_path / "after").roles()}
+    assert norms.keys() == roles.keys()
+    for role, change in roles.items():
+        assert norms[role]["elements"] == change.elements
+        assert norms[role]["before"] == pytest.approx(change.size, rel=1e-6)
+        assert norms[role]["moved"] == pytest.approx(change.changed, rel=1e-4)
     files = load_file(tmp_path / "after" / "model.safetensors")
     total = sum(np.abs(tensor.astype(np.float64)).sum() for tensor in files.values())
-    assert sum(kind["after"] for kind in norms.values()) == pytest.approx(total, rel=1e-6)
+    assert sum(role["after"] for role in norms.values()) == pytest.approx(total, rel=1e-6)
 
 
 @pytest.mark.parametrize("arm", ["plain", "noisytune", "mixout", "noisytune+recadam(t0=2, gamma=100)"])
 def test_every_trial_records_them(tiny_study: Study, tiny_tokens: Tokens, arm: str) -> None:
     record = run(tiny_study, tiny_tokens, Arm.parse(arm))
     assert {"query", "key", "value", "feed-forward", "embeddings", "head"} <= record.norms.keys()
-    assert all(kind["moved"] > 0 for kind in record.norms.values())
+    assert all(role["moved"] > 0 for role in record.norms.values())
     assert TrialRecord.from_json(record.to_json(), "here") == record
 
 

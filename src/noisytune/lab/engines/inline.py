@@ -13,9 +13,10 @@ from noisytune.lab.trials.events import TrialFailed
 
 
 class InlineEngine:
-    """An engine without processes. Jobs are carried out when as many were asked for as it has workers.
+    """An engine without processes. Takes as many jobs as it has workers, then carries out the first.
 
-    So with several workers a study sees what it would see of them: trials that are begun and not finished yet.
+    So a study sees what it would see of several workers: trials that are begun and not finished yet. With three
+    workers, the fourth job is asked for when the first is done.
 
     >>> with InlineEngine() as engine:
     ...     engine.run([], print)

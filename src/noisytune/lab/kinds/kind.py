@@ -51,7 +51,10 @@ class Kind(ABC):
 
     @abstractmethod
     def strata(self, targets: Sequence[Target]) -> Sequence[float]:
-        """A number for each example. A part of the examples has each number in proportion, and every one of them."""
+        """A number for each example. Examples with the same number are alike.
+
+        A sample of them keeps the shares of the numbers, and at least one example of each.
+        """
 
     def spread(self, targets: Any) -> Sequence[float] | Floats:
         """A number for each example. Examples that are held out are drawn evenly over them."""

@@ -40,7 +40,7 @@ def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0) -> floa
 
 
 @dataclass(frozen=True)
-class TaskBudget:
+class TaskCost:
     """The trials of one model on one task that are not done yet."""
 
     task: str
@@ -60,13 +60,13 @@ class TaskBudget:
 
 
 @dataclass(frozen=True)
-class Budget:
+class Cost:
     """What the rest of a study of one model will cost."""
 
     model: str
     parameters: int
     """Without embeddings."""
-    tasks: tuple[TaskBudget, ...]
+    tasks: tuple[TaskCost, ...]
     done: int
     """Trials that the run folder holds already."""
     workers: int
@@ -82,7 +82,7 @@ class Budget:
         return sum(task.trials * float(getattr(task, what)) for task in self.tasks)
 
 
-def budget(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Budget:
+def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Cost:
     """Count the trials that the run folder lacks, and time a few steps of the model here.
 
     Arms are counted as plain fine-tuning: `noisytune.methods` says what each costs beside that.
@@ -98,8 +98,8 @@ def budget(study: Study, store: Store, engine: Engine, workers: int, runner: Run
     missing = [trial for trial in study.plan if trial.key not in finished]
     done = len(study.plan) - len(missing)
     if not missing:
-        return Budget(study.model.name, 0, (), done, workers)
-    tasks: list[TaskBudget] = []
+        return Cost(study.model.name, 0, (), done, workers)
+    tasks: list[TaskCost] = []
     runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
     speeds = _speeds(study, missing, engine, runner)
     for task in study.tasks:
@@ -111,7 +111,7 @@ def budget(study: Study, store: Store, engine: Engine, workers: int, runner: Run
         train = tokens.pop("train") * study.training.epochs
         dev = sum(tokens.values())
         tasks.append(
-            TaskBudget(
+            TaskCost(
                 task=task.name,
                 arms={arm.name: mine.count(arm.name) for arm in study.arms},
                 tokens=train,
@@ -120,7 +120,7 @@ def budget(study: Study, store: Store, engine: Engine, workers: int, runner: Run
             )
         )
     parameters = next(iter(speeds.values())).parameters
-    return Budget(study.model.name, parameters, tuple(tasks), done, workers)
+    return Cost(study.model.name, parameters, tuple(tasks), done, workers)
 
 
 def _speeds(study: Study, missing: list[Trial], engine: Engine, runner: Runner) -> dict[str, Speed]:

@@ -41,7 +41,7 @@ def load_replies(options: TaskOptions = DEFAULTS) -> TaskData:
         for side, part in zip(sides, (shuffled[cut:], shuffled[:cut]), strict=True):
             side += positives_and_negatives(part)
     train, dev = (sorted(side, key=lambda row: order_key(options.split_seed, *row[0], str(row[1]))) for side in sides)
-    return TaskData("replies", "classification", "accuracy", LABELS, as_split(train), {"dev": as_split(dev)}, ())
+    return TaskData("replies", "classification", "accuracy", LABELS, _split_of(train), {"dev": _split_of(dev)}, ())
 
 
 Example = tuple[tuple[str, str], float]
@@ -82,6 +82,6 @@ def positives_and_negatives(pairs: list[tuple[str, str]]) -> list[Example]:
     ]
 
 
-def as_split(examples: list[Example]) -> Split:
+def _split_of(examples: list[Example]) -> Split:
     """Texts and targets side by side."""
     return Split(tuple(texts for texts, _ in examples), tuple(target for _, target in examples))

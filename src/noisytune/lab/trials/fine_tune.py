@@ -23,7 +23,7 @@ from noisytune.lab.kinds import KINDS, Collate, Labelled
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
-from noisytune.lab.trials.evaluate import DIVERGED, Evaluator, mean_scores, trial_status
+from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
@@ -70,12 +70,12 @@ def run_trial(
     """
     environment, clock = describe(torch.get_num_threads()), _Clock()
     task, settings = trial.settings["task"], TrainingSettings.from_dict(trial.settings["training"])
-    kind, first = KINDS[task["kind"]], next(iter(tokens.evaluate))
+    kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
     set_seed(trial.seed)
     model = _load(trial, model_dir)
     clock.lap("load")
     tokenizer = load_tokenizer(model_dir)
-    data, chosen_by = tokens.train, tokens.evaluate[task.get("select", first)]
+    data, chosen_by = tokens.train, tokens.evaluate[selects]
     if settings.select == "best" and settings.protocol == "clean":
         data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
     units, collate = kind.units(data.targets), kind.collate(tokenizer)
@@ -101,21 +101,15 @@ def run_trial(
     finite = all(map(math.isfinite, losses))
     evaluations = {name: evaluator(model, split) if finite else DIVERGED for name, split in tokens.evaluate.items()}
     clock.lap("evaluate")
-    primary = tuple(task.get("primary", [task.get("select", first)]))
-    status = trial_status(evaluations, primary, have_moved(norms))
     return TrialRecord(
         key=trial.key,
         settings=trial.settings,
-        status=status,
-        scores={} if status == "diverged" else mean_scores(evaluations, primary),
-        evaluations={name: {"status": one.status, "scores": one.scores} for name, one in evaluations.items()},
         loss_curve=losses if finite else losses[:-1],
         timing=clock.seconds | {"total": sum(clock.seconds.values())},
         applied=applied,
         environment=environment,
-        norms={} if status == "diverged" else norms,
         epoch_scores=best.scores if best else [],
-        outputs={f"{name}/{what}": array for name, one in evaluations.items() for what, array in one.outputs.items()},
+        **_outcome(evaluations, tuple(task.get("primary", [selects])), norms),
     )
 
 
@@ -301,3 +295,23 @@ def _train(
         if tracker:
             tracker.finish()
     return steps.losses
+
+
+def _outcome(evaluations: dict[str, Evaluation], primary: tuple[str, ...], norms: dict[str, Any]) -> dict[str, Any]:
+    """What the record says of how the trial went.
+
+    Args:
+        evaluations: by split.
+        primary: the splits whose mean is the score.
+        norms: how far the weights moved, as in `noisytune.records.TrialRecord.norms`.
+    """
+    status = trial_status(evaluations, primary, have_moved(norms))
+    return {
+        "status": status,
+        "scores": {} if status == "diverged" else mean_scores(evaluations, primary),
+        "evaluations": {name: {"status": one.status, "scores": one.scores} for name, one in evaluations.items()},
+        "norms": {} if status == "diverged" else norms,
+        "outputs": {
+            f"{name}/{what}": array for name, one in evaluations.items() for what, array in one.outputs.items()
+        },
+    }

@@ -1,4 +1,4 @@
-"""How far does training move each kind of parameter? The L1 norms of the paper's Figure 5."""
+"""How far does training move the parameters of each role? The L1 norms of the paper's Figure 5."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from noisytune._perturb.names import canonical, kind_of
+from noisytune._perturb.names import canonical, role_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def copies(weights: Weights) -> Weights:
 
 
 def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
-    """Sums over each kind of parameter, as in `noisytune.records.TrialRecord.norms`; empty where one is not finite.
+    """Sums over the parameters of each role, as in `noisytune.records.TrialRecord.norms`; none where one is not finite.
 
     >>> import torch
     >>> one, two = torch.ones(2, 3), torch.tensor([[0.5, 1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -41,13 +41,13 @@ def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
     sums: dict[str, dict[str, float]] = {}
     for name, start in before.items():
         end = after[name].detach().cpu()
-        kind = sums.setdefault(kind_of(name), dict.fromkeys(("elements", *_SUMS), 0.0))
-        kind["elements"] += start.numel()
+        role = sums.setdefault(role_of(name), dict.fromkeys(("elements", *_SUMS), 0.0))
+        role["elements"] += start.numel()
         for what, tensor in zip(_SUMS, (start, end, end - start), strict=True):
             # Rows in single precision, their sums in double: eight digits, in a quarter of the time of all in double.
             rows = torch.linalg.vector_norm(tensor, 1, dim=-1 if tensor.dim() else None)
-            kind[what] += float(rows.double().sum())
-    return sums if all(math.isfinite(value) for kind in sums.values() for value in kind.values()) else {}
+            role[what] += float(rows.double().sum())
+    return sums if all(math.isfinite(value) for role in sums.values() for value in role.values()) else {}
 
 
 NOTHING = 1e-9

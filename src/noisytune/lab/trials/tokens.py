@@ -249,9 +249,10 @@ def _positions(model_dir: Path) -> int | None:
 
 
 def _reserved(model_dir: Path, positions: int) -> int:
-    """Positions that no token gets: RoBERTa and its kin count from the one after the padding's.
+    """Rows of the table of positions that no token gets: RoBERTa's has 514 rows, for at most 512 tokens.
 
-    Only the model's code says so: its table of positions then has a row for padding. No weights are read.
+    It and its kin count from the row after the padding's, which is 1 there. Only the model's code says so: its table
+    then has a row for padding. No weights are read.
     """
     import torch
     from transformers import AutoConfig, AutoModel

@@ -1,4 +1,4 @@
-"""How far did training move each role of parameter? The paper's Figure 5, from what every trial records."""
+"""How far did training move the parameters of each role? The paper's Figure 5, from what every trial records."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from noisytune._perturb.names import KINDS
+from noisytune._perturb.names import ROLES
 from noisytune.records import TrialRecord
 from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.intervals import Interval, fixed_interval
 
-_ORDER = [*(kind for kind, _ in KINDS), "other"]
+_ORDER = [*(role for role, _ in ROLES), "other"]
 
 
 @dataclass(frozen=True)
 class Movement:
-    """One role of parameter in one arm; percent, means over the runs that every arm has."""
+    """The parameters of one role in one arm; percent, means over the runs that every arm has."""
 
     role: str
-    """As in `noisytune._perturb.names.KINDS`."""
+    """As in `noisytune._perturb.names.ROLES`."""
     arm: str
     n: int
     """Runs: tasks x seeds."""
@@ -35,7 +35,7 @@ class Movement:
 
 @once
 def movements(evidence: Evidence) -> list[Movement]:
-    """Every role of pretrained parameter in every arm that has runs; empty where no trial recorded norms.
+    """Every role of pretrained parameters in every arm that has runs; empty where no trial recorded norms.
 
     A new head is left out: it starts from nothing.
     """
