@@ -95,6 +95,7 @@ def test_the_console_keeps_lines_and_styles() -> None:
         ("www.x.y http://x", r"www\.x.y http\://x"),
         ("a@b.c", r"a\@b.c"),
         ("- a", r"\- a"),
+        (" - a", r" \- a"),
         ("12) a", r"12\) a"),
         ("---", r"\---"),
         ("-1.5", "-1.5"),

@@ -15,7 +15,7 @@ _JOINERS = "\u200c\u200d"
 _LINE_ENDS = re.compile("\r\n|[\t-\r\x1c-\x1f\x85\u2028\u2029]")
 _MARKUP = re.compile(r"[\\`*_\[\]|#~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 """Characters of Markdown, and those that make a bare address or name a link."""
-_LINE_START = re.compile(r"^(?:[-+](?= |$)|-(?=-)|=|\d{1,9}(?P<point>[.)])(?= |$))")
+_LINE_START = re.compile(r"^ ?(?:(?P<mark>[-+](?= |$)|-(?=-)|=)|\d{1,9}(?P<point>[.)](?= |$)))")
 """What begins a list, a rule or a heading, where the text stands first on its line."""
 
 
@@ -60,12 +60,12 @@ def markdown(text: object) -> str:
     >>> markdown("1. a|b *c* <d> https://e")
     '1\\. a\\|b \\*c\\* &lt;d&gt; https\\://e'
     """
-    line = _MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", plain(text)).lstrip(" "))
+    line = _MARKUP.sub(r"\\\g<0>", re.sub(r"\s+", " ", plain(text)))
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     first = _LINE_START.match(line)
     if not first:
         return line
-    place = max(first.start("point"), 0)
+    place = max(first.start("mark"), first.start("point"))
     return f"{line[:place]}\\{line[place:]}"
 
 
