@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -210,3 +211,9 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("noisytune.errors.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"noisytune\[demo\]"):
         model_module.default_model()
+
+
+def test_a_directory_whose_name_is_no_text_gets_one_that_can_be_written(folder: Path) -> None:
+    odd = folder.with_name(os.fsdecode(b"caf\xe9"))
+    folder.rename(odd)
+    assert Model.find(str(odd)).name == "caf\\udce9"

@@ -13,6 +13,7 @@ from typing import Any, Self
 from noisytune._files import is_lfs_pointer, parse_object
 from noisytune._hub import fetch
 from noisytune._perturb.receipt import KEY, carries
+from noisytune._text import encodable
 from noisytune.errors import DataError, NotFoundError, require
 
 CONFIG = "config.json"
@@ -60,7 +61,7 @@ class Model:
             return cls(DEFAULT, path, model_digest(path), usual_learning_rate=2e-4)
         path = resolve_model(directory_or_hub_id)
         name = path.resolve().name if Path(directory_or_hub_id).is_dir() else directory_or_hub_id
-        return cls(name, path, model_digest(path))
+        return cls(encodable(name), path, model_digest(path))
 
 
 def is_default(directory_or_hub_id: str) -> bool:
@@ -151,7 +152,7 @@ def model_digest(path: Path) -> str:
     total = hashlib.sha256()
     for file in _fingerprinted(path):
         with file.open("rb") as stream:
-            total.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+            total.update(os.fsencode(file.name) + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()[:16]
 
 

@@ -43,6 +43,15 @@ def _spelled(character: str) -> str:
     return character
 
 
+def encodable(name: str) -> str:
+    r"""A file's name as UTF-8 can hold it: bytes that are no text in the locale become Python escapes.
+
+    >>> encodable("caf\udce9")
+    'caf\\udce9'
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def terminal(text: object) -> str:
     r"""Text that a terminal shows as it is, on one line.
 

@@ -9,6 +9,7 @@ from transformers import BertForSequenceClassification
 from noisytune.checkpoint import perturb_checkpoint
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError, UnsupportedTensorError
+from noisytune.integrations._record import noise_of
 from noisytune.integrations.transformers import attach, check_adapter, load_adapter
 from noisytune.manifest import Manifest
 from noisytune.torch import perturb_, receipt
@@ -267,3 +268,16 @@ def test_a_quantised_base_is_refused(with_lora, make_trainer):
     model.base_model.model.hf_quantizer = object()
     with pytest.raises(UnsupportedTensorError, match=r"is quantised .*: perturb the model before quantising"):
         trainer.train()
+
+
+def test_settings_that_add_nothing_are_no_noise(tmp_path):
+    Manifest(NoisyTuneConfig(noise_lambda=0.0), ()).write(tmp_path)
+    assert noise_of(tmp_path) is None
+
+
+def test_a_configuration_that_is_no_mapping_says_nothing_of_noise(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    assert noise_of(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"noisytune": [0.15]}')
+    with pytest.raises(NoisyTuneError, match="no mapping of settings"):
+        noise_of(tmp_path)

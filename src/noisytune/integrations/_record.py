@@ -25,13 +25,21 @@ def noise_of(folder: str | Path) -> NoisyTuneConfig | None:
     """
     folder = Path(folder)
     if (folder / FILE_NAME).is_file():
-        return Manifest.read(folder).config
+        return _unless_none(Manifest.read(folder).config)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise NoisyTuneError(f"{path}: not JSON ({error})") from error
-    return settings_in(config.get(KEY))
+    receipt = config.get(KEY) if isinstance(config, dict) else None
+    if receipt is not None and not isinstance(receipt, dict):
+        raise NoisyTuneError(f"{path}: {KEY} is no mapping of settings: write the folder again")
+    return _unless_none(settings_in(receipt))
+
+
+def _unless_none(config: NoisyTuneConfig | None) -> NoisyTuneConfig | None:
+    """The settings, unless they add no noise."""
+    return config if config and config.noise_lambda else None
 
 
 def write_record(folder: str | Path, manifest: Manifest) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from noisytune.errors import DamagedRecordError, RunFolderError
-from noisytune.lab.store import Store, write_file
+from noisytune.lab.store import Store, file_name, write_file
 from noisytune.lab.store.outputs import pack, unpack
 from noisytune.records import StudyRecord, TrialRecord, digest
 
@@ -272,6 +272,13 @@ def test_other_files_of_json_are_left_alone(tmp_path: Path) -> None:
             with pytest.raises(RunFolderError, match=r"study\.json") as caught:
                 read()
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["???", "_x_", "a b", "-"])
+def test_a_study_of_any_name_is_found_again(tmp_path: Path, name: str) -> None:
+    study = replace(a_study(), name=name)
+    Store(tmp_path, file_name(name, "model")).write_study(study)
+    assert list(Store(tmp_path).studies(name).values()) == [study]
 
 
 def test_a_study_whose_plan_contradicts_it_is_refused(tmp_path: Path) -> None:

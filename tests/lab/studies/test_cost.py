@@ -72,6 +72,14 @@ def test_parameters_are_those_of_the_model_without_embeddings(tiny_study: Study)
     assert speed.parameters == expected + norms_of_embeddings
 
 
+def test_steps_are_timed_where_another_split_than_the_first_selects(tiny_study: Study) -> None:
+    (task,) = tiny_study.tasks
+    two = replace(task, evaluate={"first": task.dev, "second": task.dev}, select="second", primary=("second",))
+    study = replace(tiny_study, tasks=(two,))
+    speed = TransformersRunner.of(study.model, 32, Path()).calibrate(study.plan[0], study.tasks)
+    assert set(speed.lengths[two.name]) == {"train", "first", "second"}
+
+
 def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     from noisytune._console import Console
 

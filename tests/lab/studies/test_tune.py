@@ -22,7 +22,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.studies.tune import FIRST_SEED, Tuning, tune
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.events import TrialDone
+from noisytune.lab.trials.events import Notice, TrialDone
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
@@ -281,3 +281,11 @@ def test_an_arms_own_training_is_part_of_its_trials_only(tiny_study: Study) -> N
     plain, noisy = replace(tiny_study, arms=(PLAIN, own), seeds=(0,)).plan
     assert (plain.settings["training"]["epochs"], noisy.settings["training"]["epochs"]) == (1, 4)
     assert plain.key == tiny_study.plan[0].key
+
+
+def test_what_is_noticed_is_said_before_the_search_and_once(tuning: Tuning, tmp_path: Path) -> None:
+    noticed = replace(tuning, task=replace(tuning.task, notices=("3 rows are empty",)))
+    _, _, events = run(noticed, tmp_path)
+    assert isinstance(events[0], SearchStarted)
+    assert events[1] == Notice("3 rows are empty")
+    assert events.count(Notice("3 rows are empty")) == 1

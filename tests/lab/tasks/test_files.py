@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.tasks import TaskOptions, load_task
+from noisytune.records import digest
 
 GLUE = Path(__file__).parents[4] / "shared" / "data" / "glue"
 
@@ -288,3 +290,10 @@ def test_column_names_match_in_any_case_and_only_where_that_is_clear(folder):
         load(twins, text_columns=("TEXT",))
     with pytest.raises(DataError, match=r"no column 'tekst'; did you mean 'text'\?"):
         load(write(folder / "near.jsonl", reviews({"good": 3})), text_columns=("tekst",))
+
+
+def test_a_file_whose_name_is_no_text_gets_one_that_can_be_written(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(20)]
+    task = load_task(str(write(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), rows)))
+    assert task.name == "caf\\udce9"
+    assert len(digest({"name": task.name, "notices": task.notices})) == 16

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from noisytune._pretrained import Model
@@ -112,3 +113,20 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path: Path, tiny: Model, tin
         _load(trial_on(tiny_study, whole, keep_head=True), whole)
     with pytest.raises(ConfigError, match="keep_head"):
         _load(trial_on(tiny_study, tiny.path, keep_head=True), tiny.path)
+
+
+def checkpoint(folder: Path, config: object, *tensors: str) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: torch.zeros(2, 2) for name in tensors}, folder / "model.safetensors")
+    return folder
+
+
+def test_attention_is_no_head(tmp_path: Path) -> None:
+    attention = "decoder.layers.0.self_attn.out_proj.weight"
+    assert not is_fine_tuned(checkpoint(tmp_path / "body", {}, attention))
+    assert is_fine_tuned(checkpoint(tmp_path / "whole", {}, attention, "classification_head.out_proj.weight"))
+
+
+def test_a_config_that_is_no_mapping_says_nothing_of_a_head(tmp_path: Path) -> None:
+    assert not is_fine_tuned(checkpoint(tmp_path / "list", [], "classifier.weight"))

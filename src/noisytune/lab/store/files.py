@@ -26,8 +26,13 @@ def file_name(*parts: str) -> str:
 
     >>> file_name("Table 2", "google/bert")
     'Table_2-google_bert'
+
+    The name of a name is itself:
+
+    >>> file_name("???", "..."), file_name(file_name("???", "..."))
+    ('unnamed-unnamed', 'unnamed-unnamed')
     """
-    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "_" for part in parts)
+    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "unnamed" for part in parts)
 
 
 def content_digest(content: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from noisytune._pretrained import Model
 from noisytune._settings import nearest, read, settings_of
+from noisytune._text import encodable
 from noisytune.errors import ConfigError
 from noisytune.lab.studies.compare import seeds_of
 from noisytune.lab.studies.document import Document, read_document
@@ -78,8 +79,8 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
         tasks:                                # default: [topics]
           - topics
           - {task: reviews.csv, label_column: stars, train_size: 1000}
-        train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
           - {task: glue, data_dir: download}             # its nine tasks
+        train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
         seeds: 5                              # 0 to 4; or a list
         margin: 1.0                           # points
@@ -103,7 +104,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     tasks = tuple(_tasks(document, changes))
     return tuple(
         Study(
-            name=_text(document, "name", document.content.get("name") or path.stem),
+            name=_text(document, "name", document.content.get("name") or encodable(path.stem)),
             model=model,
             tasks=tasks,
             arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from noisytune._pretrained import Model
 from noisytune.errors import RunFolderError
@@ -15,6 +16,8 @@ from noisytune.records import StudyRecord
 
 def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> StudyRecord:
     """What a run folder holds once ``study`` is done in it: seeds and arms of both, on the folder's tasks.
+
+    Trials of an arm whose settings mean something else now are left out; their records stay in the folder.
 
     Args:
         earlier: what is in the folder, or None.
@@ -30,14 +33,14 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
     if difference:
         raise RunFolderError(f"{folder} holds another study: {difference}; choose another run folder")
     tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
-    seeds = sorted({*earlier.seeds, *study.seeds})
+    entries = {_place(entry): entry for entry in (*_still_meant(earlier, study), *study.trials)}
+    seeds = sorted({entry["seed"] for entry in entries.values()})
+    arms = {entry["arm"] for entry in entries.values()}
     places = {seed: place for place, seed in enumerate(seeds)}
-    # Of two trials in one place the later is meant: a method that was mended has other keys.
-    entries = {(entry["task"], entry["arm"], entry["seed"]): entry for entry in (*earlier.trials, *study.trials)}
     return replace(
         study,
         tasks=list(tasks.values()),
-        arms=list(dict.fromkeys([*earlier.arms, *study.arms])),
+        arms=[arm for arm in dict.fromkeys([*earlier.arms, *study.arms]) if arm in arms],
         seeds=seeds,
         trials=sorted(entries.values(), key=lambda entry: places[entry["seed"]]),
     )
@@ -63,6 +66,28 @@ def under_known_names(
         task if known.get(task.name) == task.digest else replace(task, name=names.get(task.digest, task.name))
         for task in tasks
     )
+
+
+def _still_meant(earlier: StudyRecord, study: StudyRecord) -> list[dict[str, Any]]:
+    """The earlier entries of arms that still mean the same: a method that was mended has other keys.
+
+    An arm is compared with the baseline: where that has changed on a task, no earlier entry of the task is left.
+    """
+    keys = {_place(entry): entry["key"] for entry in study.trials}
+    changed = {
+        (entry["task"], entry["arm"])
+        for entry in earlier.trials
+        if keys.get(_place(entry), entry["key"]) != entry["key"]
+    }
+    return [
+        entry
+        for entry in earlier.trials
+        if not changed & {(entry["task"], entry["arm"]), (entry["task"], earlier.arms[0])}
+    ]
+
+
+def _place(entry: dict[str, Any]) -> tuple[str, str, int]:
+    return entry["task"], entry["arm"], entry["seed"]
 
 
 def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:

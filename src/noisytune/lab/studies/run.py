@@ -88,14 +88,13 @@ class _Run:
         tracker: Tracker | None,
     ) -> None:
         self.study, self.earlier, self.store, self.engine, self.runner = study, earlier, store, engine, runner
-        self.on_event, self.until, self.tracker = on_event, until, tracker
+        self.on_event, self.until, self.tracker = each_notice_once(on_event), until, tracker
         self.everything = extend(earlier, study.record, store.folder)
         self.damaged = set_damaged_aside(store, (entry["key"] for entry in self.everything.trials))
         before = set(earlier.seeds) if earlier else set()
         self.begun = [seed for seed in study.seeds if not until or seed in before]
         known = set(self.begun)
         self.waiting = deque(seed for seed in study.seeds if seed not in known)
-        self.noticed: set[str] = set()
 
     @cached_property
     def missing(self) -> dict[int, list[Trial]]:
@@ -111,10 +110,7 @@ class _Run:
         missing = tuple(trial for trials in self.missing.values() for trial in trials)
         finished = tuple(self.store.records(trial.key for trial in self.study.plan))
         self.on_event(StudyStarted(self.everything, finished, missing, self.store.folder))
-        head = about_head(self.study.model.name, self.study.model.path, self.study.training.keep_head)
-        of_tasks = (notice for task in self.study.tasks for notice in task.notices)
-        for text in filter(None, (notice, *self.damaged, *head, *of_tasks)):
-            self.on_message(Notice(text))
+        say_notices(self.study, (notice, *self.damaged), self.on_event)
 
     def to_its_end(self) -> StudyRecord:
         """Finish the seeds that were begun; then begin others until there are enough."""
@@ -168,14 +164,38 @@ class _Run:
                 yield TrialJob(trial, self.runner, self.tracker)
 
     def on_message(self, message: TrialEvent) -> None:
-        """Keep a finished trial, and pass on what happens. The same notice of many trials is passed on once."""
+        """Keep a finished trial, and pass on what happens."""
         if isinstance(message, TrialDone):
             self.store.write(message.record)
-        if isinstance(message, Notice):
-            if message.text in self.noticed:
-                return
-            self.noticed.add(message.text)
         self.on_event(message)
+
+
+def each_notice_once(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    """The same listener, told of the same notice of many trials once."""
+    said = set[str]()
+
+    def told(event: Event) -> None:
+        if isinstance(event, Notice):
+            if event.text in said:
+                return
+            said.add(event.text)
+        on_event(event)
+
+    return told
+
+
+def say_notices(study: Study, of_folder: Iterable[str], on_event: Callable[[Event], None]) -> None:
+    """Say what the user should know before anything is trained.
+
+    Args:
+        study: what is said of its model and its data.
+        of_folder: what is said of the run folder; empty texts are left out.
+        on_event: told of the notices.
+    """
+    head = about_head(study.model.name, study.model.path, study.training.keep_head)
+    of_tasks = (notice for task in study.tasks for notice in task.notices)
+    for text in filter(None, (*of_folder, *head, *of_tasks)):
+        on_event(Notice(text))
 
 
 def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold
-from noisytune.lab.studies.run import get_ready, run_study, set_damaged_aside
+from noisytune.lab.studies.run import each_notice_once, get_ready, run_study, say_notices, set_damaged_aside
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, hold_out
@@ -143,12 +143,13 @@ def tune(
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
     runner = runner or TransformersRunner.of(tuning.model, tuning.training.max_length, store.cache_folder)
-    with store.lock():
+    on_event = each_notice_once(on_event)
+    with store.lock() as notice:
         earlier = store.read_study()
         if earlier and earlier.search is None:
             raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another run folder")
         searches = _open(tuning, storage or sqlite_url(store.folder.absolute() / "optuna.db"), store.folder.name)
-        _search(tuning, searches, store, engine, runner, on_event)
+        _search(tuning, searches, store, engine, runner, on_event, notice)
         study = _winners(tuning, searches)
         if earlier and not _goes_on(earlier, study):
             store.study_file.unlink()
@@ -177,12 +178,14 @@ def _search(
     engine: Engine,
     runner: Runner,
     on_event: Callable[[Event], None],
+    notice: str,
 ) -> None:
     """Bring every arm to the budget, trial by trial, so that all arms are equally far at any time."""
     study = tuning.searched
     done = sum(one.done for search in searches.values() for one in search.candidates()[: tuning.budget])
     missing = tuning.budget * len(searches) - done
     on_event(SearchStarted(study.record, tuning.budget, done, store.folder))
+    say_notices(study, (notice,), on_event)
     if not missing:
         return
     running: dict[str, tuple[str, Candidate]] = {}

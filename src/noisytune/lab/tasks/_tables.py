@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from noisytune._text import encodable
 from noisytune.errors import DataError, NotFoundError, require
 from noisytune.lab.tasks._decoding import PACKED, decode, read_bytes
 from noisytune.lab.tasks._json import records_of
@@ -78,7 +79,7 @@ def stem(path: Path) -> str:
     >>> stem(Path("data/reviews.csv.gz"))
     'reviews'
     """
-    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+    return encodable(Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem)
 
 
 def read_csv(path: Path, given: Given) -> Table:

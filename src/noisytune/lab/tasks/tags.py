@@ -8,6 +8,7 @@ from pathlib import Path
 
 from noisytune._metrics import kinds_with
 from noisytune._metrics.tags import are_entities
+from noisytune._text import encodable
 from noisytune.errors import DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
@@ -65,7 +66,7 @@ def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     kind = KINDS[TAGGING]
     metric = options.metric or kind.metrics(names)[0]
     seen = "entities (B-, I-)" if are_entities(names) else "plain tags"
-    notices.append(f"{path.name}: {len(names)} tags, read as {seen}")
+    notices.append(f"{encodable(path.name)}: {len(names)} tags, read as {seen}")
     evaluate = {"dev": _as_split(dev, names)}
     return TaskData(stem(path), TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices))
 

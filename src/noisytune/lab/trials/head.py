@@ -19,7 +19,7 @@ NEW = "new"
 """In a trial's settings: the checkpoint has a head, and the trial does not use it."""
 
 _TRAINED = ("ForSequenceClassification", "ForTokenClassification")
-_OUTPUTS = re.compile(r"(.*\.)?(classifier|score|logits_proj|classification_head|out_proj)(\.\w+)*\.weight")
+_OUTPUTS = re.compile(r"(.*\.)?(classifier|score|logits_proj|classification_head)(\.\w+)*\.weight")
 
 
 @lru_cache(maxsize=64)
@@ -30,6 +30,8 @@ def is_fine_tuned(model_dir: Path) -> bool:
     """
     try:
         config = json.loads((model_dir / "config.json").read_bytes())
+        if not isinstance(config, dict):
+            return False
         architectures = config.get("architectures") or []
         if any(str(name).endswith(_TRAINED) for name in architectures):
             return True
