@@ -37,7 +37,7 @@ def check_files(written: Source, record: Mapping[str, Any]) -> tuple[list[str], 
     if not isinstance(hashes, dict):
         raise DataError(
             f"{written.folder / FILE_NAME}: holds hashes of the weights only, as earlier versions wrote it: "
-            "verify without --all (every_file=False), or perturb again"
+            "verify the weights alone, or perturb again"
         )
     here = {path.as_posix() for path in written.contents.extras} | set(written.contents.left_out)
     here |= {name for name in (CONFIG, CARD, written.index_name) if (written.folder / name).is_file()}

@@ -11,7 +11,7 @@ import typer
 
 from noisytune._console import Console
 from noisytune._text import terminal
-from noisytune.errors import ConfigError, NoisyTuneError
+from noisytune.errors import ConfigError, NoisyTuneError, TrialError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes."""
@@ -37,7 +37,9 @@ def one_line_errors(options: Iterable[str], debug: bool) -> Iterator[None]:
     except NoisyTuneError as error:
         if debug:
             raise
-        message, code = f"Error: {spelled(str(error))}", WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+        # A worker's traceback, or its last words, are notes of the error.
+        more = " (--debug shows where)" if isinstance(error, TrialError) and hasattr(error, "__notes__") else ""
+        message, code = f"Error: {spelled(str(error))}{more}", WRONG_USAGE if isinstance(error, ConfigError) else FAILED
     except Exception as error:
         if debug:
             raise

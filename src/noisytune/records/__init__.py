@@ -115,6 +115,12 @@ class StudyRecord(_Record):
                         f"{where}: not a study that noisytune wrote (its trial {entry['key']} has the {what} "
                         f"{entry[what]!r}, which the study has not); {STUDY_ADVICE}"
                     )
+        for arm in (study.search or {}).get("arms", []):
+            if arm["winner"] >= len(arm["trials"]):
+                raise DamagedRecordError(
+                    f"{where}: not a study that noisytune wrote (the winner of {arm['arm']!r} is trial "
+                    f"{arm['winner']} of {len(arm['trials'])}, counted from 0); {STUDY_ADVICE}"
+                )
         return study
 
 
@@ -197,18 +203,32 @@ class TrialRecord(_Record):
         return int(self.settings["seed"])
 
     @property
+    def split(self) -> str:
+        """The split that the primary score rests on, for what is told of single examples.
+
+        Of a mean over several splits it is the one that chooses, or the first of them.
+        """
+        task = self.settings["task"]
+        chosen = task.get("select", "")
+        if chosen not in self.evaluations:
+            names = self.evaluations or [name.rpartition("/")[0] for name in self.outputs]
+            chosen = next(iter(names), "")
+        primary: list[str] = task.get("primary") or [chosen]
+        return chosen if chosen in primary else primary[0]
+
+    @property
     def predictions(self) -> list[Any]:
-        """One an example of the first split: class id, or the predicted value. Empty if diverged."""
-        return self._first("predictions")
+        """One an example of ``split``: class id, or the predicted value. Empty if diverged."""
+        return self._of_split("predictions")
 
     @property
     def references(self) -> list[Any]:
-        """Gold class ids or values of the first split."""
-        return self._first("references")
+        """Gold class ids or values of ``split``."""
+        return self._of_split("references")
 
-    def _first(self, what: str) -> list[Any]:
-        name = next((name for name in self.outputs if name.endswith(f"/{what}")), None)
-        return [] if name is None else list(self.outputs[name].tolist())
+    def _of_split(self, what: str) -> list[Any]:
+        found = self.outputs.get(f"{self.split}/{what}")
+        return [] if found is None else list(found.tolist())
 
 
 def _from_format_1(raw: dict[str, Any]) -> dict[str, npt.NDArray[np.float64]]:

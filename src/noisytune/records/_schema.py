@@ -42,11 +42,19 @@ class Arm(TypedDict):
     methods: list[Method]
 
 
+class TrialTask(Named):
+    """Of a trial."""
+
+    kind: NotRequired[str]
+    select: NotRequired[str]
+    primary: NotRequired[list[str]]
+
+
 class Settings(TypedDict):
     """Of a trial."""
 
     model: NotRequired[Named]
-    task: Named
+    task: TrialTask
     arm: Arm
     seed: Seed
     training: NotRequired[Fields]
@@ -136,7 +144,7 @@ class StudyParts(TypedDict):
     """What is inside the fields of a study's record."""
 
     model: Named
-    tasks: list[Task]
+    tasks: Annotated[list[Task], Meta(min_length=1)]
     arms: Names
     seeds: list[Seed]
     margin: Annotated[float, Meta(ge=0)]

@@ -54,7 +54,7 @@ def test_a_failure_is_one_line_and_the_running_jobs_are_finished(engine: Engine,
     assert "slept" in answers
     assert "never" not in answers
     assert TrialFailed("topics-plain-seed0", str(caught.value)) in answers
-    assert str(caught.value).startswith("topics-plain-seed0 failed: ValueError: first line;")
+    assert str(caught.value).startswith("topics-plain-seed0 failed: ValueError: first line")
     assert "\n" not in str(caught.value)
     assert "second line" in "".join(caught.value.__notes__)
     assert run(engine, do("b", "echo", "again")) == ["again"]

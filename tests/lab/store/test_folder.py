@@ -19,7 +19,7 @@ import pytest
 
 from noisytune.errors import DamagedRecordError, RunFolderError
 from noisytune.lab.store import Store, file_name, write_file
-from noisytune.lab.store.outputs import pack, unpack
+from noisytune.lab.store.outputs import check_scores, pack, unpack
 from noisytune.records import StudyRecord, TrialRecord, digest
 
 
@@ -42,7 +42,14 @@ KEY = a_record().key
 
 
 def a_study() -> StudyRecord:
-    return StudyRecord("s", {"name": "m", "digest": "d"}, [], ["plain"], [0], {}, 0.5, [])
+    task: dict[str, Any] = {
+        "name": "topics",
+        "kind": "classification",
+        "metric": "accuracy",
+        "metric_label": "accuracy",
+    }
+    task |= {"labels": ["a", "b"], "train_size": 4, "dev_size": 2, "majority": 0.5, "digest": "d"}
+    return StudyRecord("s", {"name": "m", "digest": "d"}, [task], ["plain"], [0], {}, 0.5, [])
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -93,6 +100,10 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("settings.arm", "plain", "arm"),
     ("settings.arm.methods", [{}], "method"),
     ("settings.task", {}, "name"),
+    ("settings.task.kind", ["classification"], "kind"),
+    ("settings.task.select", 1, "select"),
+    ("settings.task.primary", [1], "primary"),
+    ("settings.task.primary", "dev", "primary"),
     ("status", "fine", "fine"),
     ("scores", {"accuracy": "high"}, "scores"),
     ("scores", {"accuracy": float("nan")}, "malformed"),
@@ -221,6 +232,16 @@ def test_outputs_that_are_not_those_of_the_record_are_not_believed(tmp_path: Pat
         unpack(pack({"dev/predictions": np.zeros(2), "dev/references": np.zeros(3)}), "here")
 
 
+@pytest.mark.parametrize("items", [np.zeros((2, 1)), np.zeros(2), np.full((2, 2), -1.5), np.zeros((2, 2, 2))])
+@pytest.mark.parametrize(("kind", "metric"), [("classification", "macro_f1"), ("tagging", "entity_f1")])
+def test_items_that_no_metric_can_reduce_are_damage(kind: str, metric: str, items: np.ndarray) -> None:
+    settings = {"task": {"name": "t", "digest": "d", "kind": kind}, "arm": {"name": "p", "methods": []}, "seed": 0}
+    told = {"dev": {"status": "ok", "scores": {metric: 0.123}}}
+    record = replace(a_record(outputs=False), key=digest(settings), settings=settings, evaluations=told)
+    with pytest.raises(DamagedRecordError, match="here"):
+        check_scores(record, {"dev/items": items}, "here")
+
+
 @pytest.mark.parametrize("where", ["scores", "evaluations"])
 def test_a_score_that_the_predictions_do_not_give_is_not_believed(tmp_path: Path, where: str) -> None:
     settings = {"task": {"name": "t", "digest": "d", "kind": "classification"}, "arm": {"name": "p", "methods": []}}
@@ -285,6 +306,18 @@ def test_a_study_whose_plan_contradicts_it_is_refused(tmp_path: Path) -> None:
     entry = {"key": "0" * 16, "task": "t", "arm": "plain", "seed": 0}
     with pytest.raises(DamagedRecordError, match="has the task 't', which the study has not"):
         StudyRecord.from_json(replace(a_study(), trials=[entry]).to_json(), "here")
+
+
+def test_a_study_without_tasks_or_with_a_winner_that_did_not_run_is_refused() -> None:
+    with pytest.raises(DamagedRecordError, match="tasks"):
+        StudyRecord.from_json(replace(a_study(), tasks=[]).to_json(), "here")
+    trial = {"number": 0, "seed": 0, "key": "0" * 16, "settings": {}, "value": None}
+    arm = {"asked": "plain", "arm": "plain", "winner": 0, "trials": [trial]}
+    search = {"protocol": "clean", "sampler": "random", "budget": 1, "space": {}, "trained_on": 1, "chosen_on": 1}
+    good = replace(a_study(), search=search | {"arms": [arm]})
+    assert StudyRecord.from_json(good.to_json(), "here") == good
+    with pytest.raises(DamagedRecordError, match=r"here: .*winner of 'plain' is trial 1 of 1"):
+        StudyRecord.from_json(replace(good, search=search | {"arms": [arm | {"winner": 1}]}).to_json(), "here")
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "somebody's file", "pipe"])

@@ -1,10 +1,13 @@
 """McNemar and the bootstrap against SciPy, scikit-learn and what they are meant to estimate."""
 
 import doctest
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from support.records import Built
 
 from noisytune._metrics import METRICS, Metric
 from noisytune.report.evidence import items
@@ -12,6 +15,34 @@ from noisytune.report.evidence import items
 
 def test_examples_in_the_docstrings() -> None:
     assert doctest.testmod(items).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("roles", "split"),
+    [
+        ({}, "test"),
+        ({"select": "ar"}, "ar"),
+        ({"select": "gone"}, "test"),
+        ({"primary": ["ar"]}, "ar"),
+        ({"select": "ar", "primary": ["test", "ar"]}, "ar"),
+    ],
+)
+def test_single_examples_are_of_the_split_that_the_score_rests_on(
+    build: Callable[..., Built], roles: dict[str, Any], split: str
+) -> None:
+    record = build()[1][0]
+    arrays = {"ar": np.array([1.0, 2.0]), "test": np.array([3.0, 4.0, 5.0])}
+    record = replace(
+        record,
+        settings=record.settings | {"task": record.settings["task"] | roles},
+        evaluations={name: {"status": "ok", "scores": {}} for name in ("test", "ar")},
+        outputs={f"{name}/{what}": arrays[name] for name in arrays for what in ("predictions", "references")},
+    )
+    assert record.split == split
+    assert record.references == record.predictions == arrays[split].tolist()
+    assert items.items_of(record).tolist() == np.column_stack([arrays[split]] * 2).tolist()
+    kept = replace(record, outputs={f"{name}/items": array[:, None] for name, array in arrays.items()})
+    assert items.items_of(kept).tolist() == arrays[split][:, None].tolist()
 
 
 def test_mcnemar_by_hand() -> None:

@@ -62,6 +62,13 @@ def test_predictions_of_the_first_seeds_only_are_looked_at(large: Built) -> None
     assert "the first 50 seeds of each comparison" in render_markdown(study, later)
 
 
+def test_a_large_study_of_the_baseline_alone_is_rendered() -> None:
+    study, records = synthetic(arms=1, seeds=601, examples=4, steps=2)
+    assert not gather(study, records).few
+    assert "| plain | 601 of 601" in render_markdown(study, records)
+    assert "<html" in render_html(study, records)
+
+
 def long_names(arms: int) -> Built:
     study, records = synthetic(tasks=2, arms=arms, seeds=2, examples=20, steps=10)
     names = {arm: f"{arm}, distribution=gaussian, scale=global)+recadam(t0=51)" for arm in study.arms}

@@ -72,7 +72,7 @@ def carry_out(job: Job, report: Any) -> tuple[str, Any]:
         if not isinstance(error, NoisyTuneError):
             text = str(error).strip()
             reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-            known = TrialError(f"{job.label} failed: {reason}; the same command with --debug shows where")
+            known = TrialError(f"{job.label} failed: {reason}")
         known.add_note(traceback.format_exc())
         return "failed", known
 

@@ -165,9 +165,9 @@ class _Worker:
         if code == -signal.SIGKILL:
             reason = "was killed, most likely for want of memory: try fewer workers or a smaller batch_size"
         elif code < 0:
-            reason = f"died of {signal.Signals(-code).name}; the same command with --debug shows more"
+            reason = f"died of {signal.Signals(-code).name}"
         else:
-            reason = f"ended with code {code}; the same command with --debug shows more"
+            reason = f"ended with code {code}"
         error = TrialError(f"{label}: its worker {reason}")
         if last_words:
             error.add_note(last_words)

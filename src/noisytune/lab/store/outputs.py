@@ -72,16 +72,22 @@ def check_scores(record: TrialRecord, outputs: Outputs, where: str, metrics: Col
         where: the record's file, for the error message.
 
     Raises:
-        DamagedRecordError: a score is another one.
+        DamagedRecordError: a score is another one, or cannot be computed.
     """
     task = record.settings["task"]
     known = METRICS.get(task.get("kind", ""), {})
     for split, found in record.evaluations.items():
-        items = _items(outputs, split)
-        if items is None or not len(items):
-            continue
-        for key, value in found["scores"].items():
-            now = known[key].of(items) if key in known and (not metrics or key in metrics) else value
+        asked = [key for key in found["scores"] if key in known and (not metrics or key in metrics)]
+        # Damaged items may fail in any way that arrays can.
+        try:
+            items = _items(outputs, split)
+            again = {} if items is None or not len(items) else {key: known[key].of(items) for key in asked}
+        except Exception as error:
+            raise DamagedRecordError(
+                f"{where}: what is kept of {split} gives no score ({error}); {TRIAL_ADVICE}"
+            ) from error
+        for key, now in again.items():
+            value = found["scores"][key]
             # Of a score that is undefined, earlier versions kept 0.
             if abs(now - value) > _ROUNDING * max(1.0, abs(value)):
                 _differs(where, f"{key} of {split}", value, now)

@@ -36,13 +36,13 @@ class Bootstrap:
 
 
 def items_of(record: TrialRecord) -> Items:
-    """A trial's items on the first split that it was scored on; empty where it has none.
+    """A trial's items on the split that its primary score rests on; empty where it has none.
 
     Kinds whose items are predictions and references beside each other do not keep them a third time.
     """
-    kept = next((name for name in record.outputs if name.endswith("/items")), None)
+    kept = record.outputs.get(f"{record.split}/items")
     if kept is not None:
-        return np.asarray(record.outputs[kept])
+        return np.asarray(kept)
     fits = len(record.predictions) == len(record.references) > 0
     return np.column_stack([record.predictions, record.references]) if fits else np.empty((0, 2))
 

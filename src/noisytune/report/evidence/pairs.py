@@ -30,7 +30,7 @@ class Pair:
 
     @property
     def both_ok(self) -> bool:
-        """Whether neither run collapsed or diverged."""
+        """Whether neither run collapsed, diverged or stayed untrained."""
         return self.baseline.status == self.arm.status == "ok"
 
     @property
@@ -83,7 +83,7 @@ class Evidence:
 
     @property
     def done(self) -> int:
-        """Trials finished, collapsed and diverged ones included."""
+        """Trials finished, collapsed, diverged and untrained ones included."""
         return len(self.trials)
 
     @property

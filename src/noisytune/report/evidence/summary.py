@@ -56,7 +56,7 @@ class SummaryRow:
     sd: float
     """Of the differences."""
     failed: dict[str, int]
-    """How many runs of its pairs collapsed and diverged, baselines included; empty where every run ended well."""
+    """How many runs of its pairs collapsed, diverged or stayed untrained, baselines included; empty where none did."""
     judged: bool
     """Whether each of the tasks has a pair of which both runs are ok; else the verdict is inconclusive."""
 

@@ -25,7 +25,7 @@ class Score:
     best: bool = False
     """Above every other arm of the model."""
     failed: int = 0
-    """Runs among them that collapsed or diverged."""
+    """Runs among them that collapsed, diverged or stayed untrained."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ScoreTable:
 
     @property
     def failed(self) -> bool:
-        """Whether a run collapsed or diverged."""
+        """Whether a run collapsed, diverged or stayed untrained."""
         return any(score.failed for row in self.rows for score in row.scores)
 
 

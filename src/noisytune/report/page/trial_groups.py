@@ -58,7 +58,7 @@ def trial_groups(evidence: Evidence) -> list[TrialGroup]:
 
 def first_seeds(evidence: Evidence) -> tuple[Comparison, ...]:
     """The comparisons; of a large study the first `ITEM_PAIRS` pairs, spread over all, or two of each."""
-    if evidence.few:
+    if evidence.few or not evidence.comparisons:
         return evidence.comparisons
     most = max(2, ITEM_PAIRS // len(evidence.comparisons))
     return tuple(replace(c, pairs=c.pairs[:most]) for c in evidence.comparisons)

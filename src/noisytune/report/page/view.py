@@ -113,11 +113,11 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
         score, seconds, status = "", "", "not done"
         if record:
             score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
-            metric, further = evidence.metrics[record.task], list(record.evaluations.items())[1:]
+            metric = evidence.metrics[record.task]
             score += "".join(
                 f" ({split} {number(100 * found['scores'][metric])})"
-                for split, found in further
-                if metric in found["scores"]
+                for split, found in record.evaluations.items()
+                if split != record.split and metric in found["scores"]
             )
             seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
             status = record.status

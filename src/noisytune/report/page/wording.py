@@ -160,7 +160,7 @@ def by_chance(evidence: Evidence) -> str:
     )
     if search["protocol"] == "clean":
         return said + ", on dev examples that chose nothing."
-    return said + ", but on the dev examples that chose the settings: --protocol clean keeps them apart."
+    return said + ", but on the dev examples that chose the settings: the protocol clean keeps them apart."
 
 
 def points(value: float) -> str:
@@ -344,7 +344,7 @@ def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     if told is None or told.verdict is not Verdict.INCONCLUSIVE or not evidence.complete:
         return []
     alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
-    more = "To sharpen it, run the same command with more --seeds: finished trials are kept."
+    more = "To sharpen it, run the same study with more seeds: finished trials are kept."
     needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.sd > 0 else None
     if needed and needed > told.n and told.judged:
         unit = "seed" if told.pooled else "pair"
