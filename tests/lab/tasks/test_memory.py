@@ -149,3 +149,60 @@ def test_settings_of_other_tasks_are_refused():
         task_from_rows(ROWS, TaskOptions(language="german"))
     with pytest.raises(ConfigError, match="no metric 'bleu'"):
         task_from_rows(ROWS, TaskOptions(metric="bleu"))
+
+
+TAGGED = [{"tokens": [f"w{i}", "Rome"], "ner_tags": ["O", "B-LOC"]} for i in range(10)]
+TAG_FEATURES = datasets.Features(
+    {
+        "tokens": datasets.Sequence(datasets.Value("string")),
+        "ner_tags": datasets.Sequence(datasets.ClassLabel(names=["O", "B-LOC"])),
+    }
+)
+TAGGED_COLUMNS = {name: [row[name] for row in TAGGED] for name in ("tokens", "ner_tags")}
+SAME_TAGS = {
+    "dicts": TAGGED,
+    "tuples": [tuple(row.values()) for row in TAGGED],
+    "columns": TAGGED_COLUMNS,
+    "arrays": {name: [np.array(cell) for cell in cells] for name, cells in TAGGED_COLUMNS.items()},
+    "pandas": pd.DataFrame(TAGGED),
+    "arrow": pa.table(TAGGED_COLUMNS),
+    "datasets": datasets.Dataset.from_list(TAGGED),
+    "datasets, class ids": datasets.Dataset.from_dict(
+        {"tokens": TAGGED_COLUMNS["tokens"], "ner_tags": [[0, 1]] * 10}, features=TAG_FEATURES
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", [{"kind": "tagging"}, {"metric": "entity_f1"}], ids=str)
+@pytest.mark.parametrize("case", SAME_TAGS)
+def test_sentences_from_every_container_are_those_of_the_file(case, asked, tmp_path):
+    file = tmp_path / "towns.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in TAGGED))
+    task = task_from_rows(SAME_TAGS[case], TaskOptions(**asked), name="towns")
+    assert task.digest == load_task(str(file), TaskOptions(**asked)).digest
+    assert (task.kind, task.labels, len(task.dev)) == ("tagging", ("O", "B-LOC"), 2)
+
+
+def test_dev_sentences_in_memory_or_in_a_file(tmp_path):
+    (tmp_path / "dev.conll").write_text("new O\nRome B-LOC\n")
+    options = TaskOptions(kind="tagging")
+    dev = [{"tokens": ["new", "Rome"], "ner_tags": ["O", "B-LOC"]}]
+    task = task_from_rows(TAGGED, options, dev=dev)
+    assert task.dev.texts == (("new", "Rome"),)
+    filed = TaskOptions(kind="tagging", dev_file=tmp_path / "dev.conll")
+    assert task_from_rows(TAGGED, filed).digest == task.digest
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (ROWS, "none of ner_tags|is no list of words"),
+        ([{"tokens": ["a", "b"], "tags": ["O"]}], "sentence 1: 2 tokens and 1 tags"),
+        ([{"tokens": ["a"], "tags": [None]}], "'tags' is no list of words"),
+        ([{"tokens": [], "tags": []}], "no words in any row"),
+    ],
+)
+def test_rows_without_tags_are_refused_in_one_line(rows, message):
+    with pytest.raises(DataError, match=message) as caught:
+        task_from_rows(rows, TaskOptions(kind="tagging"))
+    assert "\n" not in str(caught.value)

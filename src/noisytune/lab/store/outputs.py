@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,14 @@ from noisytune.records import TRIAL_ADVICE, Outputs, TrialRecord
 Array = npt.NDArray[Any]
 _ROUNDING = 1e-6
 """Scores that differ by less are the same: other machines and libraries round otherwise."""
+_WHOLE = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
+"""What whole numbers are stored in, the smallest first."""
+_FLOATS = "float64"
+"""The metadata that says which arrays were float64: their names, one a line."""
 
 
 def pack(outputs: Outputs) -> bytes:
-    """Outputs as the content of a file.
+    """Outputs as the content of a file; class ids and other whole numbers in float64 take as few bytes as they need.
 
     Args:
         outputs: as in `noisytune.records.TrialRecord.outputs`.
@@ -31,7 +36,22 @@ def pack(outputs: Outputs) -> bytes:
     """
     from safetensors.numpy import save
 
-    return save({name: np.ascontiguousarray(array) for name, array in outputs.items()})
+    arrays = {name: np.ascontiguousarray(array) for name, array in outputs.items()}
+    small = {name: whole for name, array in arrays.items() if (whole := _as_whole(array)) is not None}
+    return save(arrays | small, {_FLOATS: "\n".join(sorted(small))} if small else None)
+
+
+def _as_whole(array: Array) -> Array | None:
+    """The same numbers as small integers; None where one is no whole number, or the array is not float64."""
+    if array.dtype != np.float64 or not array.size or not np.isfinite(array).all():
+        return None
+    low, high = array.min(), array.max()
+    fitting = (kind for kind in _WHOLE if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    if (kind := next(fitting, None)) is None:
+        return None
+    whole = array.astype(kind)
+    # By their bytes: -0.0 equals 0.0, and is another number.
+    return whole if whole.astype(np.float64).tobytes() == array.tobytes() else None
 
 
 def unpack(content: bytes, where: str) -> dict[str, Array]:
@@ -51,6 +71,9 @@ def unpack(content: bytes, where: str) -> dict[str, Array]:
         arrays = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedRecordError(f"{where}: not a file of outputs ({error}); {TRIAL_ADVICE}") from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    floats = header.get("__metadata__", {}).get(_FLOATS, "").split("\n")
+    arrays = {name: array.astype(np.float64) if name in floats else array for name, array in arrays.items()}
     sizes: dict[str, set[int]] = {}
     for name, array in arrays.items():
         sizes.setdefault(name.rpartition("/")[0], set()).add(len(array) if array.ndim else -1)

@@ -26,19 +26,20 @@ class Written(float):
         return self.text
 
 
-def records_of(path: Path, text: str) -> list[Record]:
+def records_of(path: Path, text: str, *, cells_are_lists: bool = False) -> list[Record]:
     """The objects of a file, one a line or in one list.
 
     Args:
         path: for messages.
         text: what the file holds.
+        cells_are_lists: ``{"tokens": ["a", "b"], "tags": ["O", "O"]}`` is one row then, and not two.
 
     Raises:
         DataError: it is not JSON, or something else than objects; names the line or the item.
     """
     if text.lstrip().startswith("[") or not _is_lines(text):
-        return _list_of(path, text)
-    return _lines_of(path, text)
+        return _list_of(path, text, cells_are_lists)
+    return _lines_of(path, text, cells_are_lists)
 
 
 def _is_lines(text: str) -> bool:
@@ -47,7 +48,7 @@ def _is_lines(text: str) -> bool:
     return first.endswith("}") or not first.startswith("{")
 
 
-def _lines_of(path: Path, text: str) -> list[Record]:
+def _lines_of(path: Path, text: str, cells_are_lists: bool) -> list[Record]:
     records: list[Record] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -56,14 +57,14 @@ def _lines_of(path: Path, text: str) -> list[Record]:
         if not isinstance(record, dict):
             raise DataError(f"{path}: line {number} is not a JSON object; write one object a line")
         records.append(record)
-    return (_rows_in(records[0]) if len(records) == 1 else None) or records
+    return (_rows_in(records[0], cells_are_lists) if len(records) == 1 else None) or records
 
 
-def _list_of(path: Path, text: str) -> list[Record]:
+def _list_of(path: Path, text: str, cells_are_lists: bool) -> list[Record]:
     """The objects of a list, or of the only list in an object."""
     value = _json(path, text, "the file is", "write a list of objects, or one object a line")
     if isinstance(value, dict):
-        return _rows_in(value) or [value]
+        return _rows_in(value, cells_are_lists) or [value]
     rows: list[Record] = []
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
         if not isinstance(row, dict):
@@ -73,13 +74,15 @@ def _list_of(path: Path, text: str) -> list[Record]:
     return rows
 
 
-def _rows_in(value: Record) -> list[Record] | None:
+def _rows_in(value: Record, cells_are_lists: bool) -> list[Record] | None:
     """The rows of ``{"data": [...]}`` or of ``{"text": [...], "label": [...]}``, or None."""
     lists = [item for item in value.values() if isinstance(item, list)]
     tables = [[row for row in item if isinstance(row, dict)] for item in lists]
     whole = [rows for rows, item in zip(tables, lists, strict=True) if rows and len(rows) == len(item)]
     if len(whole) == 1:
         return whole[0]
+    if cells_are_lists and not all(isinstance(cell, list) for item in lists for cell in item):
+        return None
     if 1 < len(lists) == len(value) and len(set(map(len, lists))) == 1:
         return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
     return None

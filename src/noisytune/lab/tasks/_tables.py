@@ -82,6 +82,16 @@ def stem(path: Path) -> str:
     return encodable(Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem)
 
 
+def task_name(path: Path) -> str:
+    """What a task of a file is called; a benchmark's folder says more than the name of its training file.
+
+    >>> task_name(Path("/data/rte/train.tsv")), task_name(Path("/data/reviews.csv"))
+    ('rte', 'reviews')
+    """
+    folder = encodable(path.resolve().parent.name) if stem(path).lower() in ("train", "data") else ""
+    return folder or stem(path)
+
+
 def read_csv(path: Path, given: Given) -> Table:
     """Quoted by the standard; separated by what a line ``sep=;`` says, or the header shows, commas before others."""
     text = decode(path)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noisytune._text import encodable
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
-from noisytune.lab.tasks._tables import read_table, stem
+from noisytune.lab.tasks._tables import read_table, task_name
 from noisytune.lab.tasks.tags import holds_tags, load_tags
 
 
@@ -27,6 +26,4 @@ def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     given = tuple(name for name in (*options.text_columns, *options.join_columns, options.label_column) if name)
     train = read_table(path, given)
     dev = None if options.dev_file is None else read_table(options.dev_file, given)
-    # A benchmark's folder says more than the name of its training file.
-    folder = encodable(path.resolve().parent.name) if stem(path).lower() in ("train", "data") else ""
-    return task_from_tables(folder or stem(path), train, dev, options)
+    return task_from_tables(task_name(path), train, dev, options)

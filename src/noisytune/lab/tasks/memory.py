@@ -11,6 +11,7 @@ from noisytune.errors import DataError
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import Table, read_table, table_of_records
+from noisytune.lab.tasks.tags import Sentence, asks_for_tags, read_tags, sentences_of, task_from_sentences
 
 PLAIN = {2: (("text",), "label"), 3: (("text1", "text2"), "label")}
 """Length of a tuple -> names of its text columns and of its label column."""
@@ -21,7 +22,7 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
 
     Args:
         rows: dicts; tuples ``(text, label)`` or ``(text, text, label)``; a dict of columns; a pandas or polars frame; a
-            ``datasets.Dataset``; a ``pyarrow.Table``.
+            ``datasets.Dataset``; a ``pyarrow.Table``. Of tagging, text and label are lists of one length.
         options: what is about files is read here. Where it names columns, those of tuples are ``"0"``, ``"1"`` ...
         name: of the task.
         dev: rows of the dev set. None: ``options.dev_file``, else a fifth of ``rows``.
@@ -42,9 +43,28 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
     held = None
     if dev is not None:
         held, _ = as_table(dev, f"{name} (dev)", named)
-    elif options.dev_file is not None:
+    if asks_for_tags(options):
+        return _tagged(name, train, held, options)
+    if dev is None and options.dev_file is not None:
         held = read_table(options.dev_file)
     return task_from_tables(name, train, held, options)
+
+
+def _tagged(name: str, train: Table, held: Table | None, options: TaskOptions) -> TaskData:
+    """The task of rows that hold words and tags; dev is a file's where no rows are given."""
+    read, dev = _sentences(train, options), None
+    if held is not None:
+        dev = _sentences(held, options)
+    elif options.dev_file is not None:
+        dev = read_tags(options.dev_file, options)
+    return task_from_sentences(name, read, dev, options, where=name)
+
+
+def _sentences(table: Table, options: TaskOptions) -> list[Sentence]:
+    rows = (dict(zip(table.columns, cells, strict=True)) for cells in zip(*table.columns.values(), strict=True))
+    if not (sentences := list(sentences_of(str(table.path), rows, options))):
+        raise DataError(f"{table.path}: no words in any row; give lists of words and of tags")
+    return sentences
 
 
 def as_table(rows: Any, name: str, named: bool) -> tuple[Table, int]:
@@ -111,9 +131,9 @@ def _is_many(value: object) -> bool:
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:
-    """Of a ``datasets.ClassLabel`` column."""
-    features = getattr(rows, "features", None) or {}
-    return getattr(features.get(column), "names", None)
+    """Of a ``datasets.ClassLabel`` column, or one of lists of them."""
+    feature = (getattr(rows, "features", None) or {}).get(column)
+    return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _cells(cells: Iterable[Any], names: list[str] | None = None) -> list[object]:
@@ -121,7 +141,13 @@ def _cells(cells: Iterable[Any], names: list[str] | None = None) -> list[object]
     plain = [_plain(cell) for cell in cells]
     if names is None:
         return plain
-    return [names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None for cell in plain]
+    return [_named_class(cell, names) for cell in plain]
+
+
+def _named_class(cell: object, names: list[str]) -> object:
+    if isinstance(cell, list):
+        return [_named_class(one, names) for one in cell]
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None
 
 
 def _plain(cell: Any) -> object:
@@ -130,4 +156,6 @@ def _plain(cell: Any) -> object:
         return None
     if hasattr(cell, "as_py"):
         return cell.as_py()
-    return cell.item() if hasattr(cell, "item") and getattr(cell, "shape", None) == () else cell
+    if isinstance(cell, list | tuple):
+        return [_plain(one) for one in cell]
+    return cell.tolist() if hasattr(cell, "tolist") and hasattr(cell, "shape") else cell

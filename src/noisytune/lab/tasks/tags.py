@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from noisytune._metrics import kinds_with
@@ -13,13 +14,18 @@ from noisytune.errors import DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
 from noisytune.lab.tasks._decoding import decode
-from noisytune.lab.tasks._tables import stem, suffix
+from noisytune.lab.tasks._json import records_of
+from noisytune.lab.tasks._tables import suffix, task_name
 
 TAGGING = "tagging"
 SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio")
 """Files of these are tagged sentences, whatever else is asked for."""
+UNIVERSAL = ".conllu"
+"""Of Universal Dependencies: ten columns, the first numbers the words."""
+NO_WORD = re.compile(r"\d+[-.]\d+")
+"""The number of what spans several words or is left unsaid: it stands beside the words."""
 WORD_NAMES = ("tokens", "words", "text", "sentence")
-"""What the words are called in JSON Lines."""
+"""What the words are called in JSON and in rows."""
 TAG_NAMES = ("ner_tags", "tags", "labels", "pos_tags", "upos", "ner", "pos")
 """What the tags are called."""
 HEADERS = [["token", "tag"], ["word", "tag"], ["token", "label"], ["word", "label"], ["tokens", "tags"]]
@@ -33,9 +39,14 @@ Sentence = tuple[tuple[str, ...], tuple[str, ...]]
 
 def holds_tags(path: Path, options: TaskOptions = DEFAULTS) -> bool:
     """Whether a file is one of tagged sentences: it is asked for, or its name says so."""
+    return asks_for_tags(options) or (options.kind is None and suffix(path) in SUFFIXES)
+
+
+def asks_for_tags(options: TaskOptions) -> bool:
+    """Whether the kind is tagging, or the metric one of tags alone."""
     if options.kind is not None:
         return options.kind == TAGGING
-    return suffix(path) in SUFFIXES or (options.metric is not None and kinds_with(options.metric) == (TAGGING,))
+    return options.metric is not None and kinds_with(options.metric) == (TAGGING,)
 
 
 def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
@@ -43,32 +54,49 @@ def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
 
     Args:
         path: words and tags in columns with white space or a tab between them and an empty line between sentences, or
-            JSON Lines such as ``{"tokens": ["a", "b"], "tags": ["O", "B-PER"]}``.
+            JSON (a list, or one object a line) such as ``{"tokens": ["a", "b"], "tags": ["O", "B-PER"]}``. Of CoNLL-U
+            FORM and UPOS are read.
         options: ``text_columns`` (of the words) and ``label_column`` (of the tags), by number from 0 or by name;
             ``dev_file`` and ``split_seed``.
 
     Raises:
         DataError: a word without a tag, no sentence, tags that only dev has; names file and line.
     """
-    train = read_tags(path, options)
+    dev = None if options.dev_file is None else read_tags(options.dev_file, options)
+    return task_from_sentences(task_name(path), read_tags(path, options), dev, options, where=str(path))
+
+
+def task_from_sentences(
+    name: str, train: list[Sentence], dev: list[Sentence] | None, options: TaskOptions, *, where: str
+) -> TaskData:
+    """The task of tagged sentences.
+
+    Args:
+        name: of the task.
+        train: at least one.
+        dev: None: some of train.
+        options: ``metric`` and ``split_seed``.
+        where: file or name, for messages.
+
+    Raises:
+        DataError: fewer than two tags, or too few sentences to split.
+    """
     notices = []
-    if options.dev_file is None:
-        train, dev = _split_off(train, options.split_seed, path)
+    if dev is None:
+        train, dev = _split_off(train, options.split_seed, where)
         notices.append(f"no dev_file: {len(dev)} of {len(train) + len(dev)} sentences were split off as dev")
-    else:
-        dev = read_tags(options.dev_file, options)
     names = _in_order({tag for _, tags in train for tag in tags})
     if unknown := sorted({tag for _, tags in dev for tag in tags} - set(names)):
         notices.append(f"{len(unknown)} tags of dev never occur in train ({', '.join(unknown[:3])}): none can be right")
         names += tuple(unknown)
     if len(names) < 2:
-        raise DataError(f"{path}: every word has the tag {names[0]!r}; at least two tags are needed")
+        raise DataError(f"{where}: every word has the tag {names[0]!r}; at least two tags are needed")
     kind = KINDS[TAGGING]
     metric = options.metric or kind.metrics(names)[0]
     seen = "entities (B-, I-)" if are_entities(names) else "plain tags"
-    notices.append(f"{encodable(path.name)}: {len(names)} tags, read as {seen}")
+    notices.append(f"{encodable(Path(where).name)}: {len(names)} tags, read as {seen}")
     evaluate = {"dev": _as_split(dev, names)}
-    return TaskData(stem(path), TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices))
+    return TaskData(name, TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices))
 
 
 def read_tags(path: Path, options: TaskOptions = DEFAULTS) -> list[Sentence]:
@@ -77,82 +105,96 @@ def read_tags(path: Path, options: TaskOptions = DEFAULTS) -> list[Sentence]:
         text = decode(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'cannot be read'}; give a file of tagged sentences") from error
-    reader = _from_json if suffix(path) in (".jsonl", ".ndjson", ".json") else _from_columns
-    sentences = list(reader(path, text, options))
+    if suffix(path) in (".jsonl", ".ndjson", ".json"):
+        sentences = list(sentences_of(str(path), records_of(path, text, cells_are_lists=True), options))
+    else:
+        sentences = list(_from_columns(path, text, options))
     if not sentences:
         raise DataError(f"{path}: no sentence in it; a word and its tag stand on a line, an empty line ends a sentence")
     return sentences
 
 
 def _from_columns(path: Path, text: str, options: TaskOptions) -> Iterator[Sentence]:
-    """A word and its tag a line; ``# ...`` lines and ``-DOCSTART-`` are no words."""
-    tabs = "\t" in text
+    """A word and its tag a line; comments and ``-DOCSTART-`` are no words."""
+    universal = suffix(path) == UNIVERSAL
+    lines = _lines(text)
+    usual = Counter(len(cells) for cells in lines if cells and not cells[0].startswith("#")).most_common(1)
     places: list[int] | None = None
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        cells = line.rstrip("\n").split("\t") if tabs and line.strip() else line.split()
+    for number, cells in enumerate(lines, start=1):
         if not cells or cells[0] == "-DOCSTART-":
             if words:
                 yield tuple(words), tuple(tags)
                 words, tags = [], []
             continue
-        if cells[0].startswith("#") and (len(cells) == 1 or line.startswith("# ")) and not words:
+        # "#" is a word too, where it has as many cells as words have.
+        commented = universal or (not words and len(cells) != (usual[0][0] if usual else 0))
+        if (cells[0].startswith("#") and commented) or (universal and NO_WORD.fullmatch(cells[0])):
             continue
         if places is None:
             places, header = _places(path, cells, options)
             if header:
                 continue
         if max(places) >= len(cells) or not all(cells[place].strip() for place in places):
-            raise DataError(
-                f"{path}: line {number} has no tag or no word ({line.strip()[:40]!r}); give each word a tag"
-            )
+            seen = " ".join(cells).strip()[:40]
+            raise DataError(f"{path}: line {number} has no tag or no word ({seen!r}); give each word a tag")
         words.append(cells[places[0]].strip())
         tags.append(cells[places[1]].strip())
     if words:
         yield tuple(words), tuple(tags)
 
 
+def _lines(text: str) -> list[list[str]]:
+    """The cells of each line, none of a blank one. Words may hold other breaks and spaces of Unicode."""
+    lines = re.split("\r\n|\r|\n", text)
+    if "\t" in text:
+        return [line.split("\t") if line.strip() else [] for line in lines]
+    return [[cell for cell in line.split(" ") if cell.strip()] for line in lines]
+
+
 def _places(path: Path, first: list[str], options: TaskOptions) -> tuple[list[int], bool]:
     """The columns of word and tag, and whether the first line names the columns."""
-    asked = [options.text_columns[0] if options.text_columns else "0", options.label_column or str(len(first) - 1)]
+    form, tag = ("1", "3") if suffix(path) == UNIVERSAL else ("0", str(len(first) - 1))
+    asked = [options.text_columns[0] if options.text_columns else form, options.label_column or tag]
     named = any(not place.isdecimal() for place in asked)
     places = []
     for name in asked:
-        if name in first:
-            places.append(first.index(name))
-        elif name.isdecimal():
+        if name.isdecimal():
             places.append(int(name))
+        elif name in first:
+            places.append(first.index(name))
         else:
             raise DataError(f"{path}: no column {name!r}; the first line has {', '.join(first)}")
     return places, named or [first[place].lower() for place in places if place < len(first)] in HEADERS
 
 
-def _from_json(path: Path, text: str, options: TaskOptions) -> Iterator[Sentence]:
-    """An object a line with two lists of one length."""
+def sentences_of(where: str, records: Iterable[Mapping[str, object]], options: TaskOptions) -> Iterator[Sentence]:
+    """The sentences of rows with two lists of one length.
+
+    Args:
+        where: file or name, for messages.
+        records: ``{"tokens": ["a", "b"], "tags": ["O", "B-PER"]}`` ...; one without words is passed over.
+        options: ``text_columns`` and ``label_column``, by name.
+
+    Raises:
+        DataError: no such columns, no lists, or lists of two lengths; names the sentence.
+    """
     words_name, tags_name = "", ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON ({error}); write one object a line") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{where} is not a JSON object; write one object a line")
+    for number, record in enumerate(records, start=1):
+        here = f"{where}: sentence {number}"
         if not words_name:
-            words_name = _named(where, record, options.text_columns[:1] or WORD_NAMES, "text_columns")
+            words_name = _named(here, record, options.text_columns[:1] or WORD_NAMES, "text_columns")
             asked = (options.label_column,) if options.label_column else TAG_NAMES
-            tags_name = _named(where, record, asked, "label_column")
-        words, tags = (_words(where, record, name) for name in (words_name, tags_name))
+            tags_name = _named(here, record, asked, "label_column")
+        words, tags = (_words(here, record, name) for name in (words_name, tags_name))
         if len(words) != len(tags):
-            raise DataError(f"{where}: {len(words)} {words_name} and {len(tags)} {tags_name}; each word needs one tag")
+            raise DataError(f"{here}: {len(words)} {words_name} and {len(tags)} {tags_name}; each word needs one tag")
         if words:
             yield words, tags
 
 
-def _words(where: str, record: dict[str, object], name: str) -> tuple[str, ...]:
+def _words(where: str, record: Mapping[str, object], name: str) -> tuple[str, ...]:
     """The words or tags of a sentence."""
     values = record.get(name)
     if not isinstance(values, list) or not all(isinstance(one, str | int) and str(one).strip() for one in values):
@@ -160,7 +202,7 @@ def _words(where: str, record: dict[str, object], name: str) -> tuple[str, ...]:
     return tuple(str(one) for one in values)
 
 
-def _named(where: str, record: dict[str, object], names: Sequence[str], setting: str) -> str:
+def _named(where: str, record: Mapping[str, object], names: Sequence[str], setting: str) -> str:
     """The first of the names that the record has."""
     for name in names:
         if name in record:
@@ -175,12 +217,12 @@ def _in_order(tags: set[str]) -> tuple[str, ...]:
     return tuple(sorted(tags, key=lambda tag: (tag != "O", tag)))
 
 
-def _split_off(sentences: list[Sentence], seed: int, path: Path) -> tuple[list[Sentence], list[Sentence]]:
+def _split_off(sentences: list[Sentence], seed: int, where: str) -> tuple[list[Sentence], list[Sentence]]:
     """Train and dev; sentences with the same words stay on one side."""
     different = sorted({words for words, _ in sentences}, key=lambda words: order_key(seed, *words))
     if len(different) < DEV_SHARE:
         seen = f"{len(different)} different sentences"
-        raise DataError(f"{path}: {seen} are too few to split off a dev set; add some or give dev_file")
+        raise DataError(f"{where}: {seen} are too few to split off a dev set; add some or give dev_file")
     held = set(different[: len(different) // DEV_SHARE])
     train, dev = ([one for one in sentences if (one[0] in held) == side] for side in (False, True))
     return train, dev
