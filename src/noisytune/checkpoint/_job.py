@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
 from threading import Lock
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from noisytune._machine import available_cores
 from noisytune._noise import facts as facts_of_values
@@ -19,6 +21,7 @@ from noisytune._noise import kernels
 from noisytune._noise import moments as moments_module
 from noisytune._noise.facts import Facts
 from noisytune._noise.moments import Moments
+from noisytune._perturb import doubtful
 from noisytune._perturb.steps import account, set_scales
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._source import Source
@@ -216,4 +219,12 @@ class Job:
         one = [
             f"{' and '.join(own_names)} are equal: taken for one tensor, as tied weights are" for own_names in guessed
         ]
-        return account(self._targets, self.config, [*self._notices, *one])
+        told = doubtful.notices(self._targets, self._first_rows)
+        return account(self._targets, self.config, [*self._notices, *one, *told])
+
+    def _first_rows(self, target: FileTarget) -> npt.NDArray[Any]:
+        """The first two rows of a matrix."""
+        tensor = target.tensor
+        content = memoryview(bytearray(2 * tensor.shape[1] * tensor.dtype.itemsize))
+        self.source.files[target.places[0].file].read(tensor.begin, content)
+        return np.frombuffer(content, tensor.dtype).astype(np.float32).reshape(2, -1)

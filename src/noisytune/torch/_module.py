@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from noisytune._perturb import names, refusals
+from noisytune._perturb import doubtful, names, refusals
 from noisytune._perturb.steps import choose
 from noisytune.config import NoisyTuneConfig
 from noisytune.torch._adapters import adapter_tensors
@@ -52,7 +52,15 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
         notices.append(
             "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
         )
-    return targets, notices
+    return targets, notices + doubtful.notices(targets, _first_rows)
+
+
+def _first_rows(target: TensorTarget) -> Any:
+    """The first two rows of a matrix that this process holds whole."""
+    tensor = target.tensor.detach()
+    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.shape != target.shape:
+        return None
+    return tensor[:2].float().cpu().numpy()
 
 
 def _named_targets(module: nn.Module, models: dict[str, nn.Module]) -> list[TensorTarget]:
