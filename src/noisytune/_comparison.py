@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from noisytune._settings import checked
 from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.engines import Engine
+from noisytune.lab.studies.compare import Comparison
 from noisytune.lab.studies.compare import compare as run_comparison
 from noisytune.lab.studies.events import Event
 from noisytune.lab.studies.run import Until
 from noisytune.lab.tasks import TaskData, TaskOptions, task_from_rows
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.settings import TrainingSettings
-from noisytune.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Comparison):
     """A study as far as it has been run, and what it shows. ``print(result)`` says it in a few lines."""
-
-    study: StudyRecord
-    """What was compared, with what the run folder held before."""
-    records: list[TrialRecord]
-    """Finished trials, in the order of the plan."""
-    folder: Path
-    """The run folder: the same call goes on from there, and `noisytune report` reads it."""
 
     @property
     def summary(self) -> list[SummaryRow]:
