@@ -103,7 +103,8 @@ def tensor_parallel_as_transformers_does_it():
         model = AutoModelForCausalLM.from_pretrained(*shared, distributed_config=plan)
         dist.barrier()
     expected, found = (perturb_(m, noise_lambda=0.15, seed=1) for m in (whole, model))
-    assert found.notices == expected.notices and ["stacks experts" in n for n in found.notices] == [True]
+    assert found.notices == expected.notices
+    assert ["stacks experts" in n for n in found.notices] == [True]
     assert len(found.perturbed) == len(expected.perturbed)
     assert any(isinstance(p, DTensor) and isinstance(p.placements[0], _StridedShard) for p in model.parameters())
     for name, parameter in model.named_parameters():
