@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class Judged:
     def check(self, trial: Trial, arms: Any) -> tuple[str, ...]:
         return ()
 
-    def run(self, trial: Trial, on_step: Any, tracker: Any) -> TrialRecord:
-        return self._judge.judge(trial)
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any, tracker: Any) -> Iterator[TrialRecord]:
+        yield from map(self._judge.judge, trials)
 
     def calibrate(self, trial: Trial, tasks: Any) -> Any:
         raise NotImplementedError

@@ -66,6 +66,8 @@ class TokenSplit:
     """What the kind must know of each row to read what the model says of it."""
     owner: npt.NDArray[np.int64] | None = None
     """The example of each row, ascending. None: each example is one row."""
+    originals: Ragged | None = None
+    """What the kind needs of each example's own text to judge answers: JSON in UTF-8 bytes, one an example."""
 
     def __len__(self) -> int:
         """Examples."""
@@ -98,6 +100,7 @@ class TokenSplit:
             targets=self.targets.take(examples) if isinstance(self.targets, Ragged) else self.targets[examples],
             notes={name: column.take(rows) for name, column in self.notes.items()},
             owner=owner,
+            originals=self.originals.take(examples) if self.originals else None,
         )
 
     def first(self, size: int) -> TokenSplit:

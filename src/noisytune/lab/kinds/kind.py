@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from noisytune._metrics import METRICS, Items
+from noisytune.errors import ConfigError
 from noisytune.lab.kinds.columns import Floats, Ragged, TokenSplit
 from noisytune.lab.kinds.split import Split, Target
 from noisytune.lab.kinds.units import Units
@@ -35,6 +36,21 @@ class Kind(ABC):
     """Whether targets are ids of named classes."""
     keeps_items: ClassVar[bool] = False
     """Whether a record must hold the items: its predictions and references alone do not tell them."""
+    call: ClassVar[Mapping[str, Any]] = {}
+    """Further arguments of the model's call, where `outputs` reads more than its usual answer."""
+
+    def read_by(self, reading: Mapping[str, Any]) -> Kind:
+        """This kind with a task's settings for reading answers.
+
+        Args:
+            reading: `noisytune.lab.tasks.TaskData.reading`; empty where nothing was asked for.
+
+        Raises:
+            ConfigError: the kind has no such setting.
+        """
+        if reading:
+            raise ConfigError(f"a task of the kind {self.name} has no setting {', '.join(reading)}")
+        return self
 
     def metrics(self, labels: Sequence[str]) -> list[str]:
         """The keys of the metrics that fit a task with these classes; the first is the default."""
@@ -64,6 +80,10 @@ class Kind(ABC):
     def counts(self, targets: Sequence[Target], classes: int) -> list[int]:
         """How often each class occurs."""
         return []
+
+    def values(self, targets: Sequence[Target]) -> dict[str, float]:
+        """What the values to predict are like; empty where targets are no values."""
+        return {}
 
     def majority(self, targets: Sequence[Target]) -> float | None:
         """What guessing the most frequent class would score, 0 to 1; None where that says nothing."""
@@ -142,10 +162,24 @@ class Kind(ABC):
             units: those that the model has learnt in.
         """
 
+    def settle(
+        self, answers: Mapping[str, Floats], splits: Mapping[str, TokenSplit]
+    ) -> dict[str, tuple[Floats, dict[str, Any]]]:
+        """Choose what is chosen over several splits: which layer answers, say.
+
+        Args:
+            answers: what `judge` gave of each split that did not diverge.
+            splits: what they are of.
+
+        Returns:
+            Predictions of each split, and what was chosen, as plain JSON.
+        """
+        return {name: (predictions, {}) for name, predictions in answers.items()}
+
     @abstractmethod
     def references(self, data: TokenSplit) -> Floats:
         """What the predictions should be."""
 
-    def items(self, predictions: Floats, references: Floats, labels: Sequence[str]) -> Items:
+    def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """What the metrics reduce, shape (examples, k)."""
-        return np.column_stack([predictions, references])
+        return np.column_stack([predictions, self.references(data)])

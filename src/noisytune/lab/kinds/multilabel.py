@@ -50,6 +50,6 @@ class MultiLabel(TextKind):
         said = (outputs > 0).astype(np.float64)
         return ("collapsed" if (said == said[0]).all() else "ok"), said
 
-    def items(self, predictions: Floats, references: Floats, labels: Sequence[str]) -> Items:
+    def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """Whole sets, and each label's counts."""
-        return label_set_items(predictions, references)
+        return label_set_items(predictions, self.references(data))

@@ -41,6 +41,18 @@ class Regression(TextKind):
         """The values."""
         return np.asarray(targets, dtype=np.float64)
 
+    def values(self, targets: Sequence[Target]) -> dict[str, float]:
+        """The smallest, the largest, their mean, and how many there are."""
+        values = np.asarray(targets)
+        largest = float(np.abs(values).max()) or 1.0
+        mean = float((values / largest).mean()) * largest  # the sum of finite values may pass float64's range
+        return {
+            "smallest": float(values.min()),
+            "largest": float(values.max()),
+            "mean": mean,
+            "different": len(set(targets)),
+        }
+
     def head(self, labels: Sequence[str]) -> dict[str, Any]:
         """One output."""
         return super().head(["value"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Target = Any
@@ -18,10 +18,18 @@ class Split:
     """One inner tuple an example, as the kind reads it: one text or two."""
     targets: tuple[Target, ...]
     """Class ids (0.0 .. C-1) or values."""
+    language: str = ""
+    """ISO 639 code, where the kind reads answers by it."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def content(self) -> list[Any]:
+        """What a digest is made of."""
+        return [self.texts, self.targets, *([self.language] if self.language else [])]
+
     def take(self, indices: Sequence[int]) -> Split:
         """The examples at ``indices``, in that order."""
-        return Split(tuple(self.texts[i] for i in indices), tuple(self.targets[i] for i in indices))
+        texts, targets = (tuple(column[i] for i in indices) for column in (self.texts, self.targets))
+        return replace(self, texts=texts, targets=targets)

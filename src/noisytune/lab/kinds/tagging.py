@@ -145,9 +145,9 @@ class Tagging(Kind):
         table[there] = np.concatenate(list(data.targets))
         return table
 
-    def items(self, predictions: Floats, references: Floats, labels: Sequence[str]) -> Items:
+    def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """Chunks found, wrong and missed, tags right and all of each sentence."""
-        return tag_items(predictions, references, labels)
+        return tag_items(predictions, self.references(data), labels)
 
 
 def _tokens_of_words(tokenizer: Any, words: Sequence[str]) -> list[int]:

@@ -102,14 +102,19 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
     tasks: list[TaskCost] = []
     runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
     speeds = _speeds(study, missing, engine, runner)
+    paid = {trial.task for trial in missing}
     for task in study.tasks:
         mine = [trial.arm for trial in missing if trial.task == task.name]
-        if task.kind not in speeds:
+        source = study.trained_for(task)
+        if source.kind not in speeds:
             continue
-        speed = speeds[task.kind]
-        tokens = {name: speed.lengths[task.name][name] * len(split) for name, split in task.splits.items()}
-        train = tokens.pop("train") * study.training.epochs
-        dev = sum(tokens.values())
+        speed = speeds[source.kind]
+        train = speed.lengths[source.name]["train"] * len(task.train) * study.training.epochs
+        dev = sum(speed.lengths[task.name][name] * len(split) for name, split in task.evaluate.items())
+        if task.trained_on:
+            # Another task that is to be run pays for the training.
+            train = 0.0 if source.name in paid else train
+            paid.add(source.name)
         tasks.append(
             TaskCost(
                 task=task.name,
@@ -124,12 +129,14 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
 
 
 def _speeds(study: Study, missing: list[Trial], engine: Engine, runner: Runner) -> dict[str, Speed]:
-    """Each kind of task in what is missing, timed by its first trial: heads and batches differ between kinds."""
-    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
+    """Each kind of training in what is missing, timed by its first trial: heads and batches differ between kinds."""
+    trainings = [study.training_of(trial) for trial in missing]
+    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(trainings)}
     speeds: dict[str, Speed] = {}
     for kind, trial in firsts.items():
-        samples = tuple(_sampled(task) for task in study.tasks if task.kind == kind)
-        job = CalibrationJob(trial, runner, samples)
+        tasks = [task for task in study.tasks if study.trained_for(task).kind == kind]
+        samples = {task.name: _sampled(task) for task in (*tasks, *map(study.trained_for, tasks))}
+        job = CalibrationJob(trial, runner, tuple(samples.values()))
         engine.run([job], partial(speeds.__setitem__, kind))
     return speeds
 
@@ -142,4 +149,6 @@ def _sample(split: Split) -> Split:
 
 def _sampled(task: TaskData) -> TaskData:
     evaluate = {name: _sample(split) for name, split in task.evaluate.items()}
-    return replace(task, train=_sample(task.train), evaluate=evaluate)
+    trained_on = task.trained_on and _sampled(task.trained_on)
+    train = trained_on.train if trained_on else _sample(task.train)
+    return replace(task, train=train, evaluate=evaluate, trained_on=trained_on)

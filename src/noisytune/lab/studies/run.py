@@ -158,10 +158,14 @@ class _Run:
             yield from self.jobs_of(self.begun[-1])
 
     def jobs_of(self, seed: int) -> Iterator[TrialJob]:
-        """The trials of a seed that are not finished."""
+        """The trials of a seed that are not finished, those of one training together."""
+        together: dict[str, tuple[Trial, list[Trial]]] = {}
         for trial in self.missing.get(seed, ()):
-            if not self.store.has(trial.key):
-                yield TrialJob(trial, self.runner, self.tracker)
+            training = self.study.training_of(trial)
+            together.setdefault(training.key, (training, []))[1].append(trial)
+        for training, trials in together.values():
+            if missing := tuple(trial for trial in trials if not self.store.has(trial.key)):
+                yield TrialJob(training, missing, self.runner, self.tracker)
 
     def on_message(self, message: TrialEvent) -> None:
         """Keep a finished trial, and pass on what happens."""
@@ -236,7 +240,8 @@ def get_ready(
     wanted = {trial.arm for trial in missing}
     arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
     # Each kind of task has a head of its own.
-    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(missing)}
+    trainings = [study.training_of(trial) for trial in missing]
+    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(trainings)}
 
     def told(message: TrialEvent | None) -> None:
         if message is not None:
@@ -244,5 +249,7 @@ def get_ready(
 
     if arms:
         engine.run([CheckJob(trial, runner, arms) for trial in firsts.values()], told)
-    tasks = {trial.task for trial in missing}
-    engine.run([PrepareJob(task, runner) for task in study.tasks if task.name in tasks], told)
+    wanted = {trial.task for trial in missing}
+    tasks = [task for task in study.tasks if task.name in wanted]
+    prepared = {task.digest: task for task in (*tasks, *map(study.trained_for, tasks))}
+    engine.run([PrepareJob(task, runner) for task in prepared.values()], told)

@@ -78,6 +78,25 @@ class Study:
             for arm in self.arms
         )
 
+    def trained_for(self, task: TaskData) -> TaskData:
+        """The task that is trained on for a task of the study: itself, or one of the study's own, if there is one."""
+        if not task.trained_on:
+            return task
+        own = (other for other in self.tasks if not other.trained_on)
+        return next((other for other in own if other.training_digest == task.training_digest), task.trained_on)
+
+    def training_of(self, trial: Trial) -> Trial:
+        """The trial whose training a trial of the plan rests on: itself, unless its task is trained on another."""
+        task = self._by_name[trial.task]
+        if not task.trained_on:
+            return trial
+        arm = next(arm for arm in self.arms if arm.name == trial.arm)
+        return Trial.resolve(self.model, self.trained_for(task), arm, trial.seed, self.training)
+
+    @cached_property
+    def _by_name(self) -> dict[str, TaskData]:
+        return {task.name: task for task in self.tasks}
+
     @property
     def file_name(self) -> str:
         """What to call it where several studies share a folder: its name and its model's."""

@@ -211,7 +211,7 @@ def _search(
                 if store.has(trial.key):  # kept just before an interruption
                     told(store.read(trial.key))
                 else:
-                    yield TrialJob(trial, runner)
+                    yield TrialJob(trial, (trial,), runner)
 
     def on_message(message: TrialEvent) -> None:
         if isinstance(message, TrialDone):

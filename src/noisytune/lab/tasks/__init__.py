@@ -136,12 +136,17 @@ def _ready(task: TaskData, options: TaskOptions) -> TaskData:
             f"choose {' or '.join(f'metric={key}' for key in fitting)}"
         )
     take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)
-    train, about_train = take(task.train, options.train_size, option="train_size")
+    trained_on = task.trained_on and _ready(task.trained_on, replace(options, metric=None))
+    if trained_on:
+        train, about_train = trained_on.train, trained_on.notices
+    else:
+        train, about_train = take(task.train, options.train_size, option="train_size")
     taken = {name: take(split, options.dev_size, option="dev_size") for name, split in task.evaluate.items()}
     about_dev = next(iter(taken.values()))[1]
     evaluate = {name: split for name, (split, _) in taken.items()}
     notices = (*task.notices, *about_train, *about_dev)
-    return described(replace(task, metric=metric, train=train, evaluate=evaluate, notices=notices))
+    made = replace(task, metric=metric, train=train, evaluate=evaluate, notices=notices, trained_on=trained_on)
+    return described(made)
 
 
 def metrics_for(task: TaskData) -> list[str]:

@@ -46,6 +46,11 @@ class TaskData:
     part_of: str = ""
     """The name of the whole task, where this is one with a share of its training examples (or all of them) in a study
     of several shares."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """Settings of the kind for reading answers, as plain JSON: see `noisytune.lab.kinds.Kind.read_by`."""
+    trained_on: TaskData | None = None
+    """The task whose trained model is evaluated; ``train`` is that task's. None: its own. One training serves all tasks
+    with the same `training_digest`."""
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     """What was noticed about the data, as plain JSON: see `noisytune.lab.tasks._facts`."""
 
@@ -55,7 +60,9 @@ class TaskData:
         for name in (self.select, *self.primary):
             if name and name not in self.evaluate:
                 raise ConfigError(f"{self.name}: {name!r} is not evaluated; choose among {', '.join(self.evaluate)}")
-        self.of_kind.check(self.name, self.train.targets)
+        self.of_kind.read_by(self.reading)
+        if not self.trained_on:
+            self.of_kind.check(self.name, self.train.targets)
 
     @property
     def of_kind(self) -> Kind:
@@ -69,16 +76,19 @@ class TaskData:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """All of them, ``train`` first."""
-        return {"train": self.train, **self.evaluate}
+        """All of its own, ``train`` first."""
+        return self.evaluate if self.trained_on else {"train": self.train, **self.evaluate}
 
     @property
     def roles(self) -> dict[str, Any]:
-        """``select`` and ``primary`` where they are not the first split: what a trial must know of them."""
+        """``select`` and ``primary`` where they are not the first split, and ``reading`` where there is any: what a
+        trial must know of them."""
         first = next(iter(self.evaluate))
         select = self.select or first
         roles: dict[str, Any] = {} if select == first else {"select": select}
-        return roles if self.primary in ((), (select,)) else {**roles, "primary": list(self.primary)}
+        if self.primary not in ((), (select,)):
+            roles["primary"] = list(self.primary)
+        return roles | ({"reading": self.reading} if self.reading else {})
 
     @cached_property
     def digest(self) -> str:
@@ -88,13 +98,27 @@ class TaskData:
         first split is nameless while it is called ``dev``, so that tasks keep their digests.
         """
         (first, dev), *others = self.evaluate.items()
-        splits = [[split.texts, split.targets] for split in (self.train, dev)]
-        content: dict[str, Any] = {"kind": self.kind, "labels": self.labels, "splits": splits}
+        mine = [dev] if self.trained_on else [self.train, dev]
+        content: dict[str, Any] = {
+            "kind": self.kind,
+            "labels": self.labels,
+            "splits": [split.content for split in mine],
+        }
         if others:
-            content["also"] = {name: [split.texts, split.targets] for name, split in others}
+            content["also"] = {name: split.content for name, split in others}
         if first != "dev":
             content["first"] = first
+        if self.trained_on:
+            content["trained_on"] = self.training_digest
         return digest(content | self.roles)
+
+    @cached_property
+    def training_digest(self) -> str:
+        """The same over what the weights after training depend on: tasks that share it can share a training."""
+        if self.trained_on:
+            return self.trained_on.training_digest
+        content = {"kind": self.kind, "labels": self.labels, "train": self.train.content, "chosen_by": self.dev.content}
+        return digest(content)
 
     @property
     def majority(self) -> float | None:

@@ -46,16 +46,19 @@ def described(task: TaskData) -> TaskData:
         facts["absent_from_dev"] = [label for i, label in enumerate(task.labels) if not counts["dev"][i]]
         if facts["absent_from_dev"]:
             notices.append(f"dev has no example of {some(facts['absent_from_dev'])}")
-    else:
-        facts["values"] = {name: spread(split) for name, split in splits.items()}
+    elif values := {name: found for name, split in splits.items() if (found := task.of_kind.values(split.targets))}:
+        facts["values"] = values
     return replace(task, facts=facts, notices=(first_line(task, facts), *task.notices, *notices))
 
 
 def first_line(task: TaskData, facts: dict[str, Any]) -> str:
     """What the task was taken for, in one line."""
-    taken = f"{task.name}: {task.kind}, {len(task.train):,} train and {len(task.dev):,} dev examples"
+    of = f" of {task.trained_on.name}" if task.trained_on else ""
+    taken = f"{task.name}: {task.kind}, {len(task.train):,} train{of} and {len(task.dev):,} dev examples"
     if not task.labels:
-        seen = facts["values"]["train"]
+        seen = facts.get("values", {}).get("train")
+        if not seen:
+            return taken
         return f"{taken}, values {seen['smallest']:g} to {seen['largest']:g}, mean {seen['mean']:.4g}"
     classes = facts["classes"]
     listed = ", ".join(f"{c['name']} {c['train']:,} + {c['dev']:,}" for c in classes)
@@ -81,17 +84,4 @@ def lengths(split: Split) -> dict[str, dict[str, float]]:
             "largest": float(np.max(numbers)),
         }
         for what, numbers in counted.items()
-    }
-
-
-def spread(split: Split) -> dict[str, float]:
-    """What the values of a regression are like."""
-    values = np.asarray(split.targets)
-    largest = float(np.abs(values).max()) or 1.0
-    mean = float((values / largest).mean()) * largest  # the sum of finite values may pass float64's range
-    return {
-        "smallest": float(values.min()),
-        "largest": float(values.max()),
-        "mean": mean,
-        "different": len(set(split.targets)),
     }

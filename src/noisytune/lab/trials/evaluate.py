@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from noisytune._metrics import Floats, score
-from noisytune.lab.kinds import Collate, Kind, TokenSplit
+from noisytune.lab.kinds import KINDS, Collate, Kind, TokenSplit
 from noisytune.lab.kinds.units import Units
 from noisytune.records import Status
 
@@ -25,6 +25,8 @@ class Evaluation:
     outputs: dict[str, Floats]
     """``predictions``, ``references`` and, where these two do not tell them, ``items``: what is kept of each example;
     nothing of a diverged model."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """What the kind chose for it, as plain JSON: the layer that answers, say."""
 
 
 DIVERGED = Evaluation("diverged", {}, {})
@@ -42,15 +44,32 @@ class Evaluator:
     collate: Collate
     batch_size: int
 
-    def __call__(self, model: Any, data: TokenSplit) -> Evaluation:
-        """Predict and score one split."""
-        status, predictions = self.kind.judge(self.outputs(model, data), data, self.units)
-        if status == "diverged":
-            return DIVERGED
+    def of(self, task: Mapping[str, Any], tokenizer: Any) -> Evaluator:
+        """The one for another task of the same model.
+
+        Args:
+            task: as in a trial's settings.
+            tokenizer: the model's.
+        """
+        kind = KINDS[task["kind"]].read_by(task.get("reading", {}))
+        return replace(self, kind=kind, labels=tuple(task["labels"]), collate=kind.collate(tokenizer))
+
+    def __call__(self, model: Any, splits: Mapping[str, TokenSplit]) -> dict[str, Evaluation]:
+        """Predict and score splits, by name."""
+        judged = {name: self.kind.judge(self.outputs(model, data), data, self.units) for name, data in splits.items()}
+        answers = {name: answer for name, (status, answer) in judged.items() if status != "diverged"}
+        settled = self.kind.settle(answers, splits)
+        return {
+            name: self.score(status, splits[name], *settled[name]) if name in settled else DIVERGED
+            for name, (status, _) in judged.items()
+        }
+
+    def score(self, status: Status, data: TokenSplit, predictions: Floats, chosen: dict[str, Any]) -> Evaluation:
+        """What predictions of a split are worth."""
+        items = self.kind.items(predictions, data, self.labels)
         outputs = {"predictions": predictions, "references": self.kind.references(data)}
-        items = self.kind.items(**outputs, labels=self.labels)
         kept = {"items": items} if self.kind.keeps_items else {}
-        return Evaluation(status, score(self.kind.name, items), outputs | kept)
+        return Evaluation(status, score(self.kind.name, items), outputs | kept, chosen)
 
     @torch.inference_mode()
     def outputs(self, model: Any, data: TokenSplit) -> list[Floats]:
@@ -62,7 +81,7 @@ class Evaluator:
             rows = [int(i) for i in order[start : start + self.batch_size]]
             batch = self.collate([data.row(i) for i in rows])
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            found |= zip(rows, self.kind.outputs(model(**inputs), inputs), strict=True)
+            found |= zip(rows, self.kind.outputs(model(**inputs, **self.kind.call), inputs), strict=True)
         return [found[i] for i in range(data.rows)]
 
 

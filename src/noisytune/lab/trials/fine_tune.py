@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from noisytune.errors import DataError
-from noisytune.lab.kinds import KINDS, Collate, Labelled
+from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
@@ -44,7 +44,21 @@ EVALUATION_BATCHES = 4
 def run_trial(
     trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None, tracker: Tracker | None = None
 ) -> TrialRecord:
-    """Run one trial. Its settings decide the outcome, up to the rounding of other hardware and other thread counts.
+    """Run one trial that has a training of its own: `run_trials` of it alone."""
+    (record,) = run_trials(trial, model_dir, tokens, [(trial, tokens.evaluate)], report, tracker)
+    return record
+
+
+def run_trials(
+    training: Trial,
+    model_dir: Path,
+    tokens: Tokens,
+    asked: Iterable[tuple[Trial, Mapping[str, TokenSplit]]],
+    report: Report | None = None,
+    tracker: Tracker | None = None,
+) -> Iterator[TrialRecord]:
+    """Train once, and score each trial that rests on it. Settings decide the outcome, up to the rounding of other
+    hardware and other thread counts.
 
     The seed sets the head, the order of the data, dropout and the noise. The noise comes from a generator of its own:
     two arms of one seed start from the same head and see the same batches, and the same dropout unless a method draws
@@ -54,14 +68,15 @@ def run_trial(
     and predictions are in the user's units.
 
     Args:
-        trial: the resolved settings.
+        training: the resolved settings that say what is trained.
         model_dir: where the weights are.
-        tokens: the task as token ids.
+        tokens: its task as token ids.
+        asked: trials with this training, usually itself alone, and the splits that each is scored on.
         report: told of every step.
         tracker: where to log as well; not part of the outcome.
 
-    Returns:
-        the record. A diverged trial has neither scores nor predictions.
+    Yields:
+        their records. The time of training is the first one's. A diverged trial has neither scores nor predictions.
 
     Raises:
         DataError: the weights do not fit the model's configuration.
@@ -69,10 +84,10 @@ def run_trial(
         AlreadyPerturbedError: noise is asked for, and the weights carry some.
     """
     environment, clock = describe(torch.get_num_threads()), _Clock()
-    task, settings = trial.settings["task"], TrainingSettings.from_dict(trial.settings["training"])
+    task, settings = training.settings["task"], TrainingSettings.from_dict(training.settings["training"])
     kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
-    set_seed(trial.seed)
-    model = _load(trial, model_dir)
+    set_seed(training.seed)
+    model = _load(training, model_dir)
     clock.lap("load")
     tokenizer = load_tokenizer(model_dir)
     data, chosen_by = tokens.train, tokens.evaluate[selects]
@@ -83,34 +98,37 @@ def run_trial(
     evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, EVALUATION_BATCHES * settings.batch_size)
     best = None
     if settings.select == "best":
-        best = _BestEpoch(model, lambda: evaluator(model, chosen_by).scores.get(task["metric"]))
+        best = _BestEpoch(model, lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"]))
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
-    run = Run(model, trial.seed, not kind.has_classes, batches, divergence=kind.divergence)
+    run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
     run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
-    stack = Stack(methods_of(trial.settings["arm"]["methods"]), run)
+    stack = Stack(methods_of(training.settings["arm"]["methods"]), run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
     before = copies(weights)
     clock.lap("prepare")
-    losses = _train(stack, train, collate, tokenizer, settings, trial, report, tracker, best)
+    losses = _train(stack, train, collate, tokenizer, settings, training, report, tracker, best)
     stack.end_()
     norms = l1_norms(before, weights)
     if best:
         best.restore_()
     clock.lap("train")
     finite = all(map(math.isfinite, losses))
-    evaluations = {name: evaluator(model, split) if finite else DIVERGED for name, split in tokens.evaluate.items()}
-    clock.lap("evaluate")
-    return TrialRecord(
-        key=trial.key,
-        settings=trial.settings,
-        loss_curve=losses if finite else losses[:-1],
-        timing=clock.seconds | {"total": sum(clock.seconds.values())},
-        applied=applied,
-        environment=environment,
-        epoch_scores=best.scores if best else [],
-        **_outcome(evaluations, tuple(task.get("primary", [selects])), norms),
-    )
+    for trial, splits in asked:
+        evaluations = dict.fromkeys(splits, DIVERGED)
+        if finite:
+            evaluations = evaluator.of(trial.settings["task"], tokenizer)(model, splits)
+        clock.lap("evaluate")
+        yield TrialRecord(
+            key=trial.key,
+            settings=trial.settings,
+            loss_curve=losses if finite else losses[:-1],
+            timing=clock.taken(),
+            applied=applied,
+            environment=environment,
+            epoch_scores=best.scores if best else [],
+            **_outcome(evaluations, trial.primary or (next(iter(evaluations)),), norms),
+        )
 
 
 def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
@@ -147,6 +165,12 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = perf_counter()
         self.seconds[name], self._last = now - self._last, now
+
+    def taken(self) -> dict[str, float]:
+        """Every lap and their sum; from now on all laps are 0 again."""
+        found = self.seconds | {"total": sum(self.seconds.values())}
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        return found
 
 
 @dataclass
@@ -309,7 +333,10 @@ def _outcome(evaluations: dict[str, Evaluation], primary: tuple[str, ...], norms
     return {
         "status": status,
         "scores": {} if status == "diverged" else mean_scores(evaluations, primary),
-        "evaluations": {name: {"status": one.status, "scores": one.scores} for name, one in evaluations.items()},
+        "evaluations": {
+            name: {"status": one.status, "scores": one.scores} | ({"chosen": one.chosen} if one.chosen else {})
+            for name, one in evaluations.items()
+        },
         "norms": {} if status == "diverged" else norms,
         "outputs": {
             f"{name}/{what}": array for name, one in evaluations.items() for what, array in one.outputs.items()

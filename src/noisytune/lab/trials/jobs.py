@@ -17,26 +17,35 @@ Report = Callable[[TrialEvent], None]
 
 @dataclass(frozen=True)
 class TrialJob:
-    """One trial, to be run in a worker."""
+    """One training, to be run in a worker, and the trials that it serves."""
 
-    trial: Trial
+    training: Trial
+    """What is trained."""
+    trials: tuple[Trial, ...]
+    """Those that are to be scored: usually the same one alone."""
     runner: Runner
     tracker: Tracker | None = None
 
     @property
     def label(self) -> str:
-        """The trial's."""
-        return self.trial.label
+        """The first trial's."""
+        return self.trials[0].label
 
     def __call__(self, report: Report) -> TrialDone:
-        """Run it, reporting every step."""
+        """Run it, reporting every step. Each record but the last is reported as soon as it is there."""
+        first, last = self.trials[0], self.trials[-1]
 
         def on_step(step: int, total_steps: int, loss: float | None) -> None:
-            report(TrialProgress(self.trial.key, step, total_steps, loss))
+            report(TrialProgress(first.key, step, total_steps, loss))
 
-        report(TrialStarted(self.trial))
         tracker = self.tracker and replace(self.tracker, warn=lambda warning: report(Notice(warning)))
-        return TrialDone(self.runner.run(self.trial, on_step, tracker))
+        records = self.runner.run(self.training, self.trials, on_step, tracker)
+        for trial in self.trials:
+            report(TrialStarted(trial))
+            done = TrialDone(next(records))
+            if trial is not last:
+                report(done)
+        return done
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,8 +39,9 @@ class Runner(Protocol):
     >>> class Constant:
     ...     def prepare(self, task): return ()
     ...     def check(self, trial, arms): return ()
-    ...     def run(self, trial, on_step, tracker):
-    ...         return TrialRecord(trial.key, trial.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 0.1}, {}, {})
+    ...     def run(self, training, trials, on_step, tracker):
+    ...         for one in trials:
+    ...             yield TrialRecord(one.key, one.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 0.1}, {}, {})
     ...     def calibrate(self, trial, tasks): raise NotImplementedError
     >>> runner: Runner = Constant()
     """
@@ -68,13 +69,19 @@ class Runner(Protocol):
         """
         ...
 
-    def run(self, trial: Trial, on_step: OnStep, tracker: Tracker | None) -> TrialRecord:
-        """Carry out a trial. Its settings decide the outcome, and nothing else does.
+    def run(
+        self, training: Trial, trials: Sequence[Trial], on_step: OnStep, tracker: Tracker | None
+    ) -> Iterator[TrialRecord]:
+        """Train once, and give the record of each trial that rests on it. Settings decide the outcome, nothing else.
 
         Args:
-            trial: the resolved settings.
+            training: the resolved settings that say what is trained.
+            trials: usually itself alone. Others score what the same training gives on their own task.
             on_step: told of every step.
             tracker: where to log as well.
+
+        Yields:
+            the records, in the order of the trials.
 
         Raises:
             NoisyTuneError: it cannot be done. A trial that fails to learn is a record, no error.
@@ -86,6 +93,6 @@ class Runner(Protocol):
 
         Args:
             trial: on the first of the tasks that has its name.
-            tasks: of one kind; samples will do.
+            tasks: those with trainings of one kind; samples will do.
         """
         ...

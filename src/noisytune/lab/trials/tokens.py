@@ -29,6 +29,7 @@ class Tokens:
     """A task as a model sees it."""
 
     train: TokenSplit
+    """Empty for a task that is trained on another one's."""
     evaluate: Mapping[str, TokenSplit]
     """As in `noisytune.lab.tasks.TaskData.evaluate`."""
     notices: tuple[str, ...]
@@ -83,6 +84,8 @@ def _arrays(split: TokenSplit) -> Arrays:
     columns = {f"inputs/{name}": column for name, column in split.inputs.items()}
     columns |= {f"notes/{name}": column for name, column in split.notes.items()}
     arrays: Arrays = {} if split.owner is None else {"owner": split.owner}
+    if split.originals is not None:
+        columns["originals"] = split.originals
     if isinstance(split.targets, Ragged):
         columns["targets"] = split.targets
     else:
@@ -105,7 +108,7 @@ def _split(arrays: Arrays, prefix: str) -> TokenSplit:
         return {name.removeprefix(room): column for name, column in columns.items() if name.startswith(room)}
 
     targets = columns["targets"] if "targets" in columns else mine["targets"]
-    return TokenSplit(under("inputs/"), targets, under("notes/"), mine.get("owner"))
+    return TokenSplit(under("inputs/"), targets, under("notes/"), mine.get("owner"), columns.get("originals"))
 
 
 def _digest(arrays: Arrays) -> str:
@@ -147,7 +150,8 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
         _check(splits[name], tokenizer, _rows_of_embedding(model_dir), where)
         if told := kind.about_lengths(splits[name], max_length, name):
             notices.append(f"{task.name}: {told}")
-    return Tokens(splits.pop("train"), splits, tuple(notices))
+    none = TokenSplit({}, np.empty(0))
+    return Tokens(none if task.trained_on else splits.pop("train"), splits, tuple(notices))
 
 
 def load_tokenizer(model_dir: Path) -> Any:

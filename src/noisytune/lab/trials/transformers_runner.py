@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -65,12 +65,14 @@ class TransformersRunner:
 
         return check_arms(trial, self.model_dir, arms)
 
-    def run(self, trial: Trial, on_step: OnStep, tracker: Tracker | None) -> TrialRecord:
+    def run(
+        self, training: Trial, trials: Sequence[Trial], on_step: OnStep, tracker: Tracker | None
+    ) -> Iterator[TrialRecord]:
         """Fine-tune."""
-        from noisytune.lab.trials.fine_tune import run_trial
+        from noisytune.lab.trials.fine_tune import run_trials
 
-        tokens = _read_tokens(self._file(trial.settings["task"]["digest"]))
-        return run_trial(trial, self.model_dir, tokens, on_step, tracker)
+        asked = ((trial, self._tokens(trial).evaluate) for trial in trials)
+        yield from run_trials(training, self.model_dir, self._tokens(training), asked, on_step, tracker)
 
     def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
         """Time a few steps, and count the tokens of all tasks."""
@@ -94,6 +96,9 @@ class TransformersRunner:
             load_seconds=record.timing["load"] + record.timing["prepare"],
         )
 
+    def _tokens(self, trial: Trial) -> Tokens:
+        return _read_tokens(self._file(trial.settings["task"]["digest"]))
+
     def _file(self, task_digest: str) -> Path:
         return self.cache / cache_name(self.model_digest, task_digest, self.max_length)
 
@@ -105,5 +110,6 @@ def _read_tokens(file: Path) -> Tokens:
 
 
 def _lengths(tokens: Tokens) -> dict[str, float]:
-    """Mean tokens of an example of each split."""
-    return {name: sum(split.lengths) / len(split) for name, split in {"train": tokens.train, **tokens.evaluate}.items()}
+    """Mean tokens of an example of each split; a task that is trained on another one's has no train."""
+    splits = {"train": tokens.train, **tokens.evaluate}
+    return {name: sum(split.lengths) / len(split) for name, split in splits.items() if len(split)}

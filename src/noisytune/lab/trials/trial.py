@@ -30,9 +30,11 @@ class Trial:
         Every metric is computed, so the primary one is part of it only where it selects the epoch.
         """
         trained = replace(training, **arm.training).for_model(model)
+        source = task.trained_on
         # Trials of earlier versions used such a head: theirs are other keys.
         head = {"head": NEW} if not trained.keep_head and is_fine_tuned(model.path) else {}
-        selects = {"metric": task.metric} if training.select == "best" else {}
+        selects = {"metric": (source or task).metric} if training.select == "best" else {}
+        base = {"trained_on": {"name": source.name, "digest": source.training_digest}} if source else {}
         return cls(
             {
                 "model": {"name": model.name, "digest": model.digest, **head},
@@ -45,6 +47,7 @@ class Trial:
                     "dev_size": len(task.dev),
                     **selects,
                     **task.roles,
+                    **base,
                 },
                 "arm": {"name": arm.name, "methods": list(arm.methods)},
                 "seed": seed,
@@ -71,6 +74,12 @@ class Trial:
     def seed(self) -> int:
         """The seed of head, data order, dropout, noise and methods."""
         return int(self.settings["seed"])
+
+    @property
+    def primary(self) -> tuple[str, ...]:
+        """The splits whose mean is the score; empty: the first that is scored."""
+        task = self.settings["task"]
+        return tuple(task.get("primary", [task["select"]] if "select" in task else []))
 
     @property
     def label(self) -> str:
