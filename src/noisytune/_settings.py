@@ -80,6 +80,21 @@ def choice(default: str | None, about: str, *options: str) -> Any:
     return _field(default, Setting(about, " or ".join(options), read, str, "|".join(options)))
 
 
+def word_or_whole(default: str | None, about: str, *options: str) -> Any:
+    """A field for one of several words, or a whole number >= 0."""
+
+    def read(value: Any) -> str | int:
+        if value in options and isinstance(value, str):
+            return value
+        found = int(value) if isinstance(value, str) else operator.index(value)
+        if isinstance(value, bool) or found < 0:
+            raise ValueError
+        return found
+
+    allowed = f"{' or '.join(options)} or a whole number >= 0"
+    return _field(default, Setting(about, allowed, read, str, "|".join((*options, "N"))))
+
+
 def switch(about: str) -> Any:
     """A field that is off unless it is given."""
 

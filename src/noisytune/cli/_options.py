@@ -14,15 +14,16 @@ from noisytune._settings import setting_of, settings_of
 from noisytune.config import NoisyTuneConfig
 from noisytune.lab.studies.compare import Noises
 from noisytune.lab.studies.search import Space
-from noisytune.lab.tasks import TaskOptions
+from noisytune.lab.tasks import XTREME_ONLY, TaskOptions
 from noisytune.lab.trials.settings import TrainingSettings
 
-WHAT, NOISE, NOISES, SPACE, TRAINING, FILE, RUN = (
+WHAT, NOISE, NOISES, SPACE, TRAINING, LANGUAGES, FILE, RUN = (
     "What to compare",
     "Noise",
     "Noise: an arm for each combination of values",
     "Values to try, with commas between them",
     "Training",
+    "XTREME",
     "Your own file",
     "Run",
 )
@@ -35,6 +36,7 @@ _HEADINGS = {
     "train_size": TRAINING,
     "dev_size": TRAINING,
     "split_seed": TRAINING,
+    **dict.fromkeys(XTREME_ONLY, LANGUAGES),
 }
 """Of those options of a task that do not stand under `FILE`."""
 
@@ -141,7 +143,12 @@ Model = Annotated[
 ]
 Task = Annotated[
     str,
-    option(WHAT, "Fine-tune on this: topics, replies, glue, glue/NAME or a FILE (CSV, TSV, JSONL, Parquet).", "TASK"),
+    option(
+        WHAT,
+        "Fine-tune on this: topics, replies, glue, glue/NAME, xtreme, xtreme/NAME or a FILE "
+        "(CSV, TSV, JSONL, Parquet).",
+        "TASK",
+    ),
 ]
 Arms = Annotated[
     list[str] | None,

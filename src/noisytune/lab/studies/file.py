@@ -17,7 +17,17 @@ from noisytune.errors import ConfigError
 from noisytune.lab.studies.compare import seeds_of
 from noisytune.lab.studies.document import Document, read_document
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import GLUE, TASKS, TaskData, TaskOptions, described, limit, load_tasks, noticed, with_folder
+from noisytune.lab.tasks import (
+    BENCHMARKS,
+    TASKS,
+    TaskData,
+    TaskOptions,
+    described,
+    limit,
+    load_tasks,
+    noticed,
+    with_files,
+)
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 
@@ -146,7 +156,7 @@ def _tasks(document: Document, changes: Changes) -> Iterable[TaskData]:
     notice = ""
     data_dir = changes.options.get("data_dir")
     if data_dir and not changes.tasks:  # of a study's own tasks, those that the download has
-        there, notice = with_folder([name for name, _ in wanted], Path(data_dir))
+        there, notice = with_files([name for name, _ in wanted], TaskOptions(**dict(changes.options)))
         wanted = [(name, own) for name, own in wanted if name in there]
     for name, own in wanted:
         options = TaskOptions(**own | dict(changes.options))
@@ -181,7 +191,7 @@ def _task(document: Document, place: int, task: Any) -> tuple[str, dict[str, Any
     for key in ("dev_file", "data_dir"):
         if options.get(key):
             options[key] = Path(_beside(folder, str(options[key])))
-    return name if name in (GLUE, *TASKS) else _beside(folder, name), options
+    return name if name in (*BENCHMARKS, *TASKS) else _beside(folder, name), options
 
 
 def _share(document: Document, value: Any, place: int) -> float:

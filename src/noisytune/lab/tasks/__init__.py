@@ -1,4 +1,4 @@
-"""The tasks that a study runs on: embedded ones, GLUE, and the user's own files."""
+"""The tasks that a study runs on: embedded ones, GLUE, XTREME, and the user's own files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
 from noisytune.lab.tasks.memory import load_rows
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
+from noisytune.lab.tasks.xtreme import OFFICIAL as OFFICIAL_XTREME
+from noisytune.lab.tasks.xtreme import XTREME, lacks, load_xtreme, only_what_fits
 
 __all__ = [
+    "BENCHMARKS",
     "GLUE",
     "TASKS",
+    "XTREME",
+    "XTREME_ONLY",
     "Split",
     "TaskData",
     "TaskOptions",
@@ -35,19 +40,24 @@ __all__ = [
     "noticed",
     "order_key",
     "task_from_rows",
-    "with_folder",
+    "with_files",
 ]
 
 GLUE = "glue"
 """Stands for its nine tasks."""
+BENCHMARKS = (GLUE, XTREME)
+"""Names that stand for several tasks."""
 
 FILES_ONLY = ("text_columns", "join_columns", "label_column", "dev_file", "kind", "missing_labels", "empty_texts")
 """Settings that no other task has."""
+XTREME_ONLY = ("languages", "setting", "layer", "scored_split")
+"""The same of XTREME."""
 
 TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {
     "topics": load_topics,
     "replies": load_replies,
     **{f"glue/{name}": partial(load_glue, name) for name in OFFICIAL},
+    **{f"{XTREME}/{name}": partial(load_xtreme, name) for name, task in OFFICIAL_XTREME.items() if task.kind in KINDS},
 }
 """Tasks by name."""
 
@@ -74,10 +84,17 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     _known_metric(options)
     path = Path(name_or_file)
     known_file = suffix(path) in READERS or path.exists()
-    spellings = {"glue": GLUE, **{name.rpartition("/")[2]: name for name in TASKS}, **{name: name for name in TASKS}}
+    spellings = {
+        **{name: name for name in BENCHMARKS},
+        **{name.rpartition("/")[2]: name for name in TASKS},
+        **{name: name for name in TASKS},
+    }
     near = [] if known_file else get_close_matches(name_or_file.lower(), spellings, n=1)
-    if options.data_dir and not name_or_file.startswith(GLUE):
-        raise ConfigError(f"data_dir is for the tasks of glue, not for {name_or_file!r}")
+    if options.data_dir and not name_or_file.startswith(BENCHMARKS):
+        raise ConfigError(f"data_dir is for the tasks of glue and xtreme, not for {name_or_file!r}")
+    given = [name for name in XTREME_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]
+    if given and not name_or_file.startswith(XTREME):
+        raise ConfigError(f"{' and '.join(given)} can be given for the tasks of xtreme only, not for {name_or_file!r}")
     if name_or_file in TASKS:
         if for_files := [name for name in FILES_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]:
             raise ConfigError(f"{' and '.join(for_files)} can be given for files only, not for {name_or_file!r}")
@@ -113,7 +130,7 @@ def task_from_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "r
     >>> task_from_rows(rows, TaskOptions(train_size=4), name="words").notices[0]
     'words: classification, 4 train and 4 dev examples, 2 classes (bad 2 + 2, good 2 + 2; the largest is 50.0 % of dev)'
     """
-    for setting in ("data_dir", "language"):
+    for setting in ("data_dir", "language", *XTREME_ONLY):
         if getattr(options, setting) != getattr(DEFAULTS, setting):
             raise ConfigError(f"{setting} is not for rows in memory, but for the project's own tasks")
     _known_metric(options)
@@ -158,8 +175,8 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
     """Load one or several tasks, each with the same options.
 
     Args:
-        names: what `load_task` takes, or several joined by commas. ``glue`` stands for its nine tasks; with
-            ``options.data_dir`` for those whose folder is there, and a notice says which are not.
+        names: what `load_task` takes, or several joined by commas. ``glue`` and ``xtreme`` stand for their nine tasks;
+            with ``options.data_dir`` for those whose files are there, and a notice says which are not.
         options: what the user asked for.
 
     Raises:
@@ -172,31 +189,47 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
         return (load_task(names, options),)
     tasks: list[TaskData] = []
     for name in filter(None, map(str.strip, names.split(","))):
-        tasks += _all_of_glue(options) if name == GLUE else [load_task(name, options)]
+        tasks += _all_of(name, options) if name in BENCHMARKS else [load_task(name, options)]
     return tuple(tasks)
 
 
-def _all_of_glue(options: TaskOptions) -> list[TaskData]:
-    names = [f"{GLUE}/{name}" for name in OFFICIAL]
-    there, notice = with_folder(names, options.data_dir) if options.data_dir else (names, "")
-    first, *others = (load_task(name, options) for name in there)
+def _all_of(benchmark: str, options: TaskOptions) -> list[TaskData]:
+    """The tasks of a benchmark, each with the options that fit it."""
+    names = [name for name in TASKS if name.startswith(f"{benchmark}/")]
+    there, notice = with_files(names, options)
+    first, *others = (load_task(name, _fitting(name, options)) for name in there)
     return [noticed(first, notice), *others]
 
 
-def with_folder(names: Sequence[str], data_dir: Path) -> tuple[list[str], str]:
-    """The tasks that can be read: of GLUE's those whose folder a download holds, and all that are not GLUE's.
+def _fitting(name: str, options: TaskOptions) -> TaskOptions:
+    benchmark, _, task = name.partition("/")
+    return only_what_fits(task, options) if benchmark == XTREME else options
+
+
+def with_files(names: Sequence[str], options: TaskOptions) -> tuple[list[str], str]:
+    """The tasks that can be read: of a benchmark's those whose files a download holds, and all others.
 
     Args:
         names: of tasks.
-        data_dir: the download.
+        options: with the download, as ``data_dir``; None: the Hub.
 
     Returns:
         Their names, and a notice on the others. Where none is left, the first, whose error says what is wrong.
     """
-    found = {f"{GLUE}/{name}" for name in folders(data_dir)}
-    missing = [name for name in names if name.startswith(f"{GLUE}/") and name not in found]
-    there = [name for name in names if name not in missing] or list(names)[:1]
-    return there, f"{', '.join(missing)}: no folder in {data_dir}, left out" if missing else ""
+    found = folders(options.data_dir) if options.data_dir else OFFICIAL
+    reasons: dict[str, str] = {}
+    for name in names:
+        benchmark, _, task = name.partition("/")
+        if benchmark == GLUE and task in OFFICIAL and task not in found:
+            reasons[name] = f"no folder in {options.data_dir}"
+        elif benchmark == XTREME and task in OFFICIAL_XTREME and (reason := lacks(task, options)):
+            reasons[name] = reason
+    there = [name for name in names if name not in reasons] or list(names)[:1]
+    left_out: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        left_out.setdefault(reason, []).append(name)
+    notice = "; ".join(f"{', '.join(mine)}: {reason}, left out" for reason, mine in left_out.items())
+    return there, notice
 
 
 def noticed(task: TaskData, notice: str) -> TaskData:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from noisytune._metrics import kinds_with
-from noisytune._settings import check, choice, path, text, whole, words
+from noisytune._settings import check, choice, path, text, whole, word_or_whole, words
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Kind, Split
 from noisytune.records import digest
@@ -146,8 +145,8 @@ class TaskOptions:
     """Files."""
     dev_file: Path | None = path("Score on this file. Default: a fifth of the task's own, stratified.", "FILE")
     """Files."""
-    data_dir: Path | None = path("Read GLUE from here: its official download (CoLA ...). Default: the Hub.", "DIR")
-    """GLUE: the folder that holds ``CoLA``, ``SST-2`` ..."""
+    data_dir: Path | None = path("Read GLUE or XTREME from here: the official download. Default: the Hub.", "DIR")
+    """GLUE: the folder that holds ``CoLA``, ``SST-2`` ...; XTREME: the one that holds ``xnli``, ``panx`` ..."""
     language: str = text("english", "Take topics in this language of its corpus.", "a language of the corpus")
     """Topics: any folder of the corpus."""
     metric: str | None = text(None, "Compare by this score. Default: the task's own.", "a metric")
@@ -167,20 +166,29 @@ class TaskOptions:
         "drop", "Leave out rows with an empty text in one of two columns, or keep them.", "drop", "keep"
     )
     """Files."""
+    languages: tuple[str, ...] = words(
+        "Score these languages of XTREME. Default: all that are there.", "codes with a comma between", ",", "L[,L...]"
+    )
+    """XTREME: ISO 639-1 codes."""
+    setting: Literal["transfer", "translate-train-all"] = choice(
+        "transfer",
+        "Train on XTREME's English examples, or on all languages'.",
+        "transfer",
+        "translate-train-all",
+    )
+    """XTREME: ``translate-train-all`` adds the translated training sets; for POS and NER those of the languages."""
+    layer: str | int | None = word_or_whole(
+        None, "Compare sentences by this hidden layer. Default: official.", "official", "dev", "oracle"
+    )
+    """XTREME's retrieval: ``official`` is 8 of 12 layers and 14 of 24; ``dev`` and ``oracle`` are the best by score."""
+    scored_split: Literal["test", "dev"] | None = choice(
+        None, "Score XTREME on its test sets, or on dev. Default: test.", "test", "dev"
+    )
+    """XTREME. XQuAD, TyDiQA and Tatoeba have one set each in their languages."""
     split_seed: int = whole(0, "Draw train, dev and parts of them by this number.", "a whole number", lambda n: True)
 
     def __post_init__(self) -> None:
         check(self)
-
-    def asks_for(self, kind: str) -> bool:
-        """Whether a kind is asked for: by its name, or by a metric that it alone has.
-
-        >>> TaskOptions(kind="tagging").asks_for("tagging"), TaskOptions(metric="pearson").asks_for("tagging")
-        (True, False)
-        """
-        if self.kind is not None:
-            return self.kind == kind
-        return self.metric is not None and kinds_with(self.metric) == (kind,)
 
 
 DEFAULTS = TaskOptions()
@@ -250,17 +258,26 @@ def limit(
         notice = f"{option} {size}: only {len(split)} examples are there, all are used"
         return split, (notice,) if size > len(split) else ()
     strata = KINDS[kind].strata(split.targets)
-    members: dict[float, list[int]] = defaultdict(list)
-    for index, stratum in enumerate(strata):
-        members[stratum].append(index)
-    if size < max(1, len(members)):
-        need = (
-            f"at least {len(members)}, one for each class ({', '.join(labels)})" if len(members) > 1 else "at least 1"
-        )
+    if size < max(1, different := len(set(strata))):
+        need = f"at least {different}, one for each class ({', '.join(labels)})" if different > 1 else "at least 1"
         raise DataError(f"{option} {size} is too small: give {need}")
-    ranked: list[tuple[float, float, int]] = []
+    return split.take(sorted(ranked(split, kind, seed)[:size])), ()
+
+
+def ranked(split: Split, kind: str, seed: int) -> list[int]:
+    """The places of all examples in the order in which smaller parts take them, the classes in proportion.
+
+    Args:
+        split: what there is.
+        kind: of the task: says which examples are alike.
+        seed: another seed gives another order.
+    """
+    members: dict[float, list[int]] = defaultdict(list)
+    for index, stratum in enumerate(KINDS[kind].strata(split.targets)):
+        members[stratum].append(index)
+    places: list[tuple[float, float, int]] = []
     for stratum, indices in members.items():
         # Rank / size of the class starts at 0 for every class: the first C places hold one example of each.
         shuffled = sorted(indices, key=lambda i: order_key(seed, str(i), *split.texts[i]))
-        ranked += [(rank / len(indices), stratum, index) for rank, index in enumerate(shuffled)]
-    return split.take(sorted(index for _, _, index in sorted(ranked)[:size])), ()
+        places += [(rank / len(indices), stratum, index) for rank, index in enumerate(shuffled)]
+    return [index for _, _, index in sorted(places)]
