@@ -106,7 +106,13 @@ def switch(about: str) -> Any:
     return _field(False, Setting(about, "true or false", read, bool, ""))
 
 
-def words(about: str, allowed: str, separator: str = "|", metavar: str = "WORD") -> Any:
+def words(
+    about: str,
+    allowed: str,
+    separator: str = "|",
+    metavar: str = "WORD",
+    holds: Callable[[str], bool] = lambda word: True,
+) -> Any:
     """A field for any number of words, none by default.
 
     Args:
@@ -114,11 +120,12 @@ def words(about: str, allowed: str, separator: str = "|", metavar: str = "WORD")
         allowed: what the words are, for tables and error messages.
         separator: what stands between them in text.
         metavar: what stands for them on a help page.
+        holds: whether a word is one of them.
     """
 
     def read(value: Any) -> tuple[str, ...]:
         parts = value.split(separator) if isinstance(value, str) else list(value)
-        if not all(isinstance(part, str) and part.strip() for part in parts):
+        if not all(isinstance(part, str) and part.strip() and holds(part.strip()) for part in parts):
             raise ValueError
         return tuple(part.strip() for part in parts)
 

@@ -13,7 +13,19 @@ Distribution = Literal["uniform", "gaussian"]
 Scale = Literal["matrix", "global"]
 Scope = Literal["pretrained", "all"]
 
-_GLOBS = "globs, separated by |"
+TOKEN_EMBEDDINGS = "@token_embeddings"
+"""A role, for ``include`` and ``exclude``: the tables in which a model looks up its input tokens, and what is tied to
+them. Found from the model's input embeddings; on disk from what is known of the model type."""
+
+ROLES = (TOKEN_EMBEDDINGS,)
+"""What may stand among the globs of ``include`` and ``exclude``."""
+
+_GLOBS = f"globs or the role {' or '.join(ROLES)}, separated by |"
+
+
+def _names_tensors(word: str) -> bool:
+    """Whether a word is a glob or a role that there is."""
+    return not word.startswith("@") or word in ROLES
 
 
 class NoiseSettings(TypedDict, total=False):
@@ -41,6 +53,8 @@ class NoisyTuneConfig:
     Example:
         >>> NoisyTuneConfig(noise_lambda=0.1, seed=7).replace(distribution="gaussian").distribution
         'gaussian'
+        >>> NoisyTuneConfig(noise_lambda=0.1, exclude="@token_embeddings|*.bias").exclude
+        ('@token_embeddings', '*.bias')
 
     Source: Wu et al. 2022, "NoisyTune: A Little Noise Can Help You Finetune Pretrained Language Models Better", ACL.
     """
@@ -72,11 +86,18 @@ class NoisyTuneConfig:
     )
     """"pretrained": leave freshly initialised tensors, such as a new head, alone. "all": perturb them too, as the
     paper's snippet does."""
-    include: tuple[str, ...] = words("Perturb only tensors that match these globs.", _GLOBS, metavar="GLOB")
-    """Globs of tensor names to perturb; empty means all."""
-    exclude: tuple[str, ...] = words("Leave tensors alone that match these globs.", _GLOBS, metavar="GLOB")
-    """Globs of tensor names to leave alone; wins over ``include``. For multilingual models the paper leaves out the
-    token embeddings: ``("*word_embeddings*",)``."""
+    include: tuple[str, ...] = words(
+        "Perturb only tensors that match these globs.", _GLOBS, metavar="GLOB", holds=_names_tensors
+    )
+    """Globs of tensor names to perturb, or `ROLES`; empty means all."""
+    exclude: tuple[str, ...] = words(
+        f"Leave tensors alone that match these globs; {TOKEN_EMBEDDINGS} stands for the token embeddings.",
+        _GLOBS,
+        metavar="GLOB",
+        holds=_names_tensors,
+    )
+    """Globs of tensor names to leave alone, or `ROLES`; wins over ``include``. For multilingual models the paper leaves
+    out the token embeddings: ``("@token_embeddings",)``."""
 
     def __post_init__(self) -> None:
         check(self)

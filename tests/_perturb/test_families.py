@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -14,7 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from noisytune.errors import AlreadyPerturbedError
+from noisytune.errors import AlreadyPerturbedError, ConfigError
 from noisytune.torch import perturb_, receipt
 
 BERT_LIKE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -160,3 +162,64 @@ def test_layers_around_a_pretrained_model_are_not_pretrained(checkpoint):
         entry.own_names[0]: entry.left_alone for entry in manifest.entries if entry.own_names[0].startswith("own.")
     }
     assert reasons == dict.fromkeys(["own.weight", "own.bias"], "outside the pretrained model")
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A distributed job of one process."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def wrapped_by_peft(model, **settings):
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+    return peft.get_peft_model(model, peft.LoraConfig(**{"r": 2, "target_modules": ["query"]} | settings))
+
+
+WRAPPERS = {
+    "bare": lambda model: model,
+    "DataParallel": torch.nn.DataParallel,
+    "DDP": torch.nn.parallel.DistributedDataParallel,
+    "FSDP2": fully_shard,
+    "compile": lambda model: torch.compile(model, backend="eager"),
+    "all": lambda model: torch.nn.DataParallel(torch.compile(wrapped_by_peft(model), backend="eager")),
+    "LoRA on the table": lambda model: wrapped_by_peft(model, target_modules=["word_embeddings", "query"]),
+    "a trained copy of the table": lambda model: wrapped_by_peft(model, modules_to_save=["word_embeddings"]),
+    "part of a module": lambda model: torch.nn.ModuleDict({"encoder": model, "own": torch.nn.Embedding(4, 2)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_token_embeddings_are_found_under_wrappers(alone, wrap):
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model("xlm-roberta", vocab_size=99, **BERT_LIKE))
+    manifest = perturb_(wrap(model), noise_lambda=0.1, exclude="@token_embeddings")
+    left = [entry for entry in manifest.entries if entry.left_alone == "excluded: @token_embeddings"]
+    assert {entry.name.removeprefix("encoder.") for entry in left} == {"embeddings.word_embeddings.weight"}
+    assert all(entry.name != left[0].name for entry in manifest.perturbed)
+    assert len(manifest.perturbed) > 10
+
+
+def test_token_embeddings_of_each_part_are_meant(tmp_path):
+    from transformers import EncoderDecoderModel
+
+    for name, decodes in (("encoder", False), ("decoder", True)):
+        config = AutoConfig.for_model(
+            "bert", vocab_size=99, is_decoder=decodes, add_cross_attention=decodes, **BERT_LIKE
+        )
+        (AutoModelForCausalLM if decodes else AutoModel).from_config(config).save_pretrained(tmp_path / name)
+    model = EncoderDecoderModel.from_encoder_decoder_pretrained(tmp_path / "encoder", tmp_path / "decoder")
+    manifest = perturb_(model, noise_lambda=0.1, include="@token_embeddings", scope="all")
+    assert [entry.own_names[0] for entry in manifest.perturbed] == [
+        "encoder.embeddings.word_embeddings.weight",
+        "decoder.bert.embeddings.word_embeddings.weight",
+    ]
+
+
+def test_a_table_without_a_model_around_it_is_no_input_embedding():
+    with pytest.raises(
+        ConfigError, match=r"Sequential has no input embeddings .*: give the tensor's name instead \(0\.weight"
+    ):
+        perturb_(torch.nn.Sequential(torch.nn.Embedding(9, 4)), exclude="@token_embeddings")

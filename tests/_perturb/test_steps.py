@@ -7,7 +7,7 @@ import torch
 
 from noisytune.arrays import perturb_arrays
 from noisytune.checkpoint import inspect_checkpoint
-from noisytune.errors import NonFiniteError, UnsupportedTensorError
+from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError
 from noisytune.torch import perturb_state_dict
 
 RNG = np.random.default_rng(0)
@@ -46,6 +46,14 @@ def route(request, tmp_path):
 def test_the_same_tensors_are_left_alone_for_the_same_reasons(route):
     manifest = route({name: array for name, (array, _) in REASONS.items()}, exclude="a.excluded*")
     assert {entry.name: entry.left_alone for entry in manifest.entries} == {n: why for n, (_, why) in REASONS.items()}
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_names_alone_know_no_token_embeddings(route, option):
+    with pytest.raises(
+        ConfigError, match=rf"{option}: @token_embeddings: .*: give the tensor's name instead \(word_emb"
+    ):
+        route({"word_embeddings.weight": WEIGHT}, **{option: "@token_embeddings"})
 
 
 def test_without_noise_every_weight_says_so(route):

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.auto import modeling_auto
 
 from noisytune._perturb.families import FAMILIES
-from noisytune.checkpoint import perturb_checkpoint, verify_checkpoint
+from noisytune.checkpoint import inspect_checkpoint, perturb_checkpoint, verify_checkpoint
+from noisytune.errors import ConfigError
 from noisytune.torch import perturb_
 
 SIZES = {
@@ -181,6 +182,61 @@ def test_untied_embeddings_get_noise_of_their_own(family, tmp_path):
         folder = save(model, tmp_path / model_class.__name__)
         expected = in_memory(model_class, folder, seed=5)
         assert same(on_disk(model_class, folder, tmp_path / f"{folder.name}-noisy", seed=5)[0], expected), model_class
+
+
+def token_embeddings(model):
+    """Names of what looks tokens up, asked of the classes themselves: every input embedding of the model's parts."""
+    found = set()
+    for part in model.modules():
+        if hasattr(part, "get_input_embeddings"):
+            try:
+                table = part.get_input_embeddings()
+            except NotImplementedError:
+                continue
+            if isinstance(table, torch.nn.Embedding):
+                found.add(table.weight)
+    return {name for name, value in model.named_parameters() if any(value is table for table in found)}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_token_embeddings_are_the_same_tensors_in_memory_and_on_disk(family, tied, tmp_path):
+    config = config_of(family, tie_word_embeddings=tied)
+    makers = [AutoModel.from_config, *head_classes(config)]
+    for number, make in enumerate(makers):
+        clean = scatter(make(config))
+        folder, asked = save(clean, tmp_path / str(number)), {"seed": 5, "exclude": "@token_embeddings"}
+        if not (left := token_embeddings(clean)):
+            with pytest.raises(
+                ConfigError, match="no input embeddings that are a table of tokens: give the tensor's name"
+            ):
+                perturb_(clean, **asked)
+            with pytest.raises(ConfigError, match=r"has no token embeddings, .*: give the tensor's name"):
+                perturb_checkpoint(folder, tmp_path / "never", **asked)
+            continue
+        expected = in_memory(type(clean), folder, **asked)
+        found, manifest = on_disk(type(clean), folder, tmp_path / f"{number}-noisy", **asked)
+        assert same(found, expected), type(clean)
+        before = dict(clean.named_parameters())
+        assert all(torch.equal(found[name], before[name]) for name in left)
+        assert any(not torch.equal(found[name], value) for name, value in before.items() if name not in left)
+        assert "excluded: @token_embeddings" in {entry.left_alone for entry in manifest.entries}
+        only = perturb_checkpoint(folder, tmp_path / f"{number}-only", seed=5, include="@token_embeddings")
+        assert {entry.name for entry in only.perturbed} == {
+            entry.name for entry in manifest.entries if entry.left_alone == "excluded: @token_embeddings"
+        }
+
+
+def test_a_model_type_that_no_table_knows_is_asked_for_the_name(tmp_path):
+    folder = save(AutoModel.from_config(config_of("bert")), tmp_path / "clean")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "bert"', '"model_type": "brandnew"'))
+    with pytest.raises(
+        ConfigError, match=r"type 'brandnew' is not one .* give the tensor's name instead \(embeddings\."
+    ):
+        perturb_checkpoint(folder, tmp_path / "noisy", exclude="@token_embeddings")
+    config.unlink()
+    with pytest.raises(ConfigError, match=r"@token_embeddings: no config.json, so nothing says which"):
+        inspect_checkpoint(folder, exclude="@token_embeddings")
 
 
 def test_settings_that_older_configurations_leave_out_have_the_class_defaults(family):

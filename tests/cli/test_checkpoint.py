@@ -57,6 +57,16 @@ def test_perturb_verify_and_diff(clean, tmp_path, run):
     assert roles["query"] == roles["head"] == 0 < roles["embeddings"] < 0.2
 
 
+def test_a_role_is_left_out_kept_in_the_record_and_verified(clean, tmp_path, run):
+    noisy = tmp_path / "noisy"
+    assert "1 of 3 tensors" in run("perturb", clean, noisy, "--exclude", "@token_embeddings").stdout
+    assert json.loads((noisy / "config.json").read_text())["noisytune"]["exclude"] == ["@token_embeddings"]
+    assert "excluded: @token_embeddings" in (noisy / "noisytune.json").read_text()
+    assert "bit for bit" in run("verify", noisy, "--against", clean).stdout
+    rows = json.loads(run("inspect", clean, "--json", "--exclude", "@token_embeddings").stdout)
+    assert [row["left_alone"] for row in rows] == ["excluded: @token_embeddings", None, "constant"]
+
+
 def test_dry_run_writes_nothing(clean, tmp_path, run):
     done = run("perturb", clean, tmp_path / "noisy", "--dry-run")
     assert "Nothing was written." in done.stdout

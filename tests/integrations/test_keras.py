@@ -170,6 +170,34 @@ def test_globs_match_places_and_keras_paths():
         perturb_(make(), exclude="*haed*")
 
 
+def test_token_embeddings_are_found_where_a_backbone_names_them():
+    class Backbone(keras.Model):
+        """With the layer's name that KerasHub's backbones use."""
+
+        def __init__(self):
+            tokens, places = keras.Input((4,), dtype="int32"), keras.Input((4,), dtype="int32")
+            table = keras.layers.ReversibleEmbedding(50, 6, tie_weights=False)
+            outputs = keras.layers.Dense(3)(table(tokens) + keras.layers.Embedding(4, 6)(places))
+            super().__init__([tokens, places], outputs)
+            self.token_embedding = table
+
+    def around():
+        backbone, inputs = Backbone(), [keras.Input((4,), dtype="int32"), keras.Input((4,), dtype="int32")]
+        return keras.Model(inputs, backbone(inputs))
+
+    for model in (Backbone(), around()):
+        manifest = perturb_(model, seed=1, exclude="@token_embeddings")
+        left = {entry.name: entry.left_alone for entry in manifest.entries if entry.left_alone != "constant"}
+        (name,) = (name for name, reason in left.items() if reason)
+        assert name.endswith("embeddings")
+        assert left[name] == "excluded: @token_embeddings"
+        assert len(left) == 4
+        assert manifest.config.exclude == ("@token_embeddings",)
+        assert [e.name for e in perturb_(model, seed=1, include="@token_embeddings").perturbed] == [name]
+    with pytest.raises(ConfigError, match="no part of the model has a token_embedding: give"):
+        perturb_(make(), exclude="@token_embeddings")
+
+
 def test_what_cannot_take_noise_is_refused_and_left_alone():
     with pytest.raises(UnsupportedTensorError, match="is not built"):
         perturb_(keras.Sequential([keras.layers.Dense(3)]))

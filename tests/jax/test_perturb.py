@@ -274,3 +274,5 @@ def test_more_refusals():
         nj.perturb({}, NoisyTuneConfig(), seed=1)
     with pytest.raises(ConfigError, match="matches none"):
         nj.perturb({"w": jnp.ones(3)}, include="v*")
+    with pytest.raises(ConfigError, match=r"tensors by name do not say which .* give the tensor's name"):
+        nj.perturb({"w": jnp.ones(3)}, exclude="@token_embeddings")

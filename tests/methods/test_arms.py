@@ -35,6 +35,14 @@ def test_globs_may_hold_plus_and_several_words() -> None:
     assert parse(label([method])) == (method,)
 
 
+def test_a_role_stands_where_globs_do() -> None:
+    method = parse("noisytune(0.1, exclude=@token_embeddings|*.bias)")[0]
+    assert method.settings["exclude"] == ["@token_embeddings", "*.bias"]
+    assert parse(label([method])) == (method,)
+    with pytest.raises(ConfigError, match="the role @token_embeddings"):
+        parse("noisytune(0.1, exclude=@embeddings)")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -1,6 +1,7 @@
 """What the classes of transformers know about a model type, for those who see only its files.
 
-Where the base model sits, which rows of which embeddings are padding, and which tensors are the same ones. Each entry
+Where the base model sits, which tensors hold the token embeddings, which rows are padding, and which tensors are the
+same ones. Each entry
 is tested against the real classes; a model type that is not here gets a rule and a notice instead of a silent guess.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from noisytune.config import TOKEN_EMBEDDINGS
 
 PAD = "pad_token_id"
 
@@ -21,6 +24,7 @@ _SHARED = {
     "decoder.embed_tokens.weight": "shared.weight",
     "head:lm_head.weight": "shared.weight",
 }
+_THREE = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Family:
 
     prefixes: tuple[str, ...]
     """Attributes that hold the base model in a model with a head; usually one."""
+    tokens: tuple[str, ...] = ()
+    """The token embeddings: tables that the model, or a part of it, looks its input tokens up in."""
     padding: Mapping[str, str | int] = field(default_factory=dict)
     """Embeddings with a padding row: the name of the setting that says which, or the row."""
     pad: int | None = None
@@ -40,6 +46,18 @@ class Family:
     always_tied: bool = False
     """Ties hold whatever ``tie_word_embeddings`` says. T5 v1.1 sets it to false, for its head is separate; its three
     embeddings are one all the same."""
+
+    def roles(self, name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `noisytune.config.ROLES` that a tensor has by its canonical name.
+
+        >>> FAMILIES["gpt2"].roles("wte.weight", {}), FAMILIES["gpt2"].roles("wpe.weight", {})
+        (('@token_embeddings',), ())
+        """
+        return (TOKEN_EMBEDDINGS,) if name in self.all_tokens(config) else ()
+
+    def all_tokens(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """The token embeddings and the tensors that they are copies of."""
+        return (*self.tokens, *(self.source(table, config) for table in self.tokens))
 
     def padding_row(self, name: str, rows: int, config: Mapping[str, Any]) -> int | None:
         """The row of an embedding that stays, as ``nn.Embedding(padding_idx)`` has it."""
@@ -68,29 +86,30 @@ def is_causal_lm(config: Mapping[str, Any]) -> bool:
 
 
 def _bert(prefix: str, pad: int | None = 0, ties: Mapping[str, str] = _CLS) -> Family:
-    return Family((prefix,), {_WORDS: PAD}, pad, ties)
+    return Family((prefix,), (_WORDS,), {_WORDS: PAD}, pad, ties)
 
 
 def _roberta(prefix: str, pad: int | None = 1, ties: Mapping[str, str] = _LM_HEAD, row: str | int = PAD) -> Family:
-    return Family((prefix,), {_WORDS: row, _POSITIONS: row}, pad, ties)
+    return Family((prefix,), (_WORDS,), {_WORDS: row, _POSITIONS: row}, pad, ties)
 
 
 def _decoder(pad: int | None = None, tied: bool = False, *more_prefixes: str) -> Family:
     table = "embed_tokens.weight"
-    return Family(("model", *more_prefixes), {table: PAD}, pad, {"head:lm_head.weight": table}, tied)
+    return Family(("model", *more_prefixes), (table,), {table: PAD}, pad, {"head:lm_head.weight": table}, tied)
 
 
 def _gpt(table: str, tied: bool = True, prefix: str = "transformer") -> Family:
-    return Family((prefix,), ties={"head:lm_head.weight": table}, tied=tied)
+    return Family((prefix,), (table,), ties={"head:lm_head.weight": table}, tied=tied)
 
 
-def _bart(pad: int, prefix: str = "model") -> Family:
-    return Family((prefix,), dict.fromkeys(("shared.weight", *list(_SHARED)[:2]), PAD), pad, _SHARED)
+def _bart(pad: int, prefix: str = "model", tokens: tuple[str, ...] = _THREE) -> Family:
+    return Family((prefix,), tokens, dict.fromkeys(_THREE, PAD), pad, _SHARED)
 
 
-_T5 = Family(("transformer",), ties=_SHARED | {"lm_head.weight": "shared.weight"}, always_tied=True)
+_T5 = Family(("transformer",), _THREE, ties=_SHARED | {"lm_head.weight": "shared.weight"}, always_tied=True)
 _MODERNBERT = Family(
     ("model",),
+    ("embeddings.tok_embeddings.weight",),
     {"embeddings.tok_embeddings.weight": PAD},
     50283,
     {"head:decoder.weight": "embeddings.tok_embeddings.weight"},
@@ -109,7 +128,7 @@ FAMILIES: Mapping[str, Family] = {
     "blenderbot": _bart(0),
     "bloom": _gpt("word_embeddings.weight"),
     "camembert": _roberta("roberta"),
-    "clip": Family(("clip",)),
+    "clip": Family(("clip",), ("text_model.embeddings.token_embedding.weight",)),
     "codegen": _gpt("wte.weight", tied=False),
     "cohere": _decoder(0, True),
     "convbert": _bert("convbert", 1, {"head:generator_lm_head.weight": _WORDS}),
@@ -136,7 +155,7 @@ FAMILIES: Mapping[str, Family] = {
     "llama": _decoder(None, False, "transformer"),
     "longformer": _roberta("longformer"),
     "m2m_100": _bart(1),
-    "marian": _bart(58100),
+    "marian": _bart(58100, tokens=_THREE[1:]),  # with embeddings of two languages, it uses no third table
     "mbart": _bart(1),
     "megatron-bert": _bert("bert"),
     "mistral": _decoder(),
@@ -149,7 +168,11 @@ FAMILIES: Mapping[str, Family] = {
     "olmo": _decoder(1),
     "olmo2": _decoder(1),
     "opt": Family(
-        ("model",), {"decoder.embed_tokens.weight": PAD}, 1, {"head:lm_head.weight": "decoder.embed_tokens.weight"}
+        ("model",),
+        ("decoder.embed_tokens.weight",),
+        {"decoder.embed_tokens.weight": PAD},
+        1,
+        {"head:lm_head.weight": "decoder.embed_tokens.weight"},
     ),
     "pegasus": _bart(0),
     "phi": _decoder(),
@@ -170,7 +193,9 @@ FAMILIES: Mapping[str, Family] = {
     "vit": Family(("vit",)),
     "xlm-roberta": _roberta("roberta"),
     "xlm-roberta-xl": _roberta("roberta"),
-    "xlnet": Family(("transformer",), ties={"head:lm_loss.weight": "word_embedding.weight"}),
+    "xlnet": Family(
+        ("transformer",), ("word_embedding.weight",), ties={"head:lm_loss.weight": "word_embedding.weight"}
+    ),
     "xmod": _roberta("roberta"),
 }
 """By ``model_type`` of config.json."""

@@ -8,10 +8,11 @@ with. Pure functions of strings; what the model looks like is for `noisytune.tor
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from fnmatch import translate
 from functools import lru_cache
 
+from noisytune.config import ROLES
 from noisytune.errors import ConfigError
 
 _WRAPPERS = (
@@ -31,8 +32,10 @@ _ADAPTER = re.compile(r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_|pr
 HEAD = "head:"
 """Namespace of the parameters outside the base model."""
 
+NAMES_ALONE = "tensors by name do not say which of them the token embeddings are"
+"""Why a mapping from names to tensors knows no roles."""
 
-ROLES: tuple[tuple[str, str], ...] = (
+ROLE_PATTERNS: tuple[tuple[str, str], ...] = (
     ("head", r"^head:"),
     ("layer norm", r"norm|ln_\d|ln_f|\bln\b"),
     ("embeddings", r"embed|\bwte\b|\bwpe\b|^shared\.|mask_emb|cls_token"),
@@ -44,7 +47,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("feed-forward", r"intermediate|output\.dense|mlp|ffn|ff\b|fc\d|fc_|lin\d|dense_|\bwi|\bwo\b|_proj|block_sparse"),
     ("pooler", r"pooler"),
 )
-"""Role and pattern of canonical names, the first that fits; the rest is "other"."""
+"""Role and pattern of canonical names, the first that fits; the rest is "other". For tables: no noise depends on it."""
 
 
 @lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
@@ -117,14 +120,16 @@ def tied(identities: Mapping[str, Hashable], base_prefix: str | None = None) -> 
     return found
 
 
-def match(names: Iterable[str], globs: tuple[str, ...]) -> bool:
-    """Whether any glob matches any of a tensor's names. Case-sensitive; ``*`` matches dots too.
+def match(names: Iterable[str], globs: tuple[str, ...], roles: Iterable[str] = ()) -> bool:
+    """Whether any glob matches any of a tensor's names, or is one of its roles. Case-sensitive; ``*`` matches dots too.
 
     >>> match(["encoder.layer.0.attention.self.query.weight"], ("*attention*", "*.bias"))
     True
+    >>> match(["wte.weight"], ("@token_embeddings",), ["@token_embeddings"]), match(["wte.weight"], ("*embed*",))
+    (True, False)
     """
     matches = _compiled(globs).match
-    return any(matches(name) for name in names)
+    return any(matches(name) for name in names) or any(role in globs for role in roles)
 
 
 @lru_cache(maxsize=64)
@@ -133,17 +138,33 @@ def _compiled(globs: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, globs)) if globs else r"(?!)")
 
 
-def check_globs(names: Iterable[str], include: tuple[str, ...], exclude: tuple[str, ...]) -> None:
+def check_globs(
+    names: Iterable[str],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    roles: Collection[str] = (),
+    unknown: str = NAMES_ALONE,
+) -> None:
     """Refuse a glob that matches no tensor: most likely a typing error that would change the experiment silently.
 
+    Args:
+        names: of all tensors.
+        include: globs and roles.
+        exclude: globs and roles.
+        roles: those that a tensor has.
+        unknown: why no tensor has a role.
+
     Raises:
-        ConfigError: names the glob, and some of the tensors that there are.
+        ConfigError: names the glob or the role, and some of the tensors that there are.
     """
     names = list(dict.fromkeys(names))
+    some = ", ".join(names[:3])
     for option, globs in (("include", include), ("exclude", exclude)):
         for glob in globs:
-            if not match(names, (glob,)):
-                some = ", ".join(names[:3])
+            if glob in ROLES:
+                if glob not in roles:
+                    raise ConfigError(f"{option}: {glob}: {unknown}: give the tensor's name instead ({some} ...)")
+            elif not match(names, (glob,)):
                 raise ConfigError(f"{option}: {glob!r} matches none of the {len(names)} tensor names ({some} ...)")
 
 
@@ -153,4 +174,4 @@ def role_of(name: str) -> str:
     >>> role_of("encoder.layer.0.attention.self.query.weight"), role_of("h.3.mlp.c_fc.weight"), role_of("head:x")
     ('query', 'feed-forward', 'head')
     """
-    return next((role for role, pattern in ROLES if re.search(pattern, name, re.IGNORECASE)), "other")
+    return next((role for role, pattern in ROLE_PATTERNS if re.search(pattern, name, re.IGNORECASE)), "other")

@@ -21,6 +21,7 @@ ADAPTER = "adapter"
 BUFFER = "buffer"
 NOT_INCLUDED = "not included"
 EXCLUDED = "excluded"
+"""By a glob. `excluded_by` a role."""
 NEW = "freshly initialised"
 OUTSIDE = "outside the pretrained model"
 NOT_IN_PARAMS = "not in params"
@@ -30,6 +31,15 @@ EMPTY = "empty"
 ONE_ELEMENT = "one element"
 CONSTANT = "constant"
 NO_NOISE = "lambda is 0"
+
+
+def excluded_by(role: str) -> str:
+    """Left out for what the tensor is, not for its name.
+
+    >>> excluded_by("@token_embeddings")
+    'excluded: @token_embeddings'
+    """
+    return f"{EXCLUDED}: {role}"
 
 
 def not_floating(dtype: str) -> str:

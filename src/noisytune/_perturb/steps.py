@@ -51,28 +51,40 @@ def settled(config: NoisyTuneConfig | None, settings: Mapping[str, Any]) -> Nois
 # --- choose ---
 
 
-def choose(targets: Sequence[Target], config: NoisyTuneConfig) -> None:
+def choose(targets: Sequence[Target], config: NoisyTuneConfig, no_role: str = names.NAMES_ALONE) -> None:
     """Leave alone what the settings and the names say; a target that is left alone already stays so.
 
+    Args:
+        targets: all of the model.
+        config: the settings.
+        no_role: as for `check_names`.
+
     Raises:
-        ConfigError: a glob matches no tensor.
+        ConfigError: a glob or a role matches no tensor.
         UnsupportedTensorError: two tensors have the same canonical name.
     """
-    check_names(targets, config)
+    check_names(targets, config, no_role)
     for target in targets:
         target.left_alone = why_left_alone(target, config)
 
 
-def check_names(targets: Sequence[Target], config: NoisyTuneConfig) -> None:
-    """Refuse names that cannot be told apart, and globs that match no name.
+def check_names(targets: Sequence[Target], config: NoisyTuneConfig, no_role: str = names.NAMES_ALONE) -> None:
+    """Refuse names that cannot be told apart, and globs and roles that match no tensor.
+
+    Args:
+        targets: all of the model.
+        config: the settings.
+        no_role: why no target has a role, if none has.
 
     Raises:
-        ConfigError: a glob matches no tensor.
+        ConfigError: a glob or a role matches no tensor.
         UnsupportedTensorError: two tensors have the same canonical name.
     """
     refusals.refuse_collisions(targets)
     usual = [t for t in targets if t.left_alone != refusals.ADAPTER and not names.is_adapter(t.own_names[0])]
-    names.check_globs((name for t in usual for name in (t.name, *t.own_names)), config.include, config.exclude)
+    every_name = (name for t in usual for name in (t.name, *t.own_names))
+    roles = {role for t in usual for role in t.roles}
+    names.check_globs(every_name, config.include, config.exclude, roles, no_role)
 
 
 def why_left_alone(target: Target, config: NoisyTuneConfig) -> str | None:
@@ -85,11 +97,11 @@ def why_left_alone(target: Target, config: NoisyTuneConfig) -> str | None:
         return refusals.ADAPTER
     if target.left_alone is not None:
         return target.left_alone
-    if config.include and not names.match(every_name, config.include):
+    if config.include and not names.match(every_name, config.include, target.roles):
         return refusals.NOT_INCLUDED
     if names.match(every_name, config.exclude):
         return refusals.EXCLUDED
-    return None
+    return next((refusals.excluded_by(role) for role in target.roles if role in config.exclude), None)
 
 
 def why_no_parameter(target: Target, codes: Collection[str] = ()) -> str | None:

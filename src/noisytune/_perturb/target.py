@@ -29,6 +29,8 @@ class Target:
     """Such as "float32"."""
     file: str | None = field(default=None, kw_only=True)
     """Which file holds it, for error messages."""
+    roles: tuple[str, ...] = field(default=(), kw_only=True)
+    """Those of `noisytune.config.ROLES` that it has, as far as its host knows."""
     padding_row: int | None = field(default=None, kw_only=True)
     """Row of the first dimension that gets no noise."""
     is_new: bool | None = field(default=None, kw_only=True)

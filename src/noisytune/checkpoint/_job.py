@@ -108,7 +108,8 @@ class Job:
         targets = find_targets(source, self._family, config)
         self._guessed: set[str] = set()
         if recorded is not None:
-            self._family = replace(self._family, ties=recorded_ties(targets, recorded), always_tied=True)
+            tokens, ties = self._family.all_tokens(source.config), recorded_ties(targets, recorded)
+            self._family = replace(self._family, tokens=tokens, ties=ties, always_tied=True)
         elif not is_known(source):
             ties, self._guessed = find_ties(source, targets)
             self._family = replace(self._family, ties=ties, always_tied=True)

@@ -66,13 +66,17 @@ def family_of(source: Source) -> tuple[Family, list[str]]:
     if model_type in FAMILIES:
         return FAMILIES[model_type], notices
     family = guess(model_type, own_names)
-    no_type = "config.json names no model_type" if source.config else "no config.json"
-    what = f"the model type {model_type!r} is not one that noisytune knows" if model_type else no_type
     prefix = f"the base model is taken to be under {family.prefixes[0]!r}" if family.prefixes else "no prefix was found"
     return family, [
         *notices,
-        f"{what}: {prefix}, no row counts as padding; noise added in memory may differ",
+        f"{_why_unknown(source)}: {prefix}, no row counts as padding; noise added in memory may differ",
     ]
+
+
+def _why_unknown(source: Source) -> str:
+    if model_type := str(source.config.get("model_type", "")):
+        return f"the model type {model_type!r} is not one that noisytune knows"
+    return "config.json names no model_type" if source.config else "no config.json"
 
 
 def is_known(source: Source) -> bool:
@@ -91,8 +95,17 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
     bare = [names.without_wrappers(place.tensor.name) for place in held]
     prefix = next((p for p in family.prefixes if any(name.startswith(p + ".") for name in bare)), None)
     targets = [FileTarget.of(source, place, names.canonical(place.tensor.name, prefix)) for place in held]
-    check_names(targets, config)
+    for target in targets:
+        target.roles = family.roles(family.source(target.name, source.config), source.config)
+    check_names(targets, config, _no_role(source))
     return targets
+
+
+def _no_role(source: Source) -> str:
+    """Why none of a checkpoint's tensors has a role."""
+    if is_known(source):
+        return f"a model of type {source.config['model_type']!r} has no token embeddings, or they are not in its files"
+    return f"{_why_unknown(source)}, so nothing says which tensors are the token embeddings"
 
 
 def group_copies(targets: Sequence[FileTarget], source: Source, family: Family) -> list[list[FileTarget]]:
@@ -129,6 +142,7 @@ def join_copies(
             found.append(copy)
     for target in found:
         shape = target.shape
+        target.roles = family.roles(target.name, source.config)
         target.padding_row = family.padding_row(target.name, shape[0], source.config) if len(shape) == 2 else None
         target.left_alone = why_no_parameter(target)
         target.left_alone = why_left_alone(target, config)

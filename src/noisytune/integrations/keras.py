@@ -6,6 +6,7 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -14,7 +15,7 @@ from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.receipt import none_added
 from noisytune.arrays import perturb_arrays
-from noisytune.config import NoiseSettings, NoisyTuneConfig
+from noisytune.config import TOKEN_EMBEDDINGS, NoiseSettings, NoisyTuneConfig
 from noisytune.errors import MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._announce import TOO_SMALL, TRACED, VISIBLE, added, only_in_training
 from noisytune.integrations._settings import Asked
@@ -44,14 +45,15 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
         model: built: it knows its weights. Frozen layers take noise as well; moving statistics do not.
         config: the settings; or give them by name instead.
         **settings: fields of `NoisyTuneConfig`. Globs match the names above, and Keras' own paths
-            (``exclude="*embedding*"``). ``scope`` has no effect: exclude a new head.
+            (``exclude="*embedding*"``). The role ``@token_embeddings`` is found in ``token_embedding``, as KerasHub's
+            backbones have it. ``scope`` has no effect: exclude a new head.
 
     Returns:
         what was done to which weight.
 
     Raises:
         UnsupportedTensorError: the model is not built, or a layer is quantised.
-        ConfigError: a setting is out of range, or a glob matches nothing.
+        ConfigError: a setting is out of range, or a glob or a role matches nothing.
         NonFiniteError: a weight is NaN or infinite.
 
     Source: Wu et al. 2022, equation (1).
@@ -60,11 +62,13 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
     if not getattr(model, "built", False):
         raise UnsupportedTensorError(f"{model.name} is not built: give its Input, or call it once, before the noise")
     variables = dict(_variables(model, ""))
+    roles = _roles(model, variables)
     either = [name for own, variable in variables.items() for name in (own, variable.path)]
-    names.check_globs(either, config.include, config.exclude)
+    held = {role for each in roles.values() for role in each}
+    names.check_globs(either, config.include, config.exclude, held, "no part of the model has a token_embedding")
 
     def matched(globs: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(own for own, variable in variables.items() if names.match((own, variable.path), globs))
+        return tuple(own for own, v in variables.items() if names.match((own, v.path), globs, roles.get(own, ())))
 
     # Names are taken as they are: a glob that is a name matches it and nothing else.
     selected = config.replace(include=matched(config.include), exclude=matched(config.exclude))
@@ -72,7 +76,11 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
     noisy, manifest = perturb_arrays(arrays, selected)
     for entry in manifest.perturbed:
         variables[entry.name].assign(noisy[entry.name])
-    return Manifest(config, manifest.entries, manifest.notices)
+    reasons = {own: refusals.excluded_by(role) for own in roles for role in roles[own] if role in config.exclude}
+    entries = (
+        replace(entry, left_alone=reasons[entry.name]) if entry.name in reasons else entry for entry in manifest.entries
+    )
+    return Manifest(config, tuple(entries), manifest.notices)
 
 
 class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -134,6 +142,13 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._says_when and self.config.noise_lambda > 0 and self.model not in _perturbed:
             self._says_when = False
             logger.log(VISIBLE, only_in_training(what))
+
+
+def _roles(model: Any, variables: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Name by place -> roles. KerasHub's backbones hold the layer that looks tokens up as ``token_embedding``."""
+    layers = [getattr(part, "token_embedding", None) for part in model._flatten_layers()]
+    tables = {id(layer._embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
+    return {own: (TOKEN_EMBEDDINGS,) for own, variable in variables.items() if id(variable) in tables}
 
 
 def _global_seed() -> int | None:

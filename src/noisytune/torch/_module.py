@@ -6,6 +6,7 @@ What `noisytune._perturb.names` cannot know from a string: ties, heads, wrappers
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from noisytune._perturb import doubtful, names, refusals
 from noisytune._perturb.steps import choose
-from noisytune.config import NoisyTuneConfig
+from noisytune.config import ROLES, TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.torch._adapters import adapter_tensors
 from noisytune.torch._receipt import config_of
 from noisytune.torch._refusals import CODES, looks_quantised, problem
@@ -27,7 +28,7 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
     """Every tensor of a module, with the reason where it is left alone, and what the user should know.
 
     Raises:
-        ConfigError: a glob matches no tensor.
+        ConfigError: a glob or a role matches no tensor.
         UnsupportedTensorError: two tensors have the same canonical name.
     """
     models = _pretrained_models(module)
@@ -38,7 +39,9 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
             target.left_alone = refusals.ADAPTER
         elif not target.tensor.is_floating_point() and target.dtype not in CODES:
             target.left_alone = refusals.not_floating(target.dtype)
-    choose(targets, config)
+    if set(ROLES) & {*config.include, *config.exclude}:
+        _set_roles(module, targets)
+    choose(targets, config, f"{type(module).__name__} has no input embeddings that are a table of tokens")
     origins, notices = _origins(module, models, adapters)
     _leave_new_tensors_alone(targets, origins, config)
     if config.scope == "all":
@@ -150,6 +153,32 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
         for part in module.modules()
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.padding_idx is not None
     }
+
+
+def _set_roles(module: nn.Module, targets: list[TensorTarget]) -> None:
+    """Note which targets hold token embeddings; tied tensors are one target."""
+    tables = {identity(weight) for weight in _token_embeddings(module)}
+    for target in targets:
+        if identity(target.tensor) in tables:
+            target.roles = (TOKEN_EMBEDDINGS,)
+
+
+def _token_embeddings(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Weights of the input embeddings of a model and of the models inside, such as a decoder beside an encoder.
+
+    Patches of images and windows of sound are no tokens: what looks nothing up is passed over.
+    """
+    for model in module.modules():
+        if not hasattr(type(model), "get_input_embeddings"):
+            continue
+        try:
+            found = cast(Any, model).get_input_embeddings()
+        except (NotImplementedError, AttributeError):  # how transformers says that there are none
+            continue
+        for path, part in found.named_modules() if isinstance(found, nn.Module) else ():
+            is_itself = names.without_wrappers(f"x.{path}.weight".replace("..", ".")) == "x.weight"
+            if isinstance(part, nn.Embedding) and is_itself:
+                yield part.weight
 
 
 def _leave_new_tensors_alone(targets: list[TensorTarget], origins: dict[int, str], config: NoisyTuneConfig) -> None:

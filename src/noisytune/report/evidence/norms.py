@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from noisytune._perturb.names import ROLES
+from noisytune._perturb.names import ROLE_PATTERNS
 from noisytune.records import TrialRecord
 from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.intervals import Interval, fixed_interval
 
-_ORDER = [*(role for role, _ in ROLES), "other"]
+_ORDER = [*(role for role, _ in ROLE_PATTERNS), "other"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Movement:
     """The parameters of one role in one arm; percent, means over the runs that every arm has."""
 
     role: str
-    """As in `noisytune._perturb.names.ROLES`."""
+    """As in `noisytune._perturb.names.ROLE_PATTERNS`."""
     arm: str
     n: int
     """Runs: tasks x seeds."""
