@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from noisytune._metrics import answers, classes, label_sets, tags, values
+from noisytune._metrics import answers, classes, label_sets, retrieval, tags, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
 __all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
@@ -22,6 +22,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     "regression": values.METRICS,
     "tagging": tags.METRICS,
     "spans": answers.METRICS,
+    "retrieval": retrieval.METRICS,
 }
 """Kind of task -> key -> metric. The first of each kind is its default."""
 
@@ -30,6 +31,7 @@ RIGHT: dict[str, Callable[[Items], Floats]] = {
     "multilabel": label_sets.whole_set,
     "tagging": tags.whole_sentence,
     "spans": answers.exact,
+    "retrieval": retrieval.is_hit,
 }
 """For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Any]
 """A batch as the model takes it, labels included."""
 Divergence = Callable[[Any, Any, Inputs], Any]
-"""How far apart two logits for a batch are: (one, other, batch) -> a scalar tensor, >= 0; gradients reach both."""
+"""How far apart two logits for a batch are: (one, other, batch) -> a scalar tensor, >= 0; gradients reach both.
+
+Of a model that answers by spans they are those of starts and ends, shape (rows, 2, tokens)."""
 Groups = list[dict[str, Any]]
 """Parameter groups as ``torch.optim`` takes them; each has its ``params``, ``lr`` and ``weight_decay``."""
 
@@ -138,7 +140,7 @@ class Method:
         return build(groups)
 
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
-        """The loss of a batch, a scalar. ``compute`` runs the model: its result has ``loss`` and ``logits``."""
+        """The loss of a batch, a scalar. ``compute`` runs the model: its result has ``loss`` and logits."""
         result: Tensor = compute(inputs).loss
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,13 +53,21 @@ def divergence_of(one: Any, other: Any, inputs: Inputs, divergence: Divergence |
     """How far apart two outputs for a batch are.
 
     Args:
-        one: has ``logits``.
+        one: has what `logits_of` reads.
         other: likewise.
         inputs: the batch.
         divergence: says how. None: `symmetric_divergence`.
         regression: of `symmetric_divergence`.
     """
     if divergence is None:
-        return symmetric_divergence(one.logits, other.logits, regression=regression)
-    apart: Tensor = divergence(one.logits, other.logits, inputs)
+        return symmetric_divergence(logits_of(one), logits_of(other), regression=regression)
+    apart: Tensor = divergence(logits_of(one), logits_of(other), inputs)
     return apart
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of an output; of a model that answers by spans those of starts and ends, shape (rows, 2, tokens)."""
+    if hasattr(output, "start_logits"):
+        return torch.stack([output.start_logits, output.end_logits], dim=1)
+    logits: Tensor = output.logits
+    return logits

@@ -63,7 +63,8 @@ def r3f_loss(
 
     Args:
         inputs: a batch, labels included.
-        compute: runs the model; its result has ``loss`` and ``logits`` (examples, classes).
+        compute: runs the model; its result has ``loss`` and ``logits`` (examples, classes), or ``start_logits`` and
+            ``end_logits``.
         noise: on the embeddings of the same model.
         lam: weight of the divergence, >= 0. 0 is one plain pass.
         regression: the model predicts a value.

@@ -38,7 +38,8 @@ def rdrop_loss(
 
     Args:
         inputs: a batch, labels included.
-        compute: runs the model in training mode; its result has ``loss`` and ``logits`` (examples, classes).
+        compute: runs the model in training mode; its result has ``loss`` and ``logits`` (examples, classes), or
+            ``start_logits`` and ``end_logits``.
         alpha: weight of the divergence, >= 0. 0 is one plain pass.
         regression: the model predicts a value.
         divergence: for other outputs than one class or one value an example: how far apart two of them are.

@@ -12,8 +12,10 @@ import pytest
 import seqeval.metrics
 import torch
 from sklearn import metrics
+from torchmetrics.functional.text import squad
 
 from noisytune._metrics import METRICS, RIGHT, score
+from noisytune._metrics.answers import answer_items
 from noisytune._pretrained import Model
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.studies.study import Study
@@ -61,7 +63,17 @@ def tagged(words: list[str]) -> tuple[float, ...]:
     return tuple(tags)
 
 
+def asked(words: list[str]) -> tuple[tuple[str, str], tuple[tuple[int, str], ...]]:
+    """Where? The place is the answer, between other words; now and then another answer counts too."""
+    before, place, after = words[: len(words) // 2], PLACES[len(words) % 3], words[len(words) // 2 :]
+    context = " ".join([*before, place, *after])
+    answers = ((context.index(place), place), (0, before[0]))
+    return ("where is it?", context), answers[: 1 + len(words) % 2]
+
+
 def split(kind: str, n: int, seed: int) -> Split:
+    if kind == "spans":
+        return Split(*zip(*map(asked, sentences(n, seed)), strict=True))
     if kind == "tagging":
         drawn = sentences(n, seed, *NAMES, *PLACES)
         return Split(tuple(map(tuple, drawn)), tuple(map(tagged, drawn)))
@@ -75,7 +87,7 @@ def split(kind: str, n: int, seed: int) -> Split:
     return Split(texts, tuple(map(target[kind], drawn)))
 
 
-LABELS = {"classification": ("no", "yes"), "regression": (), "multilabel": SIGNALS, "tagging": ENTITIES}
+LABELS = {"classification": ("no", "yes"), "regression": (), "multilabel": SIGNALS, "tagging": ENTITIES, "spans": ()}
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -101,7 +113,10 @@ def record(task: TaskData, tokens: Tokens, tiny: Model) -> TrialRecord:
 
 
 def trivial(task: TaskData) -> float:
-    """The best score of saying the same of every example; of entities and correlations none is above 0."""
+    """The best score of saying the same of every example; of entities and correlations none is above 0.
+
+    Of answers: that of the whole context.
+    """
     dev = task.dev.targets
     if task.kind == "classification":
         return max(dev.count(0.0), dev.count(1.0)) / len(dev)
@@ -109,6 +124,9 @@ def trivial(task: TaskData) -> float:
         gold = np.array(dev)
         said = np.ones_like(gold)
         return float(metrics.f1_score(gold, said, average="micro"))
+    if task.kind == "spans":
+        whole = answer_items([context for _, context in task.dev.texts], [[a for _, a in ones] for ones in dev])
+        return score("spans", whole)["answer_mean"]
     return 0.0
 
 
@@ -137,7 +155,9 @@ def test_examples_are_rows(task: TaskData, tokens: Tokens, record: TrialRecord) 
     dev = tokens.evaluate["dev"]
     of_rows = score(task.kind, kind.items(predictions, dev, task.labels)[chosen])
     assert of_rows == score(task.kind, kind.items(predictions[chosen], dev.take(list(chosen)), task.labels))
-    if task.kind in RIGHT:
+    if task.kind == "spans":
+        assert set(RIGHT[task.kind](kind.items(kind.references(dev), dev, ()))) == {1.0}, "a gold answer is right"
+    elif task.kind in RIGHT:
         right = RIGHT[task.kind](kind.items(predictions, dev, task.labels))
         same = (predictions == references).reshape(len(predictions), -1).all(axis=1)
         np.testing.assert_array_equal(right, same)
@@ -153,9 +173,17 @@ def test_scores_by_other_libraries(task: TaskData, record: TrialRecord) -> None:
         assert record.scores["entity_f1"] == pytest.approx(seqeval.metrics.f1_score(*of))
     elif task.kind == "regression":
         assert record.scores["pearson"] == pytest.approx(np.corrcoef(said, gold)[0, 1])
+    elif task.kind == "spans":
+        texts = [context[int(a) : int(b)] for (_, context), (a, b) in zip(task.dev.texts, said, strict=True)]
+        answers = [{"id": f"{i}", "prediction_text": text} for i, text in enumerate(texts)]
+        gold_texts = [[text for _, text in one] for one in task.dev.targets]
+        given = [{"id": f"{i}", "answers": {"text": one, "answer_start": [0]}} for i, one in enumerate(gold_texts)]
+        assert {k: float(v) / 100 for k, v in squad(answers, given).items()} == pytest.approx(
+            {"f1": record.scores["answer_f1"], "exact_match": record.scores["exact_match"]}
+        )
     else:
         assert record.scores["macro_f1"] == pytest.approx(metrics.f1_score(gold, said, average="macro"))
-    if task.kind != "tagging":
+    if task.kind not in ("tagging", "spans"):
         np.testing.assert_array_equal(gold, np.array(task.dev.targets))
 
 
@@ -194,8 +222,10 @@ def test_divergences(task: TaskData, tokens: Tokens, tiny: Model) -> None:
     units = kind.units(tokens.train.targets)
     rows = [{**data.row(i), "labels": label} for i, label in enumerate(kind.labels(data, units))]
     inputs = collate(rows)
-    outputs = max(1, len(task.labels))
-    shape = (len(rows), inputs["input_ids"].shape[1], outputs) if task.kind == "tagging" else (len(rows), outputs)
+    outputs, longest = max(1, len(task.labels)), inputs["input_ids"].shape[1]
+    shape = {"tagging": (len(rows), longest, outputs), "spans": (len(rows), 2, longest)}.get(
+        task.kind, (len(rows), outputs)
+    )
     torch.manual_seed(0)
     one, other = torch.randn(shape, requires_grad=True), torch.randn(shape, requires_grad=True)
     assert float(kind.divergence(one, one, inputs).detach()) == pytest.approx(0.0, abs=1e-6)
@@ -207,6 +237,8 @@ def test_divergences(task: TaskData, tokens: Tokens, tiny: Model) -> None:
     assert one.grad.abs().sum() > 0
     if task.kind == "tagging":
         assert not one.grad[inputs["labels"] == -100].any(), "padding is not compared"
+    if task.kind == "spans":
+        assert not one.grad[(inputs["attention_mask"] == 0)[:, None].expand(shape)].any(), "padding is not compared"
 
 
 @pytest.mark.parametrize("arm", ["rdrop", "r3f", "noisytune+mixout"])
@@ -221,8 +253,8 @@ def test_methods_work_on_every_kind(task: TaskData, tokens: Tokens, tiny: Model,
 
 def test_a_diverged_model_says_so(task: TaskData, tokens: Tokens) -> None:
     kind, data = KINDS[task.kind], tokens.evaluate["other"]
-    width = max(1, len(task.labels))
-    lengths = data.lengths if task.kind == "tagging" else [None] * data.rows
+    width = 2 if task.kind == "spans" else max(1, len(task.labels))
+    lengths = data.lengths if task.kind in ("tagging", "spans") else [None] * data.rows
     outputs = [np.zeros(width if n is None else (n, width)) for n in lengths]
     status, said = kind.judge(outputs, data, kind.units(tokens.train.targets))
     assert (status, len(said)) == ("collapsed", len(data))

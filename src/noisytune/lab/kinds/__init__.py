@@ -5,10 +5,13 @@ from noisytune.lab.kinds.columns import Labelled, Ragged, TokenSplit
 from noisytune.lab.kinds.kind import Collate, Kind
 from noisytune.lab.kinds.multilabel import MultiLabel
 from noisytune.lab.kinds.regression import Regression
+from noisytune.lab.kinds.spans import Spans
 from noisytune.lab.kinds.split import Split, Target
 from noisytune.lab.kinds.tagging import Tagging
 
 __all__ = ["KINDS", "Collate", "Kind", "Labelled", "Ragged", "Split", "Target", "TokenSplit"]
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), MultiLabel(), Regression(), Tagging())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Classification(), MultiLabel(), Regression(), Tagging(), Spans())
+}
 """Name in records -> the kind."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._metrics import kinds_with
 from noisytune._settings import check, choice, path, text, whole, word_or_whole, words
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Kind, Split
@@ -189,6 +190,16 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def asks_for(self, kind: str) -> bool:
+        """Whether a kind is asked for: by its name, or by a metric that it alone has.
+
+        >>> TaskOptions(kind="tagging").asks_for("tagging"), TaskOptions(metric="pearson").asks_for("tagging")
+        (True, False)
+        """
+        if self.kind is not None:
+            return self.kind == kind
+        return self.metric is not None and kinds_with(self.metric) == (kind,)
 
 
 DEFAULTS = TaskOptions()

@@ -1,4 +1,4 @@
-"""A task from the user's own file: one or two text columns and a label."""
+"""A task from the user's own file: one or two text columns and a label, tagged sentences, or questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import read_table, task_name
+from noisytune.lab.tasks.questions import holds_questions, load_questions
 from noisytune.lab.tasks.tags import holds_tags, load_tags
 
 
@@ -14,7 +15,7 @@ def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     """Read a file, and a dev file where one is given, as a task.
 
     Args:
-        path: CSV, TSV, JSON, JSON Lines or Parquet, as it is or compressed; or tagged sentences.
+        path: CSV, TSV, JSON, JSON Lines or Parquet, as it is or compressed; or tagged sentences, or questions.
         options: what is about files is read here.
 
     Raises:
@@ -23,6 +24,8 @@ def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     """
     if holds_tags(path, options):
         return load_tags(path, options)
+    if holds_questions(path, options):
+        return load_questions(path, options)
     given = tuple(name for name in (*options.text_columns, *options.join_columns, options.label_column) if name)
     train = read_table(path, given)
     dev = None if options.dev_file is None else read_table(options.dev_file, given)

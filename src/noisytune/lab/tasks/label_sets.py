@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from noisytune._metrics import kinds_with
 from noisytune.errors import DataError
 from noisytune.lab.tasks._data import TaskOptions
 
@@ -41,11 +40,8 @@ class SetReading:
 
 def holds_sets(cells: Iterable[object], options: TaskOptions) -> bool:
     """Whether a column holds sets of labels: it is asked for, or its cells are lists."""
-    if options.kind is not None:
-        return options.kind == MULTILABEL
-    if options.metric is not None and kinds_with(options.metric) == (MULTILABEL,):
-        return True
-    return any(isinstance(cell, list | tuple) for cell in cells)
+    asked = options.asks_for(MULTILABEL)
+    return asked or (options.kind is None and any(isinstance(cell, list | tuple) for cell in cells))
 
 
 def read_label_sets(labels: Iterable[str | None], options: TaskOptions, where: str) -> SetReading:

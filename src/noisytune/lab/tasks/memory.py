@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from noisytune.errors import DataError
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import Table, read_table, table_of_records
-from noisytune.lab.tasks.tags import Sentence, asks_for_tags, read_tags, sentences_of, task_from_sentences
+from noisytune.lab.tasks.questions import SPANS, questions_of, read_questions, task_from_questions
+from noisytune.lab.tasks.tags import TAGGING, Sentence, read_tags, sentences_of, task_from_sentences
 
 PLAIN = {2: (("text",), "label"), 3: (("text1", "text2"), "label")}
 """Length of a tuple -> names of its text columns and of its label column."""
@@ -22,7 +23,8 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
 
     Args:
         rows: dicts; tuples ``(text, label)`` or ``(text, text, label)``; a dict of columns; a pandas or polars frame; a
-            ``datasets.Dataset``; a ``pyarrow.Table``. Of tagging, text and label are lists of one length.
+            ``datasets.Dataset``; a ``pyarrow.Table``. Of tagging, text and label are lists of one length. Of spans,
+            ``question``, ``context`` and ``answers``, as `noisytune.lab.tasks.questions.read_questions` has them.
         options: what is about files is read here. Where it names columns, those of tuples are ``"0"``, ``"1"`` ...
         name: of the task.
         dev: rows of the dev set. None: ``options.dev_file``, else a fifth of ``rows``.
@@ -43,8 +45,10 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
     held = None
     if dev is not None:
         held, _ = as_table(dev, f"{name} (dev)", named)
-    if asks_for_tags(options):
+    if options.asks_for(TAGGING):
         return _tagged(name, train, held, options)
+    if options.asks_for(SPANS):
+        return _asked(name, train, held, options)
     if dev is None and options.dev_file is not None:
         held = read_table(options.dev_file)
     return task_from_tables(name, train, held, options)
@@ -60,11 +64,24 @@ def _tagged(name: str, train: Table, held: Table | None, options: TaskOptions) -
     return task_from_sentences(name, read, dev, options, where=name)
 
 
+def _asked(name: str, train: Table, held: Table | None, options: TaskOptions) -> TaskData:
+    """The task of rows that hold questions; dev is a file's where no rows are given."""
+    read, dev = questions_of(str(train.path), _records(train)), None
+    if held is not None:
+        dev = questions_of(str(held.path), _records(held), train=False)
+    elif options.dev_file is not None:
+        dev = read_questions(options.dev_file, train=False)
+    return task_from_questions(name, read, dev, options, where=name)
+
+
 def _sentences(table: Table, options: TaskOptions) -> list[Sentence]:
-    rows = (dict(zip(table.columns, cells, strict=True)) for cells in zip(*table.columns.values(), strict=True))
-    if not (sentences := list(sentences_of(str(table.path), rows, options))):
+    if not (sentences := list(sentences_of(str(table.path), _records(table), options))):
         raise DataError(f"{table.path}: no words in any row; give lists of words and of tags")
     return sentences
+
+
+def _records(table: Table) -> Iterator[dict[str, Any]]:
+    return (dict(zip(table.columns, cells, strict=True)) for cells in zip(*table.columns.values(), strict=True))
 
 
 def as_table(rows: Any, name: str, named: bool) -> tuple[Table, int]:

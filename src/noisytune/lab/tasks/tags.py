@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from noisytune._metrics import kinds_with
 from noisytune._metrics.tags import are_entities
 from noisytune._text import encodable
 from noisytune.errors import DataError
@@ -39,14 +38,7 @@ Sentence = tuple[tuple[str, ...], tuple[str, ...]]
 
 def holds_tags(path: Path, options: TaskOptions = DEFAULTS) -> bool:
     """Whether a file is one of tagged sentences: it is asked for, or its name says so."""
-    return asks_for_tags(options) or (options.kind is None and suffix(path) in SUFFIXES)
-
-
-def asks_for_tags(options: TaskOptions) -> bool:
-    """Whether the kind is tagging, or the metric one of tags alone."""
-    if options.kind is not None:
-        return options.kind == TAGGING
-    return options.metric is not None and kinds_with(options.metric) == (TAGGING,)
+    return options.asks_for(TAGGING) or (options.kind is None and suffix(path) in SUFFIXES)
 
 
 def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:

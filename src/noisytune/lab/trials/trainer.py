@@ -49,7 +49,7 @@ class StackTrainer(Trainer):
 
         def compute(inputs: Inputs) -> Any:
             loss, outputs = plain(model, dict(inputs), True, num_items_in_batch)
-            return SimpleNamespace(loss=loss, logits=outputs.logits)
+            return SimpleNamespace(**dict(outputs) | {"loss": loss})
 
         return self._stack.loss(inputs, compute)
 

@@ -1,0 +1,138 @@
+"""Measures of retrieved translations: is a sentence's translation its nearest neighbour, are the mined pairs right?
+
+One item a foreign sentence, its translations being gold. Columns: whether its translation's nearest neighbour is it;
+pairs found, wrongly said and missed with the threshold that is best on gold; the same with the threshold that another
+split chose; its own nearest neighbour, and its translation. NaN where a column does not apply.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from noisytune._metrics.metric import Floats, Items, Metric, f1_of, mean_of
+
+NONE = -1.0
+"""In place of a line: no sentence."""
+
+
+def retrieval_items(
+    hits: Floats, mined: Floats, scores: Floats, nearest: Floats, gold: Floats, elsewhere: float = math.nan
+) -> Items:
+    """The items of a split.
+
+    Args:
+        hits: shape (sentences,), 1 where the translation's nearest neighbour is the sentence, else 0; NaN where that
+            is not asked.
+        mined: shape (sentences,), the line that each was paired with; `NONE` where with none; NaN where nothing was
+            mined.
+        scores: shape (sentences,), of these pairs.
+        nearest: shape (sentences,), the line of each one's nearest neighbour.
+        gold: shape (sentences, most), the lines of the translations, filled up with `NONE`.
+        elsewhere: a threshold that another split chose; NaN for none.
+
+    >>> mined, gold = np.array([5.0, 7.0, NONE]), np.array([[5.0], [NONE], [NONE]])
+    >>> scores, nothing = np.array([1.2, 1.1, np.nan]), np.full(3, np.nan)
+    >>> retrieval_items(nothing, mined, scores, mined, gold)[:, 1:4].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    right = is_right(mined, gold)
+    best = math.nan if np.isnan(mined).any() else best_threshold(scores[mined >= 0], right[mined >= 0], count(gold))
+    counts = [_counts(mined, scores, gold, right, threshold) for threshold in (best, elsewhere)]
+    asked = gold[:, 0] != NONE
+    return np.column_stack([hits, *counts, np.where(asked, nearest, math.nan), np.where(asked, gold[:, 0], math.nan)])
+
+
+def is_right(lines: Floats, gold: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each line is one of its row of gold, shape (sentences,)."""
+    return np.asarray(((lines[:, None] == gold) & (gold != NONE)).any(axis=1))
+
+
+def count(gold: Floats) -> int:
+    """How many pairs there are."""
+    return int((gold != NONE).sum())
+
+
+def best_threshold(scores: Floats, right: npt.NDArray[np.bool_], gold: int) -> float:
+    """The score from which on pairs are said, so that F1 is highest; the higher one of equally good ones.
+
+    Midway between the last pair said and the first one not said. 0 where no pair is right.
+
+    Args:
+        scores: shape (pairs,), at least 0.
+        right: shape (pairs,).
+        gold: how many pairs there are to be found.
+
+    >>> best_threshold(np.array([1.0, 2.0, 4.0]), np.array([False, True, True]), 2)
+    1.5
+
+    Source: XTREME, ``bucc_optimize``, after Artetxe and Schwenk 2019. Pairs of equal scores are not torn apart here.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, found = scores[order], np.cumsum(right[order])
+    if not right.any():
+        return 0.0
+    following = np.append(ranked[1:], ranked[-1])
+    f1 = 2 * found / (np.arange(1, len(ranked) + 1) + gold)
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0
+    last = int(f1.argmax())
+    return float((ranked[last] + following[last]) / 2)
+
+
+def mining_f1(items: Items) -> float:
+    """F1 of mined pairs, the threshold chosen on these pairs themselves; it stays as it is in a part of them."""
+    return f1_of(*items[:, 1:4].sum(axis=0))
+
+
+def mining_f1_dev(items: Items) -> float:
+    """F1 of mined pairs, the threshold chosen on dev pairs."""
+    return f1_of(*items[:, 4:7].sum(axis=0))
+
+
+def bitext_f1(items: Items) -> float:
+    """F1 of each translation's line as a class, weighted by how often it is gold. NaN where no sentence has one.
+
+    Each sentence that has a translation asks for its nearest neighbour.
+
+    >>> bitext_f1(np.array([[np.nan] * 7 + [3.0, 3.0], [np.nan] * 7 + [3.0, 4.0]]))
+    0.3333333333333333
+
+    Source: Muennighoff et al. 2023 (MTEB), bitext mining.
+    """
+    said, gold = items[~np.isnan(items[:, 8]), 7:].T
+    if not len(gold):
+        return math.nan
+    lines, codes = np.unique(np.concatenate([said, gold]), return_inverse=True)
+    size, (of_said, of_gold) = len(lines), np.split(codes, 2)
+    support = np.bincount(of_gold, minlength=size)
+    both = np.bincount(of_gold[said == gold], minlength=size)
+    return float((support * 2 * both / (support + np.bincount(of_said, minlength=size))).sum() / len(gold))
+
+
+def hit(items: Items) -> Floats:
+    """1 for each sentence that is its translation's nearest neighbour, else 0; NaN where that is not asked."""
+    return items[:, 0]
+
+
+def is_hit(items: Items) -> Floats:
+    """1 for each sentence that is its translation's nearest neighbour, else 0."""
+    return np.equal(items[:, 0], 1).astype(np.float64)
+
+
+METRICS = {
+    "retrieval_accuracy": mean_of("retrieval accuracy", hit),
+    "mining_f1": Metric("mining F1 (threshold best on gold)", mining_f1),
+    "mining_f1_dev": Metric("mining F1 (threshold chosen on dev)", mining_f1_dev),
+    "bitext_f1": Metric("bitext F1 (nearest neighbour, weighted)", bitext_f1),
+}
+
+
+def _counts(mined: Floats, scores: Floats, gold: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Floats:
+    """Pairs found, wrongly said and missed of each sentence; NaN without a threshold."""
+    if math.isnan(threshold):
+        return np.full((len(mined), 3), math.nan)
+    said = (mined >= 0) & (np.nan_to_num(scores, nan=-math.inf) >= threshold)
+    found = said & right
+    return np.column_stack([found, said & ~right, (gold != NONE).sum(axis=1) - found]).astype(np.float64)
