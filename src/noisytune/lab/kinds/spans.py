@@ -201,9 +201,11 @@ def _first_inside(answers: Sequence[tuple[int, str]]) -> tuple[int, int]:
 def _cut(tokenizer: Any, questions: list[str], longest: int) -> list[str]:
     """The questions, each with its first ``longest`` tokens alone."""
     offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    # What is left may have other tokens than it had.
+    # What is left may have other tokens than it had, and a token may stand at the very end.
     return [
-        _cut(tokenizer, [question[: places[longest][0]]], longest)[0] if len(places) > longest else question
+        _cut(tokenizer, [question[: min(places[longest][0], len(question) - 1)]], longest)[0]
+        if len(places) > longest
+        else question
         for question, places in zip(questions, offsets, strict=True)
     ]
 
