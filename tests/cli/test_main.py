@@ -116,6 +116,7 @@ def test_report_is_rendered_again_without_torch(run, tmp_path):
     assert (run / "report.html").read_text() == page
 
 
+@pytest.mark.slow
 def test_until_decided_stops_at_the_most_seeds(tiny, tmp_path):
     run = tmp_path / "run"
     arguments = ["--seeds", 1, "--until-decided", "--max-seeds", 3, "--margin", 0, "--out", run]
@@ -252,6 +253,7 @@ def longer(tmp_path_factory, save_tiny):
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny-long", max_position_embeddings=128)
 
 
+@pytest.mark.slow
 def test_studies_of_the_paper_share_a_folder_and_its_trials(longer, tmp_path):
     run = tmp_path / "runs" / "paper"
     plan = noisytune("reproduce", "figure6", "--models", longer, *SMALL, "--dry-run", "--out", run)

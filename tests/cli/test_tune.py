@@ -18,6 +18,7 @@ QUICK = ["--train-size", "40", "--dev-size", "30", "--max-length", "32", "--budg
 SPACE = ["--learning-rate", "1e-3,2e-3", "--epochs", "1,2", "--batch-size", "8", "--noise-lambda", "0.1,0.2"]
 
 
+@pytest.mark.slow
 def test_a_search_is_killed_goes_on_and_reports(tiny, tmp_path):
     run = tmp_path / "run"
     command = ["tune", "--model", tiny.path, *QUICK, *SPACE, "--workers", 1, "--out", run]

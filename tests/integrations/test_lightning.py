@@ -267,6 +267,7 @@ def test_what_cannot_take_noise_is_refused_and_left_alone(tmp_path):
     assert all(torch.equal(tensor.nan_to_num(7), before[name].nan_to_num(7)) for name, tensor in state(module).items())
 
 
+@pytest.mark.slow
 def test_a_real_encoder_learns(minilm, topics, tmp_path):
     """all-MiniLM-L6-v2 inside a LightningModule: its names are those of the checkpoint, its new head gets no noise."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

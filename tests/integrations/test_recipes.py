@@ -12,6 +12,7 @@ from noisytune.torch import perturb_, receipt
 SETTINGS = {"noise_lambda": 0.15, "seed": 1}
 
 
+@pytest.mark.slow
 def test_accelerate_with_a_real_encoder(minilm, topics, tmp_path, weights, same, one_thread):
     from accelerate import Accelerator
     from transformers import AutoTokenizer

@@ -77,7 +77,7 @@ np.savez(sys.argv[2], **results)
 """
 
 
-@pytest.mark.parametrize(("devices", "x64"), [(1, "0"), (1, "1"), (4, "0")])
+@pytest.mark.parametrize(("devices", "x64"), [pytest.param(1, "0", marks=pytest.mark.slow), (1, "1"), (4, "0")])
 def test_arrays_and_jax_get_the_same_bits(devices, x64, tmp_path):
     weights = {name: normal((60, 76), dtype) for name, dtype in DTYPES.items()}
     expected, _ = perturb_arrays(weights, noise_lambda=0.3, seed=4)

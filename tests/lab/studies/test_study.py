@@ -419,6 +419,7 @@ def test_killed_at_many_moments(tiny_study: Study, tiny_tokens: Tokens, tmp_path
     assert [outcome(record) for record in resumed] == [outcome(record) for record in expected], delays
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_the_defaults_run_end_to_end_with_the_real_model(
     tiny_study: Study, minilm: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]

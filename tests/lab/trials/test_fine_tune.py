@@ -445,7 +445,14 @@ def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> l
     return scores
 
 
-@pytest.mark.parametrize("arm", ["plain", "noisytune+mixout", "hype+neftune"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        pytest.param("plain", marks=pytest.mark.slow),
+        "noisytune+mixout",
+        pytest.param("hype+neftune", marks=pytest.mark.slow),
+    ],
+)
 def test_the_best_epoch_is_the_best_of_what_stopping_after_each_gives(
     tiny_study: Study, tiny_tokens: Tokens, arm: str
 ) -> None:
@@ -518,7 +525,12 @@ def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Toke
         assert len(record.outputs["train/predictions"]) == len(tiny_tokens.train)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+QUICK = ("noisytune", "recadam", "rdrop", "llrd")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_every_method_is_an_arm(tiny_study: Study, tiny_tokens: Tokens, name: str) -> None:
     """The Trainer calls the hooks: repeatable, other than the plain run, and equal to it at the neutral setting."""
     told = {"recadam": {"gamma": 100, "t0": 2}, "neftune": {"alpha": 50}, "r3f": {"eps": 0.1}, "hype": {"sigma": 0.1}}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +166,12 @@ def _of_the_paper(
     return study, [replace(record, norms=norms) for record in records]
 
 
-@pytest.mark.parametrize("width", [400, 1200])
 @pytest.mark.parametrize("arms", PAPER.values(), ids=PAPER)
 def test_pages_of_the_papers_studies_fit(
-    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]],
-    arms: list[tuple[str, dict[str, str]]],
-    width: int,
-    tmp_path: Path,
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], arms: list[tuple[str, dict[str, str]]], tmp_path: Path
 ) -> None:
     each = [(*_of_the_paper(build, arms, model), f"page-{i}") for i, model in enumerate(MODELS)]
-    for page in (render_overview(each), render_html(*each[0][:2])):
+    for page, width in product((render_overview(each), render_html(*each[0][:2])), (400, 1200)):
         seen = _measure(page, tmp_path, width)
         assert seen["page"] <= width
         assert seen["outside"] == []
