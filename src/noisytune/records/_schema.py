@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from noisytune.errors import DamagedRecordError, RunFolderError
+from noisytune.records import Status
 
 Record = TypeVar("Record")
 
@@ -77,11 +78,20 @@ class Evaluation(TypedDict):
 
 
 class TrialParts(TypedDict):
-    """What is inside the fields of a trial's record."""
+    """The fields of a trial's record, and what is inside them."""
 
+    key: str
     settings: Settings
+    status: Status
+    scores: dict[str, float]
+    loss_curve: list[float]
+    timing: dict[str, float]
+    applied: dict[str, Fields]
+    environment: Fields
     evaluations: NotRequired[dict[str, Evaluation]]
     norms: NotRequired[dict[str, Norms]]
+    epoch_scores: NotRequired[list[float | None]]
+    outputs_digest: NotRequired[str]
 
 
 class Task(TypedDict):
@@ -141,15 +151,23 @@ class Search(TypedDict):
 
 
 class StudyParts(TypedDict):
-    """What is inside the fields of a study's record."""
+    """The fields of a study's record, and what is inside them."""
 
+    name: str
     model: Named
+    training: Fields
     tasks: Annotated[list[Task], Meta(min_length=1)]
     arms: Names
     seeds: list[Seed]
     margin: Annotated[float, Meta(ge=0)]
     trials: list[Entry]
     search: NotRequired[Search | None]
+
+
+def _names(parts: Any) -> frozenset[str]:
+    """The fields of a record, ``format`` among them."""
+    found: frozenset[str] = parts.__required_keys__ | parts.__optional_keys__
+    return found | {"format"}
 
 
 def checked(
@@ -167,7 +185,7 @@ def checked(
         text: JSON.
         where: the file's path, for the error message.
         record: the dataclass to make.
-        parts: what is inside its fields: `TrialParts` or `StudyParts`.
+        parts: what its fields are: `TrialParts` or `StudyParts`.
         newest: the highest format that is known.
         advice: what to do about a damaged one, for the error message.
         upgrade: brings the fields of format 1 into the present one, in place.
@@ -189,7 +207,7 @@ def checked(
             upgrade(raw)
         raw["format"] = newest
         msgspec.convert(raw, parts)
-        return msgspec.convert(raw, record)
+        return record(**{name: raw[name] for name in _names(parts) if name in raw})
     except RunFolderError:
         raise
     except KeyError as error:

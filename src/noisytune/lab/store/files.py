@@ -67,13 +67,13 @@ def read_file(file: Path, most: int = MOST_BYTES) -> bytes:
     """
     with one_line(file):
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as stream:
+        with os.fdopen(descriptor, "rb", buffering=0) as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise RunFolderError(f"{file}: not a regular file; remove it")
             if status.st_size > most:
                 raise RunFolderError(f"{file}: {status.st_size:,} bytes, noisytune writes at most {most:,}; remove it")
-            return stream.read()
+            return stream.readall()
 
 
 def refuse_links(*places: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._metrics import METRICS
-from noisytune.errors import DamagedRecordError
+from noisytune.errors import DamagedRecordError, RunFolderError
 from noisytune.lab.store.files import content_digest, read_file
 from noisytune.records import TRIAL_ADVICE, Outputs, TrialRecord
 
@@ -156,9 +156,14 @@ class StoredOutputs(Mapping[str, Array]):
         Raises:
             DamagedRecordError: the file is gone, or holds something else.
         """
-        if not self.file.is_file():
-            raise DamagedRecordError(f"{self.file}: missing, so its record cannot be believed; {TRIAL_ADVICE}")
-        content = read_file(self.file)
+        try:
+            content = read_file(self.file)
+        except RunFolderError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise DamagedRecordError(
+                f"{self.file}: missing, so its record cannot be believed; {TRIAL_ADVICE}"
+            ) from error
         if content_digest(content) != self.digest:
             raise DamagedRecordError(f"{self.file}: not what was written with the record beside it; {TRIAL_ADVICE}")
         return unpack(content, str(self.file))
