@@ -18,41 +18,30 @@ NONE = -1.0
 """In place of a line: no sentence."""
 
 
-def retrieval_items(
-    hits: Floats, mined: Floats, scores: Floats, nearest: Floats, gold: Floats, elsewhere: float = math.nan
-) -> Items:
+def retrieval_items(answers: Floats, gold: Floats) -> Items:
     """The items of a split.
 
     Args:
-        hits: shape (sentences,), 1 where the translation's nearest neighbour is the sentence, else 0; NaN where that
-            is not asked.
-        mined: shape (sentences,), the line that each was paired with; `NONE` where with none; NaN where nothing was
-            mined.
-        scores: shape (sentences,), of these pairs.
-        nearest: shape (sentences,), the line of each one's nearest neighbour.
+        answers: shape (sentences, 5). Whether the translation's nearest neighbour is the sentence, 1 or 0; the line of
+            the sentence that it was paired with, or `NONE`; whether that pair is said with the threshold that is best
+            here, and with the one that another split chose; the line of its own nearest neighbour. NaN where a column
+            does not apply.
         gold: shape (sentences, most), the lines of the translations, filled up with `NONE`.
-        elsewhere: a threshold that another split chose; NaN for none.
 
-    >>> mined, gold = np.array([5.0, 7.0, NONE]), np.array([[5.0], [NONE], [NONE]])
-    >>> scores, nothing = np.array([1.2, 1.1, np.nan]), np.full(3, np.nan)
-    >>> retrieval_items(nothing, mined, scores, mined, gold)[:, 1:4].tolist()
-    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    >>> nan = math.nan
+    >>> answers = np.array([[nan, 5, 1, nan, 5], [nan, 7, 1, nan, 7], [nan, NONE, 0, nan, 7]])
+    >>> retrieval_items(answers, np.array([[5.0], [NONE], [NONE]]))[:, 1:4].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    right = is_right(mined, gold)
-    best = math.nan if np.isnan(mined).any() else best_threshold(scores[mined >= 0], right[mined >= 0], count(gold))
-    counts = [_counts(mined, scores, gold, right, threshold) for threshold in (best, elsewhere)]
-    asked = gold[:, 0] != NONE
+    hits, mined, *said, nearest = answers.T
+    right, asked = is_right(mined, gold), gold[:, 0] != NONE
+    counts = [_counts(one, right, (gold != NONE).sum(axis=1)) for one in said]
     return np.column_stack([hits, *counts, np.where(asked, nearest, math.nan), np.where(asked, gold[:, 0], math.nan)])
 
 
 def is_right(lines: Floats, gold: Floats) -> npt.NDArray[np.bool_]:
     """Whether each line is one of its row of gold, shape (sentences,)."""
     return np.asarray(((lines[:, None] == gold) & (gold != NONE)).any(axis=1))
-
-
-def count(gold: Floats) -> int:
-    """How many pairs there are."""
-    return int((gold != NONE).sum())
 
 
 def best_threshold(scores: Floats, right: npt.NDArray[np.bool_], gold: int) -> float:
@@ -129,10 +118,7 @@ METRICS = {
 }
 
 
-def _counts(mined: Floats, scores: Floats, gold: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Floats:
-    """Pairs found, wrongly said and missed of each sentence; NaN without a threshold."""
-    if math.isnan(threshold):
-        return np.full((len(mined), 3), math.nan)
-    said = (mined >= 0) & (np.nan_to_num(scores, nan=-math.inf) >= threshold)
-    found = said & right
-    return np.column_stack([found, said & ~right, (gold != NONE).sum(axis=1) - found]).astype(np.float64)
+def _counts(said: Floats, right: npt.NDArray[np.bool_], gold: npt.NDArray[np.int64]) -> Floats:
+    """Pairs found, wrongly said and missed of each sentence; NaN where none could be said."""
+    found = said * right
+    return np.column_stack([found, said - found, gold - found])

@@ -5,6 +5,7 @@ from noisytune.lab.kinds.columns import Labelled, Ragged, TokenSplit
 from noisytune.lab.kinds.kind import Collate, Kind
 from noisytune.lab.kinds.multilabel import MultiLabel
 from noisytune.lab.kinds.regression import Regression
+from noisytune.lab.kinds.retrieval import Retrieval
 from noisytune.lab.kinds.spans import Spans
 from noisytune.lab.kinds.split import Split, Target
 from noisytune.lab.kinds.tagging import Tagging
@@ -12,6 +13,7 @@ from noisytune.lab.kinds.tagging import Tagging
 __all__ = ["KINDS", "Collate", "Kind", "Labelled", "Ragged", "Split", "Target", "TokenSplit"]
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classification(), MultiLabel(), Regression(), Tagging(), Spans())
+    kind.name: kind
+    for kind in (Classification(), MultiLabel(), Regression(), Tagging(), Spans(), Retrieval())
 }
 """Name in records -> the kind."""

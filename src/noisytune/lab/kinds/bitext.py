@@ -82,12 +82,21 @@ def line_by_line(foreign: Side, english: Side) -> Split:
             f"{foreign.file} has {len(foreign.sentences)} lines and {english.file} {len(english.sentences)}: "
             "their lines must translate each other"
         )
-    if len(english.sentences) >= _ENOUGH_TO_TELL and list(english.sentences) == sorted(english.sentences):
+    if is_sorted(english):
         raise DataError(
             f"{english.file}: its lines are in alphabetical order, as in XTREME's release, which hides the pairs so; "
             "give the files whose lines translate each other (LASER's tatoeba.*-eng.*)"
         )
     return _split(foreign, english, [[float(line)] for line in range(len(foreign.sentences))])
+
+
+def is_sorted(side: Side) -> bool:
+    """Whether the sentences stand in alphabetical order, and are too many for that to be chance.
+
+    >>> is_sorted(Side("en", [f"Line {i}." for i in range(10, 50)]))
+    True
+    """
+    return len(side.sentences) >= _ENOUGH_TO_TELL and list(side.sentences) == sorted(side.sentences)
 
 
 def _split(foreign: Side, english: Side, translations: Sequence[Sequence[float]]) -> Split:

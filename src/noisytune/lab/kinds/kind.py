@@ -32,6 +32,8 @@ class Kind(ABC):
     """As in records."""
     model_class: ClassVar[str]
     """The class of transformers that has the head."""
+    is_trained: ClassVar[bool] = True
+    """Whether a model is trained on its examples; if not, the model of another task is scored."""
     has_classes: ClassVar[bool] = True
     """Whether targets are ids of named classes."""
     keeps_items: ClassVar[bool] = False
@@ -50,6 +52,17 @@ class Kind(ABC):
         """
         if reading:
             raise ConfigError(f"a task of the kind {self.name} has no setting {', '.join(reading)}")
+        return self
+
+    def for_model(self, config: Any) -> Kind:
+        """This kind with what it must know of the model.
+
+        Args:
+            config: the model's configuration, of transformers.
+
+        Raises:
+            ConfigError: a setting that does not fit the model.
+        """
         return self
 
     def metrics(self, labels: Sequence[str]) -> list[str]:
@@ -151,6 +164,15 @@ class Kind(ABC):
             found: what the model returned.
             inputs: the batch.
         """
+
+    def keep(self, rows: int, output: Any) -> Any:
+        """Where the outputs of so many rows are kept, to be filled by row.
+
+        Args:
+            rows: how many.
+            output: one of them.
+        """
+        return [output] * rows
 
     @abstractmethod
     def judge(self, outputs: list[Floats], data: TokenSplit, units: Units | None) -> tuple[Status, Floats]:

@@ -1,4 +1,4 @@
-"""What the kinds share whose examples are a text or two, and whose model says one thing of each."""
+"""What the kinds share whose examples are a text or two."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from noisytune.lab.kinds.units import Units
 from noisytune.records import Status
 
 
-class TextKind(Kind):
-    """Examples of one text or two; outputs of shape (examples, outputs)."""
+class Texts(Kind):
+    """Examples of one text or two, one row each."""
 
     model_class = "AutoModelForSequenceClassification"
-    problem: ClassVar[str]
-    """What transformers calls the loss: its ``problem_type``."""
 
     def encode(self, tokenizer: Any, split: Split, max_length: int, types: bool | None, where: str) -> TokenSplit:
         """One row an example; pairs and texts are cut at ``max_length``."""
@@ -39,6 +37,19 @@ class TextKind(Kind):
         full = sum(length >= max_length for length in data.lengths)
         return f"{full} of {len(data)} {name} texts reach max_length {max_length} and may be cut" if full else ""
 
+    def collate(self, tokenizer: Any) -> Collate:
+        """Padded to the longest of the batch."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(tokenizer)
+
+
+class TextKind(Texts):
+    """The model says one thing of each example; outputs of shape (examples, outputs)."""
+
+    problem: ClassVar[str]
+    """What transformers calls the loss: its ``problem_type``."""
+
     def head(self, labels: Sequence[str]) -> dict[str, Any]:
         """One output a class."""
         named = dict(enumerate(labels))
@@ -47,12 +58,6 @@ class TextKind(Kind):
             "label2id": {label: i for i, label in named.items()},
             "problem_type": self.problem,
         }
-
-    def collate(self, tokenizer: Any) -> Collate:
-        """Padded to the longest of the batch."""
-        from transformers import DataCollatorWithPadding
-
-        return DataCollatorWithPadding(tokenizer)
 
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:
         """The logits of each example."""

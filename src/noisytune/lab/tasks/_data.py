@@ -152,7 +152,11 @@ class TaskOptions:
     """Topics: any folder of the corpus."""
     metric: str | None = text(None, "Compare by this score. Default: the task's own.", "a metric")
     """For files it also decides how a column of numbers is read, where ``kind`` does not."""
-    kind: str | None = choice(None, "Read labels as this kind. Default: what they look like.", *KINDS)
+    kind: str | None = choice(
+        None,
+        "Read labels as this kind. Default: what they look like.",
+        *(name for name, kind in KINDS.items() if kind.is_trained),
+    )
     """Files. Where it is not clear what they look like, an error asks for it."""
     missing_labels: Literal["drop", "keep"] | None = choice(
         None, "Leave out rows whose label stands for none (empty, NA, ?), or keep them as a class.", "drop", "keep"

@@ -56,9 +56,10 @@ class Evaluator:
 
     def __call__(self, model: Any, splits: Mapping[str, TokenSplit]) -> dict[str, Evaluation]:
         """Predict and score splits, by name."""
-        judged = {name: self.kind.judge(self.outputs(model, data), data, self.units) for name, data in splits.items()}
+        mine = replace(self, kind=self.kind.for_model(model.config))
+        judged = {name: mine.kind.judge(mine.outputs(model, data), data, self.units) for name, data in splits.items()}
         answers = {name: answer for name, (status, answer) in judged.items() if status != "diverged"}
-        settled = self.kind.settle(answers, splits)
+        settled = mine.kind.settle(answers, splits)
         return {
             name: self.score(status, splits[name], *settled[name]) if name in settled else DIVERGED
             for name, (status, _) in judged.items()
@@ -72,17 +73,20 @@ class Evaluator:
         return Evaluation(status, score(self.kind.name, items), outputs | kept, chosen)
 
     @torch.inference_mode()
-    def outputs(self, model: Any, data: TokenSplit) -> list[Floats]:
+    def outputs(self, model: Any, data: TokenSplit) -> Any:
         """What the kind reads of each row, in the data's order. Batches hold rows of like length."""
         model.eval()
         order = np.argsort(data.lengths, kind="stable")
-        found: dict[int, Floats] = {}
+        found: Any = None
         for start in range(0, len(order), self.batch_size):
             rows = [int(i) for i in order[start : start + self.batch_size]]
             batch = self.collate([data.row(i) for i in rows])
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            found |= zip(rows, self.kind.outputs(model(**inputs, **self.kind.call), inputs), strict=True)
-        return [found[i] for i in range(data.rows)]
+            read = self.kind.outputs(model(**inputs, **self.kind.call), inputs)
+            found = self.kind.keep(data.rows, read[0]) if found is None else found
+            for row, output in zip(rows, read, strict=True):
+                found[row] = output
+        return found
 
 
 def mean_scores(evaluations: Mapping[str, Evaluation], primary: tuple[str, ...]) -> dict[str, float]:

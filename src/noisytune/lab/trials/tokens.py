@@ -133,7 +133,7 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
         max_length: tokens, marks of start and end included.
 
     Raises:
-        ConfigError: ``max_length`` is more than the model can take.
+        ConfigError: ``max_length`` is more than the model can take, or what is asked of reading does not fit it.
         DataError: no tokenizer, no token to pad with, or a text without tokens.
     """
     limit = _positions(model_dir)
@@ -141,6 +141,8 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     if limit is not None and max_length > limit:
         raise ConfigError(f"max_length {max_length}: the model has only {limit} positions; give max_length={limit}")
     kind, types = task.of_kind, _has_types(model_dir)
+    if not kind.is_trained:
+        kind.read_by(task.reading).for_model(_configuration(model_dir))
     notices, splits = [], {}
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
@@ -224,6 +226,13 @@ def _check(data: TokenSplit, tokenizer: Any, embeddings: int | None, where: str)
         )
 
 
+def _configuration(model_dir: Path) -> Any:
+    """As transformers reads it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
+
+
 def _config(model_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     return found
@@ -259,12 +268,12 @@ def _reserved(model_dir: Path, positions: int) -> int:
     then has a row for padding. No weights are read.
     """
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     any_kind: Any = AutoModel
     try:
         with torch.device("meta"):
-            model = any_kind.from_config(AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False))
+            model = any_kind.from_config(_configuration(model_dir))
     except (ValueError, KeyError, ImportError, OSError):
         # A model of an unknown kind: loading it will say so.
         return 0
