@@ -148,7 +148,8 @@ class TrialRecord(_Record):
     environment: dict[str, Any]
     """Library versions, machine, threads, code commit, start time (UTC)."""
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Every split that was scored, the first one first: each its ``status`` and its ``scores``."""
+    """Every split that was scored, the first one first: each its ``status`` and its ``scores``, and in ``chosen`` what
+    was chosen to read its answers, where there is a choice: the ``layer`` of retrieval and ``layer_by`` what, say."""
     norms: dict[str, dict[str, float]] = field(default_factory=dict)
     """How far training moved each role of parameter (query, feed-forward ...): ``elements``, and sums over them of
     ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty

@@ -75,6 +75,7 @@ class Evaluation(TypedDict):
 
     status: str
     scores: dict[str, float]
+    chosen: NotRequired[Fields]
 
 
 class TrialParts(TypedDict):
