@@ -11,16 +11,26 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from noisytune._metrics import RIGHT, score
-from noisytune._metrics.retrieval import NONE, best_threshold, retrieval_items
+from noisytune._metrics.retrieval import NONE, best_threshold, is_right, retrieval_items
 
 NAN = math.nan
 
 
 def items(mined, scores, gold, elsewhere=NAN):
+    """Of pairs that are said from a score on: from the best one here, and from one that was chosen elsewhere."""
     width = max(map(len, gold))
     table = np.array([[*lines, *[NONE] * (width - len(lines))] for lines in gold], dtype=float)
-    mined = np.array(mined, dtype=float)
-    return retrieval_items(np.full(len(mined), NAN), mined, np.array(scores), mined, table, elsewhere)
+    mined, scores = np.array(mined, dtype=float), np.array(scores)
+    paired = mined != NONE
+    best = best_threshold(scores[paired], is_right(mined, table)[paired], sum(map(len, gold)))
+    said = [(scores >= one) * 1.0 + 0 * one for one in (best, elsewhere)]
+    return retrieval_items(np.column_stack([np.full(len(mined), NAN), mined, *said, mined]), table)
+
+
+def asked(hits, nearest, gold):
+    """Where nothing is mined."""
+    none = np.full(len(hits), NAN)
+    return retrieval_items(np.column_stack([hits, none, none, none, nearest]), gold)
 
 
 def test_by_hand():
@@ -45,8 +55,7 @@ def test_several_translations_of_a_sentence_count_each():
 
 
 def test_hits_are_an_accuracy_and_say_which_examples_are_right():
-    none = np.full(3, NAN)
-    rows = retrieval_items(np.array([1.0, 0.0, 1.0]), none, none, np.array([0.0, 0.0, 0.0]), np.arange(3.0)[:, None])
+    rows = asked([1, 0, 1], [0, 0, 0], np.arange(3.0)[:, None])
     found = score("retrieval", rows)
     assert found["retrieval_accuracy"] == pytest.approx(2 / 3)
     assert not {"mining_f1", "mining_f1_dev"} & set(found)
@@ -75,8 +84,6 @@ def test_no_threshold_is_better_than_the_best_one(pairs, missed):
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40))
 def test_bitext_f1_is_scikit_learns_weighted_one(pairs):
     said, gold = np.array(pairs, dtype=float).T
-    none = np.full(len(pairs), NAN)
-    unasked = retrieval_items(none[:1], none[:1], none[:1], np.zeros(1), np.full((1, 1), NONE))
-    rows = np.vstack([retrieval_items(none, none, none, said, gold[:, None]), unasked])
+    rows = asked(np.full(len(pairs) + 1, NAN), [*said, 0], np.array([*gold, NONE])[:, None])
     expected = f1_score(gold, said, average="weighted", zero_division=0)
     assert score("retrieval", rows)["bitext_f1"] == pytest.approx(expected)

@@ -13,7 +13,6 @@ from noisytune.lab.kinds.tagging import Tagging
 __all__ = ["KINDS", "Collate", "Kind", "Labelled", "Ragged", "Split", "Target", "TokenSplit"]
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (Classification(), MultiLabel(), Regression(), Tagging(), Spans(), Retrieval())
+    kind.name: kind for kind in (Classification(), MultiLabel(), Regression(), Tagging(), Spans(), Retrieval())
 }
 """Name in records -> the kind."""
