@@ -6,13 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task, task_from_rows
 from noisytune.lab.tasks.questions import place, questions_of, read_questions
+from noisytune.lab.trials.arm import PLAIN
+from noisytune.lab.trials.fine_tune import run_trial
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.tokens import tokenise
+from noisytune.lab.trials.trial import Trial
 
 CONTEXTS = [
     f"In {year} the old house of {name} was sold, in {year}." for year, name in enumerate("ABCDEFG", start=1900)
@@ -163,6 +170,26 @@ def test_other_files_and_settings_of_tables_are_refused(tmp_path: Path) -> None:
         read_questions(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="metric=answer_mean or metric=answer_f1 or metric=exact_match"):
         load_task(str(file), TaskOptions(metric="pearson"))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_file_is_learnt(tiny: Model, tmp_path: Path) -> None:
+    """The town is the answer; some of them begin elsewhere than the file says, some have none in their context."""
+    rng, paragraphs = np.random.default_rng(0), []
+    for number in range(140):
+        words = [str(word) for word in rng.choice(["the", "old", "house", "is", "near"], rng.integers(3, 12))]
+        town = str(rng.choice(["paris", "london", "berlin"]))
+        words.insert(int(rng.integers(0, len(words))), town)
+        context = f"{' '.join(words)} {number}"
+        asked = question(context, town, context.index(town) + (number % 5 == 0), str(number))
+        asked["answers"][0]["text"] = "tokyo" if number % 50 == 49 else town
+        paragraphs.append({"context": context, "qas": [asked]})
+    settings = TrainingSettings(epochs=8, batch_size=16, learning_rate=5e-3, max_length=24)
+    task = load_task(str(write(tmp_path, "towns.json", squad(paragraphs))))
+    assert task.facts["left_out"] == [{"source": "towns.json", "reason": "no answer in the context", "rows": 2}]
+    record = run_trial(Trial.resolve(tiny, task, PLAIN, 0, settings), tiny.path, tokenise(tiny.path, task, 24))
+    assert record.status == "ok"
+    assert record.scores["exact_match"] > 0.5
 
 
 def test_tables_with_such_words_stay_tables(tmp_path: Path) -> None:

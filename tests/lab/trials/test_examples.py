@@ -154,7 +154,7 @@ def test_question_answering(source: str, tiny: Model, minilm: Model, tmp_path: P
     else:
         model = minilm
         train, dev = real_questions("squad/train-v1.1.json", 300), real_questions("xquad/xquad.en.json", 100)
-        settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=3e-4, max_length=192)
+        settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=3e-4, max_length=128)
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     (features, _), (dev_features, places) = (windows(tokenizer, rows, settings.max_length) for rows in (train, dev))
     assert len(places) > len(dev), "some contexts are read in parts"

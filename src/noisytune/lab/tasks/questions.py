@@ -110,15 +110,21 @@ def task_from_questions(
     for source, questions in sources.items():
         if not len(questions.split):
             raise DataError(f"{source}: {_nothing(questions)}")
-    notices = [line for source, one in sources.items() for line in one.notices(encodable(Path(source).name))]
+    named = [(encodable(Path(source).name), one) for source, one in sources.items()]
+    notices = [line for source, one in named for line in one.notices(source)]
     facts: dict[str, Any] = {
-        "rows": [{"source": encodable(Path(source).name), "rows": one.found} for source, one in sources.items()]
+        "rows": [{"source": source, "rows": one.found} for source, one in named],
+        "left_out": [
+            {"source": source, "reason": "no answer in the context", "rows": rows}
+            for source, one in named
+            if (rows := one.found - len(one.split))
+        ],
     }
     if dev is None:
         ours, theirs = _split_off(train.split, options.split_seed, where)
         facts["split_off"] = len(theirs)
         notices.append(
-            f"no dev_file: the {len(theirs)} questions of a fifth of the contexts, of {len(train.split)}, were split "
+            f"no dev_file: {len(theirs)} of {len(train.split)} questions, those of a fifth of the contexts, were split "
             "off as dev"
         )
     else:
