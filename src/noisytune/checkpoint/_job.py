@@ -152,7 +152,8 @@ class Job:
         for batch in self._batches:
             if not batch.pieces:
                 self._settle(batch)
-        _stream.in_threads(work, chain.from_iterable(batch.pieces for batch in self._batches), self._threads)
+        pieces = chain.from_iterable(batch.pieces for batch in self._batches)
+        _stream.in_threads(work, pieces, _stream.useful_threads(self._threads, total))
         for target in self._targets:
             target.realised = self._realised(target)
 

@@ -62,6 +62,15 @@ def pieces(held: Iterable[Place], largest: int = LARGEST_PIECE) -> Iterator[Piec
             yield Piece(place, start, min(start + longest, size))
 
 
+def useful_threads(threads: int, total: int) -> int:
+    """No more than one for each `LARGEST_PIECE`: handing on tensors that are tiny costs more than reading them.
+
+    >>> useful_threads(8, 3 * LARGEST_PIECE), useful_threads(8, 10)
+    (3, 1)
+    """
+    return max(1, min(threads, total // LARGEST_PIECE))
+
+
 def in_threads(work: Callable[[T, memoryview], Iterable[T] | None], items: Iterable[T], threads: int) -> None:
     """Each thread has a buffer of two pieces' size, and takes the next item until none is left or one has failed.
 
@@ -158,7 +167,7 @@ def digests(files: Sequence[Weights], threads: int, advance: Advance) -> dict[Pl
         found.update(piece, content)
         advance(len(content))
 
-    in_threads(work, pieces(held), threads)
+    in_threads(work, pieces(held), useful_threads(threads, sum(file.size for file in files)))
     return found.all()
 
 
