@@ -7,11 +7,14 @@ import pytest
 import noisytune.lab
 from noisytune.errors import ConfigError
 from noisytune.lab import InlineEngine, compare, load_task
+from noisytune.lab.studies.events import StudyStarted
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskOptions
+from noisytune.lab.trials.events import TrialStarted
 from noisytune.records import digest
 
 ROWS = [(f"{word} {i}", word) for word in ("good", "bad") for i in range(20)]
+SHORT = {"max_steps": 2, "max_length": 32, "batch_size": 4}
 QUICK = {"epochs": 1, "max_length": 16, "batch_size": 8, "learning_rate": 1e-3}
 
 
@@ -66,9 +69,7 @@ def test_a_dev_set_goes_with_rows(tiny):
 def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch):
     """What is planned is what the command line plans for the same task."""
     planned = []
-    monkeypatch.setattr(
-        "noisytune.lab.studies.compare.run_study", lambda study, *_: planned.append(study) or study.record
-    )
+    monkeypatch.setattr("noisytune._comparison.run_study", lambda study, *_: planned.append(study) or study.record)
     task = load_task("topics", TaskOptions(train_size=20))
     compare(tiny.path, task, out=tmp_path / "one")
     compare(tiny.path, [task], out=tmp_path / "list")
@@ -82,3 +83,26 @@ def test_every_name_of_the_api_is_there():
         assert getattr(noisytune.lab, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'compair'"):
         importlib.import_module("noisytune.lab").compair  # noqa: B018
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_comparison_is_run_and_extended(tiny, topics, tmp_path):
+    told = []
+    asked = {"training": SHORT, "out": tmp_path / "run", "on_event": told.append}
+    with InlineEngine() as engine:
+        first = compare(str(tiny.path), (topics,), arms=("noisytune(0.3)",), seeds=1, engine=engine, **asked)
+        assert [record.arm for record in first.records] == ["plain", "noisytune(0.3)"]
+        assert first.folder == tmp_path / "run"
+        assert first.study.training["learning_rate"] == 2e-5
+        more = compare(str(tiny.path), (topics,), arms=("noisytune(0.3)",), seeds=2, engine=engine, **asked)
+    assert len(more.records) == 4
+    assert {record.key for record in first.records} < {record.key for record in more.records}
+    assert sum(isinstance(event, TrialStarted) for event in told) == 4
+    assert [len(event.finished) for event in told if isinstance(event, StudyStarted)] == [0, 2]
+
+
+def test_what_it_is_called_with_is_checked_before_anything_is_kept(tiny, tmp_path):
+    for wrong in ({"arms": ()}, {"arms": ("recadm",)}, {"seeds": 0}, {"options": TaskOptions(metric="f")}):
+        with pytest.raises(ConfigError), InlineEngine() as engine:
+            compare(str(tiny.path), engine=engine, out=tmp_path / "run", **wrong)
+    assert not list(tmp_path.iterdir())

@@ -6,20 +6,24 @@ It stands above the lab, which runs the study, and the report, which says what c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisytune._pretrained import Model
 from noisytune._settings import checked
 from noisytune.errors import ConfigError, MissingExtraError
-from noisytune.lab.engines import Engine
-from noisytune.lab.studies.compare import Comparison
-from noisytune.lab.studies.compare import compare as run_comparison
+from noisytune.lab.engines import Engine, LocalEngine
+from noisytune.lab.store import Store, run_folder
+from noisytune.lab.studies.compare import arms_of, seeds_of
 from noisytune.lab.studies.events import Event
-from noisytune.lab.studies.run import Until
-from noisytune.lab.tasks import TaskData, TaskOptions, task_from_rows
+from noisytune.lab.studies.run import Until, run_study
+from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, task_from_rows
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +32,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result(Comparison):
+class Result:
     """A study as far as it has been run, and what it shows. ``print(result)`` says it in a few lines."""
+
+    study: StudyRecord
+    """As the run folder keeps it, with what was there before."""
+    records: list[TrialRecord]
+    """Of its trials."""
+    folder: Path
+    """The run folder."""
 
     @property
     def summary(self) -> list[SummaryRow]:
@@ -137,29 +148,33 @@ def compare(
         result.to_frame().groupby("arm")["accuracy"].mean()
     """
     wanted: TaskOptions = checked(TaskOptions, options)
-    found = run_comparison(
-        None if model is None else str(model),
-        _tasks(task, dev, wanted),
-        arms=arms,
-        seeds=seeds,
-        training=checked(TrainingSettings, training),
-        options=wanted,
-        margin=margin,
-        until=until,
-        out=out,
-        engine=engine,
-        on_event=on_event,
-        report_to=report_to,
-    )
-    return Result(found.study, found.records, found.folder)
+    settings: TrainingSettings = checked(TrainingSettings, training)
+    every = arms_of(*arms)
+    with ExitStack() as stack:
+        engine = engine or stack.enter_context(LocalEngine())
+        engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
+        tasks = _tasks(task, dev, wanted)
+        study = Study(
+            name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
+            model=Model.find(None if model is None else str(model)),
+            tasks=tasks,
+            arms=every,
+            seeds=seeds_of(seeds),
+            training=settings,
+            margin=margin,
+        )
+        shared = [study.model.digest, *(one.digest for one in study.tasks), study.training.to_dict()]
+        store = Store(Path(out) if out is not None else run_folder(study.name, study.model.name, shared))
+        record = run_study(study, store, engine, on_event, until, report_to)
+    return Result(record, list(store.records(entry["key"] for entry in record.trials)), store.folder)
 
 
-def _tasks(task: Any, dev: Any, options: TaskOptions) -> str | Path | Sequence[TaskData]:
-    """What `noisytune.lab.studies.compare.compare` takes: a name, or tasks; rows in memory become one."""
+def _tasks(task: Any, dev: Any, options: TaskOptions) -> tuple[TaskData, ...]:
+    """By name or file, loaded already, or made of rows in memory."""
     loaded = [task] if isinstance(task, TaskData) else task
     is_loaded = isinstance(loaded, list | tuple) and loaded and all(isinstance(one, TaskData) for one in loaded)
     if not (is_loaded or isinstance(task, str | Path)):
         return (task_from_rows(task, options, dev=dev),)
     if dev is not None:
         raise ConfigError("dev goes with rows in memory: for a file give options={'dev_file': ...}")
-    return tuple(loaded) if is_loaded else task
+    return tuple(loaded) if is_loaded else load_tasks(str(task), options)

@@ -77,8 +77,8 @@ def tune(
 
 
 def _default_folder(tuning: Tuning) -> Path:
-    """The same model, data, space and training give the same folder, so that running again goes on."""
-    from noisytune.records import digest
+    """The same model, data, space and training give the same folder."""
+    from noisytune.lab.store import run_folder
 
     shared = [
         tuning.model.digest,
@@ -87,5 +87,4 @@ def _default_folder(tuning: Tuning) -> Path:
         tuning.sampler,
         tuning.training.to_dict(),
     ]
-    name = tuning.task.name.replace("/", "-")
-    return Path("runs") / f"tune-{name}-{tuning.model.name.rsplit('/')[-1]}-{digest(shared)[:6]}"
+    return run_folder(f"tune-{tuning.task.name}", tuning.model.name, shared)

@@ -1,7 +1,7 @@
 """Where results lie."""
 
-from noisytune.lab.store.files import file_name, refuse_links, write_file
+from noisytune.lab.store.files import file_name, refuse_links, run_folder, write_file
 from noisytune.lab.store.folder import STUDY, Store
 from noisytune.lab.store.protocol import TrialStore
 
-__all__ = ["STUDY", "Store", "TrialStore", "file_name", "refuse_links", "write_file"]
+__all__ = ["STUDY", "Store", "TrialStore", "file_name", "refuse_links", "run_folder", "write_file"]

@@ -10,9 +10,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from noisytune._files import publish
 from noisytune.errors import RunFolderError
+from noisytune.records import digest
 
 MOST_BYTES = 2**32
 """Of any file that is read whole; a larger one is not noisytune's."""
@@ -33,6 +35,21 @@ def file_name(*parts: str) -> str:
     ('unnamed-unnamed', 'unnamed-unnamed')
     """
     return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("._-") or "unnamed" for part in parts)
+
+
+def run_folder(name: str, model: str, shared: Any) -> Path:
+    """Where to keep a study that was given no place: the same for the same study, so that running again goes on.
+
+    Args:
+        name: the study's.
+        model: the model's name; what stands before its last slash does not count.
+        shared: plain JSON: whatever must be the same.
+
+    >>> run_folder("glue/rte", "google/bert", []).as_posix()
+    'runs/glue-rte-bert-4f53cd'
+    """
+    flat = name.replace("/", "-").replace(",", "+")
+    return Path("runs") / f"{flat}-{model.rsplit('/')[-1]}-{digest(shared)[:6]}"
 
 
 def content_digest(content: bytes) -> str:

@@ -1,27 +1,16 @@
-"""One call from a model and a task to the finished study: find, load, plan, run."""
+"""What is compared: the arms, from noises and from names, and the seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
-from noisytune._pretrained import Model
 from noisytune._settings import check, like, several
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.lab.engines import Engine, LocalEngine
-from noisytune.lab.store import Store
-from noisytune.lab.studies.events import Event
-from noisytune.lab.studies.run import Until, run_study
-from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
-from noisytune.records import StudyRecord, TrialRecord, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,71 +45,6 @@ class Noises:
             for strength, distribution, scale in product(self.noise_lambda, self.distribution, self.scale)
             if strength > 0
         )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` gives back."""
-
-    study: StudyRecord
-    """As the run folder keeps it, with what was there before."""
-    records: list[TrialRecord]
-    """Of its trials."""
-    folder: Path
-    """The run folder."""
-
-
-def compare(
-    model: str | None = None,
-    task: str | Path | Sequence[TaskData] = "topics",
-    *,
-    arms: Sequence[str | Arm] = ("noisytune",),
-    seeds: int | Sequence[int] = 5,
-    training: TrainingSettings | None = None,
-    options: TaskOptions | None = None,
-    margin: float = 1.0,
-    until: Until | None = None,
-    out: str | Path | None = None,
-    engine: Engine | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
-    report_to: str | None = None,
-) -> Comparison:
-    """Fine-tune a model on a task without and with other arms, seed by seed, as far as that has not been done yet.
-
-    Args:
-        model: a directory or an id on the Hub; None: all-MiniLM-L6-v2.
-        task: as for `noisytune.lab.tasks.load_tasks`, or tasks that are loaded already.
-        arms: beside plain fine-tuning, as for `noisytune.lab.trials.arm.Arm.parse`.
-        seeds: a number of pairs, seeds 0, 1, 2 ..., or the seeds.
-        training: how every trial is trained; None: the defaults, with the model's usual learning rate.
-        options: of tasks that are to be loaded.
-        margin: differences within this many points count as equivalent.
-        until: as for `noisytune.lab.studies.run.run_study`; ``seeds`` are then the most.
-        out: the run folder; None: one of its own in ``runs/``, the same for the same study.
-        engine: where trials run; None: processes on this machine.
-        on_event: told of everything that happens, in this thread.
-        report_to: a tracker that trials log to as well.
-
-    Raises:
-        NoisyTuneError: as `noisytune.lab.studies.run.run_study`.
-    """
-    every = arms_of(*arms)
-    with ExitStack() as stack:
-        engine = engine or stack.enter_context(LocalEngine())
-        engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
-        tasks = load_tasks(str(task), options or TaskOptions()) if isinstance(task, str | Path) else tuple(task)
-        study = Study(
-            name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
-            model=Model.find(model),
-            tasks=tasks,
-            arms=every,
-            seeds=seeds_of(seeds),
-            training=training or TrainingSettings(),
-            margin=margin,
-        )
-        store = Store(Path(out) if out is not None else default_folder(study))
-        record = run_study(study, store, engine, on_event, until, report_to)
-    return Comparison(record, list(store.records(entry["key"] for entry in record.trials)), store.folder)
 
 
 def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:
@@ -163,10 +87,3 @@ def seeds_of(seeds: int | Iterable[int]) -> tuple[int, ...]:
     raise ConfigError(
         f"seeds must be a number of seeds, 1 to {MOST_SEEDS:,}, or a list of so many whole numbers, got {seeds!r}"
     )
-
-
-def default_folder(study: Study) -> Path:
-    """The same model, data and training give the same folder, so that running again goes on."""
-    shared = digest([study.model.digest, *(task.digest for task in study.tasks), study.training.to_dict()])
-    name = study.name.replace("/", "-").replace(",", "+")
-    return Path("runs") / f"{name}-{study.model.name.rsplit('/')[-1]}-{shared[:6]}"
