@@ -207,6 +207,8 @@ def test_long_questions_are_cut_and_leave_room(folder: Path) -> None:
     split = Split(((question, context), ("", context)), (((0, "The"),),) * 2)
     for length in (16, 30, 63):
         data = SPANS.encode(tokenizer, split, length, None, "here")
+        told = f"1 dev questions are cut to {length // 3} tokens"
+        assert SPANS.about_lengths(data, length, "dev").split("; ")[-1] == told
         for row, owner in enumerate(data.owner):
             inside = int((data.notes["starts"][row] >= 0).sum())
             asked = data.lengths[row] - inside - tokenizer.num_special_tokens_to_add(pair=True)

@@ -107,6 +107,7 @@ def test_answers_are_moved_to_where_they_stand(tmp_path: Path) -> None:
     found = questions_of("a.json", records)
     assert [answers[0][0] for answers in found.split.targets] == [0, 0, 24, 24, 24, 0]
     assert (found.found, found.without_answer, found.moved) == (9, 2, 5)
+    assert found.ids == ("q",) * 6
     assert found.notices("a.json") == [
         "a.json: 2 of 9 questions have no answer and are left out",
         "a.json: 1 of 9 questions have their answer not in their context (the first: 'new house' of question 'lost'): "

@@ -38,6 +38,8 @@ STARTS, ENDS, LABELS = "starts", "ends", "labels"
 """Notes of a row: the characters of the context where each token starts and ends (-1 of a token outside it), and the
 first and last token of the gold answer."""
 OUTSIDE = -1
+CUT = "cut"
+"""How many tokens are left of a question that was too long."""
 
 
 class Spans(Kind):
@@ -73,9 +75,12 @@ class Spans(Kind):
         golds = [_first_inside(answers) for answers in split.targets]
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "token_type_ids", STARTS, ENDS, LABELS)}
         owner: list[int] = []
+        cut: list[dict[str, int]] = []
         for begin in range(0, len(split), AT_ONCE):
             chosen = range(begin, min(begin + AT_ONCE, len(split)))
-            questions = _cut(tokenizer, [split.texts[i][0].lstrip() for i in chosen], longest)
+            asked = [split.texts[i][0].lstrip() for i in chosen]
+            questions = _cut(tokenizer, asked, longest)
+            cut += [{CUT: longest} if one != other else {} for one, other in zip(asked, questions, strict=True)]
             contexts = [split.texts[i][1] for i in chosen]
             encoded = tokenizer(questions, contexts, return_token_type_ids=types, **wanted)
             for row, place in enumerate(encoded["overflow_to_sample_mapping"]):
@@ -88,8 +93,8 @@ class Spans(Kind):
             for name in ("input_ids", "token_type_ids"):
                 columns[name] += [np.array(row, dtype=np.int32) for row in encoded.get(name) or ()]
         texts = [
-            {"context": context, "answers": [text for _, text in answers], "language": split.language}
-            for (_, context), answers in zip(split.texts, split.targets, strict=True)
+            {"context": context, "answers": [text for _, text in answers], "language": split.language} | more
+            for (_, context), answers, more in zip(split.texts, split.targets, cut, strict=True)
         ]
         originals = [np.frombuffer(json.dumps(one, ensure_ascii=False).encode(), dtype=np.uint8) for one in texts]
         ragged = {name: Ragged.of(rows, np.int32) for name, rows in columns.items() if rows}
@@ -102,10 +107,12 @@ class Spans(Kind):
         )
 
     def about_lengths(self, data: TokenSplit, max_length: int, name: str) -> str:
-        """How many are read in parts."""
+        """How many contexts are read in parts, and how many questions are cut."""
         several = int((np.bincount(np.asarray(data.owner)) > 1).sum())
-        told = f"{several} of {len(data)} {name} contexts are longer than max_length {max_length}: read in parts"
-        return told if several else ""
+        told = [f"{several} of {len(data)} {name} contexts are longer than max_length {max_length}: read in parts"]
+        longest = [one[CUT] for one in _originals(data) if CUT in one]
+        cut = [f"{len(longest)} {name} questions are cut to {tokens} tokens" for tokens in longest[:1]]
+        return "; ".join(told * (several > 0) + cut)
 
     def head(self, labels: Sequence[str]) -> dict[str, Any]:
         """An output for starts, and one for ends."""
@@ -184,9 +191,14 @@ class Spans(Kind):
 
     def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """F1 and exact match, by the evaluator of SQuAD or, where the split says its language, of MLQA."""
-        texts = [json.loads(row.tobytes()) for row in data.originals or ()]
+        texts = _originals(data)
         said = [one["context"][int(a) : int(b)] for one, (a, b) in zip(texts, predictions, strict=True)]
         return answer_items(said, [one["answers"] for one in texts], texts[0]["language"])
+
+
+def _originals(data: TokenSplit) -> list[dict[str, Any]]:
+    """Of each example its context, its gold answers, the language of the split, and `CUT` where the question is cut."""
+    return [json.loads(row.tobytes()) for row in data.originals or ()]
 
 
 def _first_inside(answers: Sequence[tuple[int, str]]) -> tuple[int, int]:

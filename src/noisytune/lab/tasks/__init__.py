@@ -147,9 +147,9 @@ def _ready(task: TaskData, options: TaskOptions) -> TaskData:
     """The last step of every task: its metric, the sizes asked for, and its facts."""
     metric = options.metric or task.metric
     if metric not in (fitting := metrics_for(task)):
-        shape = f"{len(task.labels)} classes" if task.labels else "values"
+        shape = f", {len(task.labels)} classes" if task.labels else ""
         raise ConfigError(
-            f"the metric {metric} does not fit the task {task.name!r} ({task.kind}, {shape}): "
+            f"the metric {metric} does not fit the task {task.name!r} ({task.kind}{shape}): "
             f"choose {' or '.join(f'metric={key}' for key in fitting)}"
         )
     take = partial(limit, kind=task.kind, labels=task.labels, seed=options.split_seed)

@@ -35,6 +35,8 @@ class Questions:
     """Questions and contexts, and of each the gold answers, as `Answer`."""
     found: int
     """All questions of the source."""
+    ids: tuple[str, ...] = ()
+    """What the source calls each question of ``split``; an empty text where it does not say."""
     without_answer: int = 0
     """Questions left out because no answer is given, as in test files without labels."""
     moved: int = 0
@@ -170,6 +172,7 @@ def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: boo
     """
     texts: list[tuple[str, str]] = []
     targets: list[tuple[Answer, ...]] = []
+    ids: list[str] = []
     lost: list[str] = []
     found = without = moved = 0
     for here, name, record in _each(where, records):
@@ -186,7 +189,8 @@ def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: boo
         if answers := inside if train else placed:
             texts.append((_text(here, record, "question"), context))
             targets.append(tuple(answers))
-    return Questions(Split(tuple(texts), tuple(targets)), found, without, moved, tuple(lost), not train)
+            ids.append(str(record.get("id", "")))
+    return Questions(Split(tuple(texts), tuple(targets)), found, tuple(ids), without, moved, tuple(lost), not train)
 
 
 def place(context: str, start: int, text: str) -> int:
