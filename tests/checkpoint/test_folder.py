@@ -64,6 +64,13 @@ def test_a_system_without_fcntl_is_a_notice(clean, tmp_path, monkeypatch):
     assert "knows no locks" in perturb_checkpoint(clean, tmp_path / "noisy").notices[-1]
 
 
+def test_a_system_that_holds_no_folders_says_what_to_do_instead(clean, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    with pytest.raises(DataError, match=r"Linux and macOS only.*perturb_\(model\), and save it"):
+        perturb_checkpoint(clean, tmp_path / "noisy", noise_lambda=0.1)
+    assert not list(tmp_path.glob("*noisy*"))
+
+
 def test_a_planted_link_leads_nowhere(clean, tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()

@@ -52,8 +52,14 @@ def new_folder(place: Path) -> Iterator[tuple[Path, str | None]]:
     one is writing, and cleaned first. Where the file system knows no locks, nothing is cleaned, and the notice says so.
 
     Raises:
-        DataError: another process is writing there, the disk is full, or the folder cannot be written.
+        DataError: another process is writing there, the disk is full, the folder cannot be written, or the system
+            cannot hold a folder open, as Windows cannot.
     """
+    if not hasattr(os, "O_DIRECTORY"):
+        raise DataError(
+            f"{place}: a checkpoint is written on Linux and macOS only, where its folder can be held; on this system "
+            "load the model, call noisytune.torch.perturb_(model), and save it"
+        )
     hidden = place.with_name(f".{place.name}{_SUFFIX}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

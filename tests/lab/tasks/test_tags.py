@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from noisytune.errors import DataError
+from noisytune.errors import ConfigError, DataError
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 
 SENTENCES = [
@@ -155,3 +156,12 @@ def test_a_number_in_the_first_line_names_no_column(tmp_path: Path) -> None:
     first = [("7", "0"), ("x", "B-LOC")]
     task = read(tmp_path, "a.conll", "\n".join(map(" ".join, first)) + "\n\n" + conll())
     assert tuple(first) in sentences(task)
+
+
+@pytest.mark.parametrize("given", [{"join_columns": ("a", "b")}, {"missing_labels": "keep"}, {"empty_texts": "keep"}])
+def test_settings_of_tables_say_nothing_about_sentences(tmp_path: Path, given: dict[str, Any]) -> None:
+    file = tmp_path / "train.conll"
+    file.write_text("\n\n".join(f"Rome B-LOC\nat O\n{i} O" for i in range(10)))
+    with pytest.raises(ConfigError, match=f"{next(iter(given))} say nothing about tagged sentences"):
+        load_task(str(file), TaskOptions(**given))
+    assert load_task(str(file)).facts["rows"] == [{"source": "train.conll", "rows": 10}]

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from noisytune._metrics.tags import are_entities
 from noisytune._text import encodable
-from noisytune.errors import DataError
+from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
 from noisytune.lab.tasks._decoding import decode
@@ -29,6 +30,8 @@ TAG_NAMES = ("ner_tags", "tags", "labels", "pos_tags", "upos", "ner", "pos")
 """What the tags are called."""
 HEADERS = [["token", "tag"], ["word", "tag"], ["token", "label"], ["word", "label"], ["tokens", "tags"]]
 """A first line of these names the columns of word and tag."""
+TABLES_ONLY = ("join_columns", "missing_labels", "empty_texts")
+"""Settings that say nothing about sentences of words."""
 DEV_SHARE = 5
 """One sentence in so many becomes dev where no dev file is given."""
 
@@ -72,10 +75,15 @@ def task_from_sentences(
 
     Raises:
         DataError: fewer than two tags, or too few sentences to split.
+        ConfigError: a setting of tables.
     """
-    notices = []
+    if given := [name for name in TABLES_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]:
+        raise ConfigError(f"{' and '.join(given)} say nothing about tagged sentences: {where} has a tag for each word")
+    notices: list[str] = []
+    facts: dict[str, Any] = {"rows": [{"source": encodable(Path(where).name), "rows": len(train)}]}
     if dev is None:
         train, dev = _split_off(train, options.split_seed, where)
+        facts["split_off"] = len(dev)
         notices.append(f"no dev_file: {len(dev)} of {len(train) + len(dev)} sentences were split off as dev")
     names = _in_order({tag for _, tags in train for tag in tags})
     if unknown := sorted({tag for _, tags in dev for tag in tags} - set(names)):
@@ -88,7 +96,7 @@ def task_from_sentences(
     seen = "entities (B-, I-)" if are_entities(names) else "plain tags"
     notices.append(f"{encodable(Path(where).name)}: {len(names)} tags, read as {seen}")
     evaluate = {"dev": _as_split(dev, names)}
-    return TaskData(name, TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices))
+    return TaskData(name, TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices), facts=facts)
 
 
 def read_tags(path: Path, options: TaskOptions = DEFAULTS) -> list[Sentence]:
