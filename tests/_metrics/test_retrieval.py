@@ -24,13 +24,15 @@ def items(mined, scores, gold, elsewhere=NAN):
     paired = mined != NONE
     best = best_threshold(scores[paired], is_right(mined, table)[paired], sum(map(len, gold)))
     said = [(scores >= one) * 1.0 + 0 * one for one in (best, elsewhere)]
-    return retrieval_items(np.column_stack([np.full(len(mined), NAN), mined, *said, mined]), table)
+    return retrieval_items(
+        np.column_stack([np.full(len(mined), NAN), mined, *said, mined]), table, np.arange(float(len(mined)))
+    )
 
 
-def asked(hits, nearest, gold):
+def asked(back, nearest, gold):
     """Where nothing is mined."""
-    none = np.full(len(hits), NAN)
-    return retrieval_items(np.column_stack([hits, none, none, none, nearest]), gold)
+    none = np.full(len(back), NAN)
+    return retrieval_items(np.column_stack([back, none, none, none, nearest]), gold, np.arange(float(len(back))))
 
 
 def test_by_hand():
@@ -55,7 +57,7 @@ def test_several_translations_of_a_sentence_count_each():
 
 
 def test_hits_are_an_accuracy_and_say_which_examples_are_right():
-    rows = asked([1, 0, 1], [0, 0, 0], np.arange(3.0)[:, None])
+    rows = asked([0, 2, 2], [0, 0, 0], np.arange(3.0)[:, None])
     found = score("retrieval", rows)
     assert found["retrieval_accuracy"] == pytest.approx(2 / 3)
     assert not {"mining_f1", "mining_f1_dev"} & set(found)

@@ -18,22 +18,23 @@ NONE = -1.0
 """In place of a line: no sentence."""
 
 
-def retrieval_items(answers: Floats, gold: Floats) -> Items:
+def retrieval_items(answers: Floats, gold: Floats, lines: Floats) -> Items:
     """The items of a split.
 
     Args:
-        answers: shape (sentences, 5). Whether the translation's nearest neighbour is the sentence, 1 or 0; the line of
-            the sentence that it was paired with, or `NONE`; whether that pair is said with the threshold that is best
-            here, and with the one that another split chose; the line of its own nearest neighbour. NaN where a column
-            does not apply.
+        answers: shape (sentences, 5). The line of the translation's nearest neighbour; the line of the sentence that
+            it was paired with, or `NONE`; whether that pair is said with the threshold that is best here, and with the
+            one that another split chose; the line of its own nearest neighbour. NaN where a column does not apply.
         gold: shape (sentences, most), the lines of the translations, filled up with `NONE`.
+        lines: shape (sentences,), their own.
 
     >>> nan = math.nan
     >>> answers = np.array([[nan, 5, 1, nan, 5], [nan, 7, 1, nan, 7], [nan, NONE, 0, nan, 7]])
-    >>> retrieval_items(answers, np.array([[5.0], [NONE], [NONE]]))[:, 1:4].tolist()
+    >>> retrieval_items(answers, np.array([[5.0], [NONE], [NONE]]), np.arange(3.0))[:, 1:4].tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    hits, mined, *said, nearest = answers.T
+    back, mined, *said, nearest = answers.T
+    hits = np.where(np.isnan(back), math.nan, back == lines)
     right, asked = is_right(mined, gold), gold[:, 0] != NONE
     counts = [_counts(one, right, (gold != NONE).sum(axis=1)) for one in said]
     return np.column_stack([hits, *counts, np.where(asked, nearest, math.nan), np.where(asked, gold[:, 0], math.nan)])

@@ -194,7 +194,7 @@ def test_a_text_on_several_lines_is_one_entry(tiny: Model) -> None:
     kind, basis = Retrieval(layer=0, depth=2), np.eye(4, dtype=np.float32)[:, None]
     twins = encoded(tiny, line_by_line(Side("f", ["a", "b", "b"]), Side("e", ["x", "y", "z"])))
     _, found = kind.judge(basis[[0, 1, 1, 0, 1, 1]], twins, None)
-    assert found[:, 0, 0].tolist() == [1, 1, 0]
+    assert found[:, 0, 0].tolist() == [0, 1, 1], "the third line is not found"
     assert found[:, 0, 3].tolist() == [0, 1, 1]
     ids = ["1", "2", "3"]
     lines = Side("f", ["a", "b", "b"], ids), Side("e", ["x", "y", "w"], ids)

@@ -13,7 +13,7 @@ from noisytune._metrics import Items, score
 from noisytune._metrics.retrieval import retrieval_items
 from noisytune.errors import ConfigError
 from noisytune.lab.kinds.columns import Floats, Ragged, TokenSplit
-from noisytune.lab.kinds.search import LINES, answers_of, references_of, said_by, threshold_of
+from noisytune.lab.kinds.search import LINES, answers_of, lines_of, references_of, said_by, threshold_of
 from noisytune.lab.kinds.split import Split, Target
 from noisytune.lab.kinds.texts import Texts
 from noisytune.lab.kinds.units import Units
@@ -151,7 +151,10 @@ class Retrieval(Texts):
         and where pairs are mined ``threshold`` (best on the split's own gold) and ``threshold_dev``.
         """
         gold = {name: references_of(splits[name]) for name in answers}
-        worth = {name: [_worth(one, gold[name]) for one in found.swapaxes(0, 1)] for name, found in answers.items()}
+        worth = {
+            name: [_worth(one, gold[name], lines_of(splits[name])) for one in found.swapaxes(0, 1)]
+            for name, found in answers.items()
+        }
         settled = {}
         for name, found in answers.items():
             place, by = self._choose(name, worth)
@@ -170,7 +173,7 @@ class Retrieval(Texts):
 
     def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """Hits, pairs found, wrong and missed, and neighbours of each foreign sentence."""
-        return retrieval_items(predictions, references_of(data))
+        return retrieval_items(predictions, references_of(data), lines_of(data))
 
     def _choose(self, name: str, worth: Mapping[str, Sequence[float]]) -> tuple[int, str]:
         """The place of a split's layer among those that are read, and by what it was chosen."""
@@ -195,8 +198,8 @@ def official_layer(depth: int) -> int:
     return round(depth * (8 / 12 if depth <= 18 else 14 / 24))
 
 
-def _worth(answers: Floats, gold: Floats) -> float:
+def _worth(answers: Floats, gold: Floats, lines: Floats) -> float:
     """What a layer is chosen by: accuracy, or F1 at its best threshold where pairs are mined."""
     threshold = threshold_of(answers, gold)
-    scores = score(Retrieval.name, retrieval_items(said_by(answers, threshold, math.nan), gold))
+    scores = score(Retrieval.name, retrieval_items(said_by(answers, threshold, math.nan), gold, lines))
     return scores.get("retrieval_accuracy", scores.get("mining_f1", 0.0))

@@ -54,6 +54,11 @@ def references_of(data: TokenSplit) -> Floats:
     return table
 
 
+def lines_of(data: TokenSplit) -> Floats:
+    """The line of each foreign sentence."""
+    return Entries.of(data, FOREIGN).lines.astype(np.float64)
+
+
 def answers_of(vectors: npt.ArrayLike, data: TokenSplit) -> Floats:
     """What the nearest neighbours say of each foreign sentence.
 
@@ -62,9 +67,9 @@ def answers_of(vectors: npt.ArrayLike, data: TokenSplit) -> Floats:
         data: what they are of.
 
     Returns:
-        Shape (foreign sentences, 4). Where each sentence has one translation on the other side: whether the
-        translation's nearest neighbour is the sentence. Else: the line of the English sentence that it is paired with
-        (`NONE`: none), and the pair's margin. Always: the line of its nearest neighbour. NaN in what does not apply.
+        Shape (foreign sentences, 4). Where each sentence has one translation on the other side: the line of the
+        translation's nearest neighbour. Else: the line of the English sentence that it is paired with (`NONE`: none),
+        and the pair's margin. Always: the line of its own nearest neighbour. NaN in what does not apply.
     """
     table = np.asarray(vectors)
     foreign, english = (Entries.of(data, side) for side in (FOREIGN, ENGLISH))
@@ -78,7 +83,7 @@ def answers_of(vectors: npt.ArrayLike, data: TokenSplit) -> Floats:
     if gold.shape[1] == 1 and np.array_equal(np.sort(gold[:, 0]), np.sort(english.lines)):
         order = np.argsort(english.lines)
         translation = order[np.searchsorted(english.lines, gold[:, 0], sorter=order)]
-        found[:, 0] = foreign.first[back.places[english.entry[translation], 0]] == foreign.lines
+        found[:, 0] = foreign.first[back.places[english.entry[translation], 0]]
         return found
     partners, margins = mine(there, back)
     partner = partners[foreign.entry]
@@ -110,9 +115,9 @@ def said_by(answers: Floats, threshold: float, elsewhere: float) -> Floats:
         threshold: `threshold_of` them.
         elsewhere: that of another split; NaN for none.
     """
-    hits, mined, margins, nearest = answers.T
+    back, mined, margins, nearest = answers.T
     said = [np.where(math.isnan(one), math.nan, margins >= one) for one in (threshold, elsewhere)]
-    return np.column_stack([hits, mined, *said, nearest])
+    return np.column_stack([back, mined, *said, nearest])
 
 
 def _sides(data: TokenSplit) -> Floats:
