@@ -12,9 +12,10 @@ from noisytune._languages import LANGUAGES, language_name
 from noisytune.errors import ConfigError, DataError, NoisyTuneError, NotFoundError
 from noisytune.lab.tasks import TASKS, TaskData, TaskOptions, load_task, load_tasks
 from noisytune.lab.tasks.xtreme import OFFICIAL
+from noisytune.lab.tasks.xtreme.gather import named
 from noisytune.lab.tasks.xtreme.official import DEV, TEST, TRAIN, TRANSLATED
 from noisytune.lab.tasks.xtreme.pairs import read_pairs
-from noisytune.lab.tasks.xtreme.questions import read_questions
+from noisytune.lab.tasks.xtreme.questions import read_squad
 from noisytune.lab.tasks.xtreme.tags import read_tags
 from tests.support.xtreme_files import ROWS, WORDS, pair_rows, write_xtreme
 
@@ -66,7 +67,7 @@ def test_every_language_is_a_split_of_its_own(name: str, setting: str, data: Pat
     notices = " | ".join(task.notices)
     assert f"the score is the mean of {len(there)} of {len(official.languages)} languages" in notices
     assert "Spanish (es)" in notices or "es" not in official.languages
-    assert ("trained on English and German (de)" in notices) == (setting != "transfer")
+    assert (f"trained on English and {named(others[:1])}" in notices) == (setting != "transfer")
 
 
 def test_mlqa_alone_says_its_language() -> None:
@@ -81,7 +82,7 @@ def test_pairs_are_read_as_the_official_code_reads_them(data: Path) -> None:
     file = data / "xnli" / "test-de.tsv"
     lines = ['"Nein", sagte er\t""\tcontradictory', "\tleer\tneutral", "a\tb\t0"]
     file.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
-    part = read_pairs(file, NLI, "de")
+    part = read_pairs(file, NLI, "de", train=False)
     assert part.split is not None
     assert part.split.texts == (('"Nein", sagte er', '""'), ("", "leer"), ("a", "b"))
     assert part.split.targets == (2.0, 1.0, 0.0)
@@ -92,7 +93,7 @@ def test_pairs_are_read_as_the_official_code_reads_them(data: Path) -> None:
 
 def test_translations_are_the_third_and_fourth_cell(data: Path) -> None:
     file = data / "xtreme_translations" / "XNLI" / "translate-train" / "en-zh-translated.tsv"
-    part = read_pairs(file, NLI, "zh")
+    part = read_pairs(file, NLI, "zh", train=False)
     assert part.split is not None
     assert part.split.texts == tuple((one, other) for one, other, _ in pair_rows("zh", "xnli", ROWS))
     assert set(part.split.targets) == {0.0, 1.0, 2.0}
@@ -101,11 +102,11 @@ def test_translations_are_the_third_and_fourth_cell(data: Path) -> None:
 def test_raw_panx_words_lose_their_language(tmp_path: Path) -> None:
     file = tmp_path / "train-de.tsv"
     file.write_text("de:Berlin\tB-LOC\nde::\tO\n\nde:Rom\tB-LOC\n\n", encoding="utf-8")
-    part = read_tags(file, OFFICIAL["panx"].labels, "de")
+    part = read_tags(file, OFFICIAL["panx"].labels, "de", train=False)
     assert part.split is not None
     assert part.split.texts == (("Berlin", ":"), ("Rom",))
     file.write_text("de:Berlin\tB-LOC\nRom\tB-LOC\n", encoding="utf-8")
-    kept = read_tags(file, OFFICIAL["panx"].labels, "de")
+    kept = read_tags(file, OFFICIAL["panx"].labels, "de", train=False)
     assert kept.split is not None
     assert kept.split.texts == (("de:Berlin", "Rom"),)
 
@@ -113,7 +114,7 @@ def test_raw_panx_words_lose_their_language(tmp_path: Path) -> None:
 def test_words_without_a_tag_are_told(tmp_path: Path) -> None:
     file = tmp_path / "dev-ta.tsv"
     file.write_text("a\tNOUN\nb\nc\t_\n\tADJ\n \t \nd\u2028e\tX\n", encoding="utf-8")
-    part = read_tags(file, OFFICIAL["udpos"].labels, "ta")
+    part = read_tags(file, OFFICIAL["udpos"].labels, "ta", train=False)
     assert part.split is not None
     assert part.split.texts == (("a", "b", "c"), ("d\u2028e",))
     assert part.notices == (
@@ -124,13 +125,15 @@ def test_words_without_a_tag_are_told(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_not_in_its_context_is_told(tmp_path: Path) -> None:
     file = tmp_path / "squad.json"
-    asked = '{"id": "q%d", "question": "who?", "answers": [{"answer_start": %d, "text": "bc"}]}'
-    qas = ", ".join(asked % pair for pair in ((1, 1), (2, 0), (3, 99)))
+    asked = '{"id": "q%d", "question": "who?", "answers": [{"answer_start": %d, "text": "%s"}]}'
+    qas = ", ".join(asked % one for one in ((1, 1, "bc"), (2, 0, "xy")))
     file.write_text(f'{{"data": [{{"paragraphs": [{{"context": "abcd", "qas": [{qas}]}}]}}]}}', encoding="utf-8")
-    part = read_questions(file, (), "en")
-    assert part.split is not None
-    assert (part.rows, part.split.texts, part.split.targets) == (3, (("who?", "abcd"),), (((1, "bc"),),))
-    assert part.notices == ("squad.json: 2 questions have no answer in their context (the first: 'q2'); left out",)
+    trained, scored = (read_squad(file, (), "en", train) for train in (True, False))
+    assert trained.split is not None
+    assert scored.split is not None
+    assert (trained.rows, len(trained.split), len(scored.split)) == (2, 1, 2)
+    assert "answer not in their context (the first: 'xy' of question 'q2'): left out" in trained.notices[0]
+    assert "they are scored all the same" in scored.notices[0]
 
 
 def test_languages_that_are_asked_for(data: Path) -> None:
@@ -263,19 +266,24 @@ def test_xtreme_stands_for_the_tasks_whose_files_are_there(data: Path) -> None:
 OTHERWISE = {
     "xnli": "xnli/train-en.tsv 9,999 of 392,702",
     "pawsx": "pawsx/train-en.tsv 8,000 of 49,401",
-    "xquad": "squad/train-v1.1.json 3,696 of 87,599; squad/dev-v1.1.json 440 of 10,570",
+    "xquad": "squad/train-v1.1.json 3,696 of 87,599",
 }
-"""What is said of the rows of the real files: of these tasks the training sets are parts, or another task's."""
+"""What is said of the rows of the real files: these training sets are parts, and SQuAD's is another task's."""
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the benchmark's files are not here")
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "mlqa"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("mlqa", "tydiqa")])
 def test_real_files_have_the_official_numbers_of_rows(name: str) -> None:
     part = "dev" if name in ("panx", "bucc") else None
-    task = load(name, REAL, scored_split=part, train_size=100, dev_size=50)
-    differ = [row for row in task.facts["rows"] if row["rows"] != row["official"]]
-    assert [row["source"] for row in differ] == (
-        [] if name not in OTHERWISE or name == "xquad" else [f"{name}/train-en.tsv"]
-    )
+    task = load(name, REAL, scored_split=part, train_size=100, dev_size=None if name in ("bucc", "tatoeba") else 50)
     told = [notice for notice in task.notices if "other numbers of rows" in notice]
-    assert (OTHERWISE[name] in " | ".join(told)) if name in OTHERWISE else not told
+    differ = [row["source"] for row in task.facts["rows"] if row["rows"] != row.get("official", row["rows"])]
+    assert len(differ) == (name in OTHERWISE)
+    expected = OTHERWISE.get(name, OTHERWISE["xnli"] if task.trained_on else "")
+    assert [expected in notice for notice in told] == [True] * bool(expected)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the benchmark's files are not here")
+def test_real_files_without_labels_are_recognised() -> None:
+    with pytest.raises(DataError, match=r"goldp\.en\.dev\.json: no labels, as in XTREME's own release"):
+        load("tydiqa", REAL)

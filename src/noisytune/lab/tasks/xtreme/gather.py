@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,10 +39,10 @@ class Gathered:
         files = self.source.find(self.task, part, code)
         if not files:
             return None
-        found = self.source.read(self.task, files, code)
+        found = self.source.read(self.task, part, files, code)
         official = self.task.rows[part].get(code)
         counted = {"source": "/".join(files[0].parts[-2:]), "rows": found.rows}
-        known = {} if official is None else {"official": official}
+        known = {} if official is None or found.split is None else {"official": official}
         self.rows.append({**counted, **known, "digest": digest_of(files)})
         self._notices += found.notices
         if found.split is None:
@@ -66,6 +67,11 @@ class Gathered:
         """Keep a notice, without the task's name."""
         self._notices.append(notice)
 
+    def take_over(self, other: Gathered) -> None:
+        """Keep what there is to say of another task's files, which are this one's too."""
+        self.rows += other.rows
+        self._notices += other._notices
+
     @property
     def notices(self) -> list[str]:
         """What the user should know, one line each."""
@@ -81,7 +87,7 @@ def _compared(row: dict[str, Any]) -> str:
     return f"{row['source']} {row['rows']:,} {relation} {row['official']:,}"
 
 
-def named(codes: list[str] | tuple[str, ...]) -> str:
+def named(codes: Iterable[str]) -> str:
     """Languages for people.
 
     >>> named(["de", "sw"])

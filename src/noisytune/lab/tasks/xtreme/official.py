@@ -11,6 +11,8 @@ Rows = Mapping[str, Mapping[str, int | None]]
 
 TRAIN, DEV, TEST, TRANSLATED = "train", "dev", "test", "translated"
 """The parts of a task: English training, dev, test, and training examples in the other languages."""
+TRAINED_ON = (TRAIN, TRANSLATED)
+"""Those that are trained on."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ HUB_TEXTS = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 """What the two texts are called on the Hub."""
 
 
-def read_pairs(path: Path, labels: Sequence[str], code: str) -> Part:
+def read_pairs(path: Path, labels: Sequence[str], code: str, train: bool) -> Part:
     """The pairs of a file without a header: tab separated, quotation marks are plain characters.
 
     Labels are names or official numbers. A blank sentence stays, as in the official code.
@@ -29,6 +29,7 @@ def read_pairs(path: Path, labels: Sequence[str], code: str) -> Part:
         path: the file.
         labels: class names in id order.
         code: of the language.
+        train: whether it is trained on.
 
     Raises:
         DataError: a row has too many or too few cells, or an unknown label; names the line.
@@ -55,7 +56,7 @@ def read_pairs(path: Path, labels: Sequence[str], code: str) -> Part:
     return _part(texts, targets, path.name, "line", [line for line, _ in rows])
 
 
-def read_hub_pairs(files: Sequence[Path], labels: Sequence[str], code: str) -> Part:
+def read_hub_pairs(files: Sequence[Path], labels: Sequence[str], code: str, train: bool) -> Part:
     """The same from Parquet files of the Hub.
 
     Raises:

@@ -11,22 +11,22 @@ from typing import Protocol
 from noisytune._hub import fetch
 from noisytune._languages import language_name
 from noisytune.errors import DataError, NotFoundError
-from noisytune.lab.tasks.xtreme.official import CODES_OF_THREE, OFFICIAL, HubSplit, Official
+from noisytune.lab.tasks.xtreme.official import CODES_OF_THREE, OFFICIAL, TRAINED_ON, HubSplit, Official
 from noisytune.lab.tasks.xtreme.pairs import read_hub_pairs, read_pairs
 from noisytune.lab.tasks.xtreme.part import Part
-from noisytune.lab.tasks.xtreme.questions import read_hub_questions, read_questions
+from noisytune.lab.tasks.xtreme.questions import read_hub_squad, read_squad
 from noisytune.lab.tasks.xtreme.tags import read_hub_tags, read_tags
 
-READERS: dict[str, Callable[[Path, Sequence[str], str], Part]] = {
+READERS: dict[str, Callable[[Path, Sequence[str], str, bool], Part]] = {
     "classification": read_pairs,
     "tagging": read_tags,
-    "spans": read_questions,
+    "spans": read_squad,
 }
-"""Kind -> what reads a file of the official layout: path, labels, code of the language."""
-HUB_READERS: dict[str, Callable[[Sequence[Path], Sequence[str], str], Part]] = {
+"""Kind -> what reads a file of the official layout: path, labels, code of the language, whether it is trained on."""
+HUB_READERS: dict[str, Callable[[Sequence[Path], Sequence[str], str, bool], Part]] = {
     "classification": read_hub_pairs,
     "tagging": read_hub_tags,
-    "spans": read_hub_questions,
+    "spans": read_hub_squad,
 }
 """The same for the Parquet files of a split."""
 
@@ -42,7 +42,7 @@ class Source(Protocol):
         """What was looked for, for messages."""
         ...
 
-    def read(self, task: Official, files: Sequence[Path], code: str) -> Part:
+    def read(self, task: Official, part: str, files: Sequence[Path], code: str) -> Part:
         """What the files of a part hold.
 
         Raises:
@@ -82,10 +82,10 @@ class Local:
         """Its path."""
         return str(self.root / task.files[part].format(code=code))
 
-    def read(self, task: Official, files: Sequence[Path], code: str) -> Part:
+    def read(self, task: Official, part: str, files: Sequence[Path], code: str) -> Part:
         """By the reader of the task's kind."""
         try:
-            return READERS[task.kind](files[0], task.labels, code)
+            return READERS[task.kind](files[0], task.labels, code, part in TRAINED_ON)
         except OSError as error:
             raise DataError(f"{files[0]}: {error.strerror or 'cannot be read'}") from error
 
@@ -131,9 +131,9 @@ class Hub:
         split = task.hub.get(part)
         return f"{split.id}, {_hub_folder(split, code)}/{split.split}-*.parquet" if split else "the Hub"
 
-    def read(self, task: Official, files: Sequence[Path], code: str) -> Part:
+    def read(self, task: Official, part: str, files: Sequence[Path], code: str) -> Part:
         """By the reader of the task's kind."""
-        return HUB_READERS[task.kind](files, task.labels, code)
+        return HUB_READERS[task.kind](files, task.labels, code, part in TRAINED_ON)
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -19,7 +19,7 @@ Word = tuple[int, str, str]
 """Its line, itself, its tag."""
 
 
-def read_tags(path: Path, labels: Sequence[str], code: str) -> Part:
+def read_tags(path: Path, labels: Sequence[str], code: str, train: bool) -> Part:
     """The sentences of a file: a word, a tab and its tag on a line, an empty line between sentences.
 
     Words of raw PAN-X begin with their language, as in ``de:Berlin``: that is taken off. A word without a tag, or with
@@ -29,6 +29,7 @@ def read_tags(path: Path, labels: Sequence[str], code: str) -> Part:
         path: the file.
         labels: the tags in id order.
         code: of the language.
+        train: whether it is trained on.
 
     Raises:
         DataError: no word, too many cells, or an unknown tag; names the line.
@@ -45,7 +46,7 @@ def read_tags(path: Path, labels: Sequence[str], code: str) -> Part:
     return _part(sentences, labels, path, "line")
 
 
-def read_hub_tags(files: Sequence[Path], labels: Sequence[str], code: str) -> Part:
+def read_hub_tags(files: Sequence[Path], labels: Sequence[str], code: str, train: bool) -> Part:
     """The same from Parquet files of the Hub.
 
     Raises:
