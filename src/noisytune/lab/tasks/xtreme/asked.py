@@ -79,7 +79,8 @@ def only_what_fits(name: str, options: TaskOptions) -> TaskOptions:
     task = OFFICIAL[name]
     layer = options.layer if task.kind == RETRIEVAL_KIND else None
     scored = options.scored_split if has_dev_sets(task) else None
-    return replace(options, layer=layer, scored_split=scored)
+    size = options.dev_size if task.kind != RETRIEVAL_KIND else None  # a search among fewer sentences is another task
+    return replace(options, layer=layer, scored_split=scored, dev_size=size)
 
 
 def has_dev_sets(task: Official) -> bool:

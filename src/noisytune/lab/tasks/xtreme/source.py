@@ -11,6 +11,7 @@ from typing import Protocol
 from noisytune._hub import fetch
 from noisytune._languages import language_name
 from noisytune.errors import DataError, NotFoundError
+from noisytune.lab.tasks.xtreme.bitexts import companions, read_bitext, read_hub_bitext
 from noisytune.lab.tasks.xtreme.official import CODES_OF_THREE, OFFICIAL, TRAINED_ON, HubSplit, Official
 from noisytune.lab.tasks.xtreme.pairs import read_hub_pairs, read_pairs
 from noisytune.lab.tasks.xtreme.part import Part
@@ -21,12 +22,14 @@ READERS: dict[str, Callable[[Path, Sequence[str], str, bool], Part]] = {
     "classification": read_pairs,
     "tagging": read_tags,
     "spans": read_squad,
+    "retrieval": read_bitext,
 }
 """Kind -> what reads a file of the official layout: path, labels, code of the language, whether it is trained on."""
 HUB_READERS: dict[str, Callable[[Sequence[Path], Sequence[str], str, bool], Part]] = {
     "classification": read_hub_pairs,
     "tagging": read_hub_tags,
     "spans": read_hub_squad,
+    "retrieval": read_hub_bitext,
 }
 """The same for the Parquet files of a split."""
 
@@ -74,9 +77,11 @@ class Local:
         raise NotFoundError(f"data_dir {data_dir}: none of XTREME's folders is in it ({', '.join(names)})")
 
     def find(self, task: Official, part: str, code: str) -> list[Path]:
-        """One file."""
+        """One file, and those that belong to it."""
         path = self.root / task.files[part].format(code=code) if part in task.files else None
-        return [path] if path and path.is_file() else []
+        if path is None or not path.is_file():
+            return []
+        return [path, *(companions(path) if task.kind == "retrieval" else [])]
 
     def wanted(self, task: Official, part: str, code: str) -> str:
         """Its path."""
