@@ -16,11 +16,11 @@ from noisytune._settings import checked
 from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.engines import Engine, LocalEngine
 from noisytune.lab.store import Store, run_folder
-from noisytune.lab.studies.compare import arms_of, seeds_of
+from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for, arms_of, given_of, seeds_of
 from noisytune.lab.studies.events import Event
 from noisytune.lab.studies.run import Until, run_study
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, task_from_rows
+from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, noticed, task_from_rows, trained_as
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import StudyRecord, TrialRecord
@@ -127,7 +127,7 @@ def compare(
         dev: with rows, those of the dev set; None: a fifth of the rows.
         arms: beside plain fine-tuning, as for ``--arm``: ``"noisytune(0.1)"``, ``"noisytune+recadam"`` ...
         seeds: a number of pairs (seeds 0, 1, 2 ...), or the seeds, each 0 <= seed < 2**32.
-        training: how every trial is trained; what is not given has its default.
+        training: how every trial is trained; what is not given is as the task's benchmark says, or has its default.
         options: of the task: its size, its columns, its metric ...
         margin: differences within this many points count as equivalent, >= 0.
         until: asked between seeds with the study so far and its finished trials; after a yes no seed is begun any more.
@@ -149,11 +149,14 @@ def compare(
     """
     wanted: TaskOptions = checked(TaskOptions, options)
     settings: TrainingSettings = checked(TrainingSettings, training)
-    every = arms_of(*arms)
     with ExitStack() as stack:
         engine = engine or stack.enter_context(LocalEngine())
         engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
-        tasks = _tasks(task, dev, wanted)
+        tasks = tuple(trained_as(one, {}, given_of(training)) for one in _tasks(task, dev, wanted))
+        asked = arms_of(*arms)
+        every = arms_for([one.name for one in tasks], asked)
+        if every != asked:
+            tasks = (noticed(tasks[0], NO_NOISE_ON_TOKENS), *tasks[1:])
         study = Study(
             name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
             model=Model.find(None if model is None else str(model)),
@@ -163,7 +166,8 @@ def compare(
             training=settings,
             margin=margin,
         )
-        shared = [study.model.digest, *(one.digest for one in study.tasks), study.training.to_dict()]
+        own = [one.training for one in study.tasks if one.training]
+        shared = [study.model.digest, *(one.digest for one in study.tasks), study.training.to_dict(), *own]
         store = Store(Path(out) if out is not None else run_folder(study.name, study.model.name, shared))
         record = run_study(study, store, engine, on_event, until, report_to)
     return Result(record, list(store.records(entry["key"] for entry in record.trials)), store.folder)

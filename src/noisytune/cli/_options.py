@@ -59,6 +59,7 @@ class Settings:
         without: fields that are no options of the command.
         unset: these have no default, so that the command knows whether they were given; True: none has.
         more: to say of some fields, by name.
+        shown: whether the help page says the defaults that the command leaves to somebody else.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Settings:
         without: tuple[str, ...] = (),
         unset: tuple[str, ...] | bool = (),
         more: dict[str, str] | None = None,
+        shown: bool = False,
     ) -> None:
         self._fields = {name: field for name, field in settings_of(owner).items() if name not in without}
         self._fields = {name: self._fields[name] for name in names} if names else self._fields
         self._headings = {name: (headings or {}).get(name, heading) for name in self._fields}
         self._more = more or {}
+        self._shown = shown
         self._unset = frozenset(self._fields if unset is True else unset or ())
 
     @property
@@ -89,17 +92,23 @@ class Settings:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None if name in self._unset else _default(field),
-                annotation=Annotated[_type(field), _option(field, self._headings[name], self._more.get(name, ""))],
+                annotation=Annotated[_type(field), self._option(name)],
             )
             for name, field in self._fields.items()
         ]
+
+    def _option(self, name: str) -> Any:
+        """How an option is declared."""
+        field = self._fields[name]
+        shown = _default(field) if self._shown and field.default is not False else None
+        return _option(field, self._headings[name], self._more.get(name, ""), shown)
 
     def take(self, values: dict[str, Any]) -> dict[str, Any]:
         """The settings among the values of a command's options, as far as they have one."""
         return {name: values[name] for name in self._fields if values[name] not in (None, [])}
 
 
-def _option(field: Field[Any], heading: str, more: str) -> Any:
+def _option(field: Field[Any], heading: str, more: str, shown: Any) -> Any:
     setting = setting_of(field)
     choices, metavar = setting.metavar.split("|"), setting.metavar
     said = [setting.about]
@@ -107,7 +116,8 @@ def _option(field: Field[Any], heading: str, more: str) -> Any:
         said, metavar = [*said, f"One of {', '.join(choices)}."], "NAME"
     said += ["May be repeated."] if setting.separator == "|" else []
     # A name of its own: typer would give a boolean two, and shorten others.
-    return option(heading, " ".join(filter(None, [*said, more])), metavar, f"--{field.name.replace('_', '-')}")
+    told = {} if shown is None else {"show_default": str(shown)}
+    return option(heading, " ".join(filter(None, [*said, more])), metavar, f"--{field.name.replace('_', '-')}", **told)
 
 
 def _type(field: Field[Any]) -> Any:
@@ -169,13 +179,22 @@ Training = Annotated[
         TrainingSettings,
         TRAINING,
         without=("schedule",),
+        unset=True,
         more={"learning_rate": "Default: 2e-4 for the default model, 2e-5 for others."},
+        shown=True,
     ),
 ]
 OtherData = Annotated[dict[str, Any], Settings(TaskOptions, FILE, headings=_HEADINGS, unset=True)]
 OtherTraining = Annotated[dict[str, Any], Settings(TrainingSettings, TRAINING, without=("schedule",), unset=True)]
 TuneTraining = Annotated[
-    dict[str, Any], Settings(TrainingSettings, TRAINING, "max_length", "warmup", "weight_decay", "max_grad_norm")
+    dict[str, Any],
+    Settings(
+        TrainingSettings,
+        TRAINING,
+        *("max_length", "warmup", "weight_decay", "max_grad_norm"),
+        unset=True,
+        shown=True,
+    ),
 ]
 Values = Annotated[dict[str, Any], Settings(Space, SPACE)]
 Out = Annotated[

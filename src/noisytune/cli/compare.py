@@ -52,24 +52,23 @@ def compare(
     from noisytune.lab import compare as run_comparison
     from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import STUDY
-    from noisytune.lab.studies.compare import Noises, arms_of
+    from noisytune.lab.studies.compare import Noises, arms_for, arms_of
     from noisytune.lab.tasks import TaskOptions
-    from noisytune.lab.trials.settings import TrainingSettings
 
     need("noisytune compare")
     noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
     arms = arms_of(*noises, *(arm or ()))
-    settings, options = TrainingSettings(**training), TaskOptions(**data)
+    options = TaskOptions(**data)
     with LocalEngine(workers) as engine, StudyDisplay(console()) as display:
         found = run_comparison(
             model,
             task,
             arms=arms,
             seeds=max_seeds if until_decided else seeds,
-            training=settings,
+            training=training,
             options=options,
             margin=margin,
-            until=partial(_decided, [arm.name for arm in arms]) if until_decided else None,
+            until=partial(_decided, [arm.name for arm in arms_for(task.split(","), arms)]) if until_decided else None,
             out=out,
             engine=engine,
             on_event=display.on_event,

@@ -38,7 +38,9 @@ def run(
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(metavar="table2|figure2|...|figure6", help="A table or figure of the paper.")],
+    study: Annotated[
+        str, typer.Argument(metavar="table2|table3|figure2|...|figure6", help="A table or figure of the paper.")
+    ],
     models: Annotated[
         str, option(WHAT, "Fine-tune these instead of the paper's. all-MiniLM-L6-v2 is embedded.", "M[,M...]")
     ] = "",

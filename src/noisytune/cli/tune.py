@@ -47,18 +47,18 @@ def tune(
     from noisytune.lab.studies.search import Space
     from noisytune.lab.studies.tune import Tuning
     from noisytune.lab.studies.tune import tune as run_search
-    from noisytune.lab.tasks import GLUE, TaskOptions, load_task
+    from noisytune.lab.tasks import BENCHMARKS, TaskOptions, load_task, trained_as
     from noisytune.lab.trials.settings import TrainingSettings
 
     need("noisytune tune")
     require("optuna", extra="tune", needed_for="noisytune tune")
-    if task == GLUE:
-        raise ConfigError("tune searches one task at a time: choose one of GLUE's, for example glue/rte")
+    if task in BENCHMARKS:
+        raise ConfigError(f"tune searches one task at a time: choose one of {task.upper()}'s, for example glue/rte")
     space, options = Space(**values), TaskOptions(**data)
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
     with LocalEngine(workers) as engine, StudyDisplay(console()) as display:
         engine.start(at_most=1)  # imports while the data is loaded
-        loaded = load_task(task, options)
+        loaded = trained_as(load_task(task, options), {}, training)
         tuning = Tuning(
             name=f"{loaded.name}, tuned",
             model=Pretrained.find(model),

@@ -108,6 +108,7 @@ class Task(TypedDict):
     majority: float | None
     digest: str
     part_of: NotRequired[str]
+    training: NotRequired[Fields]
     facts: NotRequired[Fields]
 
 

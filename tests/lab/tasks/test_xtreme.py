@@ -51,7 +51,8 @@ def test_every_language_is_a_split_of_its_own(name: str, setting: str, data: Pat
     task = load(name, data, setting=setting)
     official = OFFICIAL[name]
     there = [code for code in official.languages if code in WORDS]
-    assert [split for split in task.evaluate if split != "dev"] == there
+    mined = [f"dev-{code}" for code in there] if name == "bucc" else []
+    assert [split for split in task.evaluate if split != "dev"] == [*there, *mined]
     assert task.primary == tuple(there)
     assert ("dev" in task.evaluate) == ("en" in official.rows.get(DEV, {}))
     assert task.select == ("dev" if "dev" in task.evaluate else "en" if "en" in there else there[0])
@@ -216,6 +217,16 @@ WRONG: dict[str, tuple[str, dict[str, Any], Callable[[Path], object], str]] = {
         lambda d: (d / "xtreme_translations/XNLI/translate-train/en-de-translated.tsv").unlink(),
         "en-de-translated.tsv: there is no such file",
     ),
+    "gold": (
+        "bucc",
+        {},
+        lambda d: append(d / "bucc2018/zh-en.test.gold", "zh-000000099\ten-000000001"),
+        r"zh-en.test.gold, line 16: the gold pair names 'zh-000000099'",
+    ),
+    "no id": ("bucc", {}, lambda d: append(d / "bucc2018/de-en.dev.en", "a"), "de-en.dev.en: line 31 has no tab"),
+    "one side": ("tatoeba", {}, lambda d: (d / "tatoeba/de-en.en").unlink(), "de-en.en: there is no such file"),
+    "lines": ("tatoeba", {}, lambda d: append(d / "tatoeba/de-en.de", "a"), "has 31 lines and .*de-en.en 30"),
+    "a part": ("tatoeba", {"dev_size": 5}, lambda d: None, "leave dev_size out"),
     "layer": ("xnli", {"layer": 3}, lambda d: None, "layer is for the retrieval tasks"),
     "metric": ("xnli", {"metric": "pearson"}, lambda d: None, "the metric pearson does not fit"),
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
-from noisytune._settings import check, like, several
-from noisytune.config import NoisyTuneConfig
+from noisytune._settings import check, like, settings_of, several
+from noisytune.config import TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.lab.trials.arm import PLAIN, Arm
+from noisytune.lab.tasks import XTREME
+from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
 
 
@@ -63,6 +66,46 @@ def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:
     if len(found) == 1:
         raise ConfigError("only the baseline is asked for: give an arm, or noise_lambda above 0, to compare it with")
     return tuple(found)
+
+
+NO_NOISE_ON_TOKENS = (
+    f"token embeddings get no noise, as in the paper on XTREME (exclude={TOKEN_EMBEDDINGS}); "
+    "an exclude of yours counts instead"
+)
+"""Said where the arms of a comparison on XTREME are not as they were given."""
+
+
+def arms_for(tasks: Iterable[str], arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms as the paper has them on these tasks: on XTREME token embeddings get no noise, unless an arm excludes.
+
+    >>> [arm.name for arm in arms_for(["xtreme/xnli"], arms_of("noisytune(0.1)"))]
+    ['plain', 'noisytune(0.1, exclude=@token_embeddings)']
+    """
+    if not any(name.strip().partition("/")[0] == XTREME for name in tasks):
+        return tuple(arms)
+    return tuple(map(_without_tokens, arms))
+
+
+def _without_tokens(arm: Arm) -> Arm:
+    everywhere = [one["method"] == "noisytune" and not one["exclude"] for one in arm.methods]
+    if not any(everywhere):
+        return arm
+    changed = (
+        {**one, "exclude": [TOKEN_EMBEDDINGS]} if here else one
+        for one, here in zip(arm.methods, everywhere, strict=True)
+    )
+    return replace(Arm.of(*methods_of(list(changed))), training=arm.training)
+
+
+def given_of(training: TrainingSettings | Mapping[str, Any] | None) -> set[str]:
+    """The names of the training settings that are given; of a whole `TrainingSettings` those that differ from defaults.
+
+    >>> given_of({"epochs": 3}), given_of(TrainingSettings(epochs=3, batch_size=4)), given_of(None)
+    ({'epochs'}, {'batch_size'}, set())
+    """
+    if isinstance(training, TrainingSettings):
+        return {name for name, field in settings_of(training).items() if getattr(training, name) != field.default}
+    return set(training or ())
 
 
 MOST_SEEDS = 100_000

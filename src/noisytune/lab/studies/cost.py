@@ -109,7 +109,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
         if source.kind not in speeds:
             continue
         speed = speeds[source.kind]
-        train = speed.lengths[source.name]["train"] * len(task.train) * study.training.epochs
+        train = speed.lengths[source.name]["train"] * len(task.train) * study.training_for(task).epochs
         dev = sum(speed.lengths[task.name][name] * len(split) for name, split in task.evaluate.items())
         if task.trained_on:
             # Another task that is to be run pays for the training.

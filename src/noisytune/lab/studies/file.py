@@ -26,6 +26,7 @@ from noisytune.lab.tasks import (
     limit,
     load_tasks,
     noticed,
+    trained_as,
     with_files,
 )
 from noisytune.lab.trials.arm import PLAIN, Arm
@@ -61,7 +62,7 @@ def paper_studies() -> list[str]:
     """The names of the studies of the paper's tables and figures.
 
     >>> paper_studies()
-    ['figure2', 'figure3', 'figure4', 'figure5', 'figure6', 'table2']
+    ['figure2', 'figure3', 'figure4', 'figure5', 'figure6', 'table2', 'table3']
     """
     return sorted(file.stem for file in _PAPER.glob("*.yaml"))
 
@@ -90,6 +91,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
           - topics
           - {task: reviews.csv, label_column: stars, train_size: 1000}
           - {task: glue, data_dir: download}             # its nine tasks
+          - {task: xtreme/xquad, training: {epochs: 2}}  # trained in its own way
         train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
         seeds: 5                              # 0 to 4; or a list
@@ -111,7 +113,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     seeds = _seeds(document, changes.seeds)
     margin = _number(document, "margin", document.content.get("margin", 1.0))
     models = [Model.find(name) for name in changes.models or _models(document)]
-    tasks = tuple(_tasks(document, changes))
+    tasks = tuple(_tasks(document, changes, training))
     return tuple(
         Study(
             name=_text(document, "name", document.content.get("name") or encodable(path.stem)),
@@ -147,21 +149,23 @@ def _models(document: Document) -> list[str | None]:
     return [_beside(folder, _text(document, "model", content["model"])) if content.get("model") else None]
 
 
-def _tasks(document: Document, changes: Changes) -> Iterable[TaskData]:
+def _tasks(document: Document, changes: Changes, of_all: Mapping[str, Any]) -> Iterable[TaskData]:
     tasks = _list(document, "tasks") if "tasks" in document.content else ["topics"]
     written = [_task(document, place, task) for place, task in enumerate(tasks)]
-    wanted = [(name, dict(written).get(name, {})) for name in changes.tasks] or written
+    known = {name: (options, own) for name, options, own in written}
+    wanted = [(name, *known.get(name, ({}, {}))) for name in changes.tasks] or written
     shares = _list(document, "train_shares") if "train_shares" in document.content else []
     parts = [_share(document, share, place) for place, share in enumerate(shares)]
     notice = ""
     data_dir = changes.options.get("data_dir")
     if data_dir and not changes.tasks:  # of a study's own tasks, those that the download has
-        there, notice = with_files([name for name, _ in wanted], TaskOptions(**dict(changes.options)))
-        wanted = [(name, own) for name, own in wanted if name in there]
-    for name, own in wanted:
-        options = TaskOptions(**own | dict(changes.options))
+        there, notice = with_files([name for name, *_ in wanted], TaskOptions(**dict(changes.options)))
+        wanted = [one for one in wanted if one[0] in there]
+    for name, written_options, own in wanted:
+        options = TaskOptions(**written_options | dict(changes.options))
+        given = (set(of_all) - set(own)) | set(changes.training)
         for task in load_tasks(name, options):
-            whole, notice = noticed(task, notice), ""
+            whole, notice = noticed(trained_as(task, own, given), notice), ""
             yield from (_part(whole, share, options.split_seed) for share in parts) if parts else (whole,)
 
 
@@ -177,21 +181,24 @@ def _part(whole: TaskData, share: float, seed: int) -> TaskData:
     return described(replace(whole, name=name, train=train, part_of=whole.name, notices=notices))
 
 
-def _task(document: Document, place: int, task: Any) -> tuple[str, dict[str, Any]]:
-    """Name or file, and options."""
+def _task(document: Document, place: int, task: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name or file, options, and training settings of its own."""
     folder = document.path.parent
+    own: dict[str, Any] = {}
     if isinstance(task, str):
         name, options = task, {}
     else:
-        _check_keys(document, ("tasks", place), ("task", *settings_of(TaskOptions)))
+        _check_keys(document, ("tasks", place), ("task", "training", *settings_of(TaskOptions)))
         if not task.get("task"):
             raise ConfigError(f"{document.at('tasks', place)}: a task lacks its name: write  - task: topics")
         name = _text(document, "tasks", task["task"], place)
-        options = _settings(document, TaskOptions, "tasks", place, but="task")
+        options = _settings(document, TaskOptions, "tasks", place, but=("task", "training"))
+        if "training" in task:
+            own = _settings(document, TrainingSettings, "tasks", place, "training")
     for key in ("dev_file", "data_dir"):
         if options.get(key):
             options[key] = Path(_beside(folder, str(options[key])))
-    return name if name in (*BENCHMARKS, *TASKS) else _beside(folder, name), options
+    return name if name in (*BENCHMARKS, *TASKS) else _beside(folder, name), options, own
 
 
 def _share(document: Document, value: Any, place: int) -> float:
@@ -241,14 +248,14 @@ def _list(document: Document, key: str, instead: Sequence[str] = ()) -> list[Any
     return value
 
 
-def _settings(document: Document, owner: type, *keys: str | int, but: str = "") -> dict[str, Any]:
+def _settings(document: Document, owner: type, *keys: str | int, but: tuple[str, ...] = ()) -> dict[str, Any]:
     """A mapping of the file as settings of a dataclass."""
     known = settings_of(owner)
-    _check_keys(document, keys, (*([but] if but else []), *known))
+    _check_keys(document, keys, (*but, *known))
     return {
         name: read(owner, name, value, f"{document.at(*keys, name)}: ")
         for name, value in _mapping(document, *keys).items()
-        if name != but
+        if name not in but
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,8 +82,13 @@ class Study:
         """The task that is trained on for a task of the study: itself, or one of the study's own, if there is one."""
         if not task.trained_on:
             return task
+        wanted = task.training_digest, task.trained_on.training
         own = (other for other in self.tasks if not other.trained_on)
-        return next((other for other in own if other.training_digest == task.training_digest), task.trained_on)
+        return next((other for other in own if (other.training_digest, other.training) == wanted), task.trained_on)
+
+    def training_for(self, task: TaskData) -> TrainingSettings:
+        """How a task of the study is trained, where its arm does not say otherwise."""
+        return replace(self.training, **(task.trained_on or task).training)
 
     def training_of(self, trial: Trial) -> Trial:
         """The trial whose training a trial of the plan rests on: itself, unless its task is trained on another."""
@@ -120,6 +125,7 @@ class Study:
                     "majority": task.majority,
                     "digest": task.digest,
                     "part_of": task.part_of,
+                    **({"training": task.training} if task.training else {}),
                     "facts": task.facts,
                 }
                 for task in self.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -40,6 +40,7 @@ __all__ = [
     "noticed",
     "order_key",
     "task_from_rows",
+    "trained_as",
     "with_files",
 ]
 
@@ -230,6 +231,21 @@ def with_files(names: Sequence[str], options: TaskOptions) -> tuple[list[str], s
         left_out.setdefault(reason, []).append(name)
     notice = "; ".join(f"{', '.join(mine)}: {reason}, left out" for reason, mine in left_out.items())
     return there, notice
+
+
+def trained_as(task: TaskData, own: Mapping[str, Any], given: Iterable[str]) -> TaskData:
+    """The task with its training settings as far as nothing else was asked for, and a notice on them.
+
+    Args:
+        task: with those of its benchmark, if it has any.
+        own: what is asked for this task.
+        given: names of settings that are asked for all tasks: theirs count instead.
+    """
+    training = {name: value for name, value in {**task.training, **own}.items() if name not in given}
+    source = task.trained_on and trained_as(task.trained_on, own, given)
+    shown = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in training.items())
+    about = f"{task.name}: trained with {', '.join(shown)}" if training and not source else ""
+    return noticed(replace(task, training=training, trained_on=source), about)
 
 
 def noticed(task: TaskData, notice: str) -> TaskData:

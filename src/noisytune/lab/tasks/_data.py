@@ -52,6 +52,9 @@ class TaskData:
     trained_on: TaskData | None = None
     """The task whose trained model is evaluated; ``train`` is that task's. None: its own. One training serves all tasks
     with the same `training_digest`."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of `noisytune.lab.trials.settings.TrainingSettings` in which this task differs from its study; where
+    another task's model is evaluated, that task's count."""
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     """What was noticed about the data, as plain JSON: see `noisytune.lab.tasks._facts`."""
 

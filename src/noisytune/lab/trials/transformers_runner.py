@@ -31,7 +31,7 @@ class TransformersRunner:
     model_dir: Path
     model_digest: str
     max_length: int
-    """Tokens; longer texts are cut."""
+    """Tokens; longer texts are cut. A task may have its own: `noisytune.lab.tasks.TaskData.training`."""
     cache: Path
     """The folder of the tokens."""
 
@@ -48,14 +48,15 @@ class TransformersRunner:
 
     def prepare(self, task: TaskData) -> tuple[str, ...]:
         """Write the tokens of a task, unless they are there. Damaged ones are made again."""
-        file = self._file(task.digest)
+        max_length = (task.trained_on or task).training.get("max_length", self.max_length)
+        file = self._file(task.digest, max_length)
         notices = []
         if file.exists():
             try:
                 return _read_tokens(file).notices
             except RunFolderError as error:
                 notices.append(f"{error}: this was done")
-        tokens = tokenise(self.model_dir, task, self.max_length)
+        tokens = tokenise(self.model_dir, task, max_length)
         tokens.write(file)
         return (*notices, *tokens.notices)
 
@@ -97,10 +98,11 @@ class TransformersRunner:
         )
 
     def _tokens(self, trial: Trial) -> Tokens:
-        return _read_tokens(self._file(trial.settings["task"]["digest"]))
+        settings = trial.settings
+        return _read_tokens(self._file(settings["task"]["digest"], settings["training"]["max_length"]))
 
-    def _file(self, task_digest: str) -> Path:
-        return self.cache / cache_name(self.model_digest, task_digest, self.max_length)
+    def _file(self, task_digest: str, max_length: int) -> Path:
+        return self.cache / cache_name(self.model_digest, task_digest, max_length)
 
 
 @lru_cache(maxsize=4)

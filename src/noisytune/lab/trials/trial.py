@@ -29,11 +29,11 @@ class Trial:
 
         Every metric is computed, so the primary one is part of it only where it selects the epoch.
         """
-        trained = replace(training, **arm.training).for_model(model)
         source = task.trained_on
+        trained = replace(training, **(source or task).training | arm.training).for_model(model)
         # Trials of earlier versions used such a head: theirs are other keys.
         head = {"head": NEW} if not trained.keep_head and is_fine_tuned(model.path) else {}
-        selects = {"metric": (source or task).metric} if training.select == "best" else {}
+        selects = {"metric": (source or task).metric} if trained.select == "best" else {}
         base = {"trained_on": {"name": source.name, "digest": source.training_digest}} if source else {}
         return cls(
             {

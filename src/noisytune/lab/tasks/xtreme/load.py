@@ -76,6 +76,7 @@ def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
         primary=tuple(scored),
         reading={} if options.layer in (None, "official") else {"layer": options.layer},
         trained_on=trained_on,
+        training=dict(learns.task.training),
         facts=facts,
     )
 
@@ -109,7 +110,15 @@ def _trained_on(task: Official, train: Split, learns: Gathered) -> TaskData | No
     other = learns.task
     facts = {"rows": learns.rows}
     return TaskData(
-        learns.name, other.kind, other.metric, other.labels, train, {"dev": dev}, tuple(learns.notices), facts=facts
+        name=learns.name,
+        kind=other.kind,
+        metric=other.metric,
+        labels=other.labels,
+        train=train,
+        evaluate={"dev": dev},
+        notices=tuple(learns.notices),
+        training=dict(other.training),
+        facts=facts,
     )
 
 
