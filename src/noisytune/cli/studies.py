@@ -39,7 +39,7 @@ def run(
 
 def reproduce(
     study: Annotated[
-        str, typer.Argument(metavar="table2|table3|figure2|...|figure6", help="A table or figure of the paper.")
+        str, typer.Argument(metavar="STUDY", help="A table or figure of the paper: table2, table3, figure2 to figure6.")
     ],
     models: Annotated[
         str, option(WHAT, "Fine-tune these instead of the paper's. all-MiniLM-L6-v2 is embedded.", "M[,M...]")
