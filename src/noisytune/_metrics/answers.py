@@ -91,7 +91,7 @@ def mean(items: Items) -> Floats:
 
 
 METRICS = {
-    "answer_mean": mean_of("(F1 + EM) / 2", mean),
+    "answer_mean": mean_of("(F1 + EM) / 2", mean, ("answer_f1", "exact_match")),
     "answer_f1": mean_of("F1 of answers", f1),
     "exact_match": mean_of("exact match", exact),
 }

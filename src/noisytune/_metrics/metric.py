@@ -26,15 +26,17 @@ class Metric:
     """It applies to two classes only; the positive one has id 1."""
     each: Callable[[Items], Floats] | None = None
     """Where the score is the mean over the examples of one number an example: these numbers."""
+    parts: tuple[str, ...] = ()
+    """Where it is the mean of other metrics of its kind, which are shown beside it: their keys."""
 
 
-def mean_of(label: str, each: Callable[[Items], Floats]) -> Metric:
+def mean_of(label: str, each: Callable[[Items], Floats], parts: tuple[str, ...] = ()) -> Metric:
     """The metric that is the mean over the examples of one number an example.
 
     >>> mean_of("accuracy", lambda items: items[:, 0]).of(np.array([[1.0], [0.0]]))
     0.5
     """
-    return Metric(label, lambda items: float(each(items).mean()), each=each)
+    return Metric(label, lambda items: float(each(items).mean()), each=each, parts=parts)
 
 
 def f1_of(found: float, wrong: float, missed: float) -> float:

@@ -204,18 +204,28 @@ class TrialRecord(_Record):
         return int(self.settings["seed"])
 
     @property
+    def primary(self) -> list[str]:
+        """The splits that the primary score is the mean of; mostly one."""
+        named: list[str] = self.settings["task"].get("primary") or [self._chosen]
+        return named
+
+    @property
     def split(self) -> str:
         """The split that the primary score rests on, for what is told of single examples.
 
         Of a mean over several splits it is the one that chooses, or the first of them.
         """
-        task = self.settings["task"]
-        chosen = task.get("select", "")
+        chosen, primary = self._chosen, self.primary
+        return chosen if chosen in primary else primary[0]
+
+    @property
+    def _chosen(self) -> str:
+        """The split that chooses between epochs and settings."""
+        chosen = str(self.settings["task"].get("select", ""))
         if chosen not in self.evaluations:
             names = self.evaluations or [name.rpartition("/")[0] for name in self.outputs]
             chosen = next(iter(names), "")
-        primary: list[str] = task.get("primary") or [chosen]
-        return chosen if chosen in primary else primary[0]
+        return chosen
 
     @property
     def predictions(self) -> list[Any]:

@@ -34,6 +34,7 @@ class Method(TypedDict):
 
     method: str
     noise_lambda: NotRequired[float]
+    exclude: NotRequired[list[str]]
 
 
 class Arm(TypedDict):
@@ -49,6 +50,7 @@ class TrialTask(Named):
     kind: NotRequired[str]
     select: NotRequired[str]
     primary: NotRequired[list[str]]
+    reading: NotRequired[Fields]
 
 
 class Settings(TypedDict):
@@ -95,6 +97,18 @@ class TrialParts(TypedDict):
     outputs_digest: NotRequired[str]
 
 
+class Facts(TypedDict):
+    """Of a task, those that decide what a report shows; all else is shown as it is."""
+
+    category: NotRequired[str]
+    setting: NotRequired[str]
+    scored: NotRequired[str]
+    languages: NotRequired[list[str]]
+    missing_languages: NotRequired[list[str]]
+    languages_of_benchmark: NotRequired[Size]
+    training_rows: NotRequired[dict[str, Size]]
+
+
 class Task(TypedDict):
     """Of a study."""
 
@@ -109,7 +123,7 @@ class Task(TypedDict):
     digest: str
     part_of: NotRequired[str]
     training: NotRequired[Fields]
-    facts: NotRequired[Fields]
+    facts: NotRequired[Facts]
 
 
 class Entry(TypedDict):

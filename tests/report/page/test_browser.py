@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.records import NOISY, multilingual
 
 from noisytune._paper.numbers import TASKS
 from noisytune.lab.studies.file import paper_studies
@@ -177,6 +178,17 @@ def test_pages_of_the_papers_studies_fit(
         assert seen["outside"] == []
         assert seen["title"] != "owned"
         _figures_are_legible(seen, page)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_page_of_forty_languages_and_three_arms_fits(width: int, tmp_path: Path) -> None:
+    study, records = multilingual(tasks=("panx", "xquad"), arms=("plain", NOISY, "noisytune(0.15, scale=global)"))
+    page = render_html(study, records)
+    assert page.count(' style="--s: ') == 2 * 2 * 39
+    seen = _measure(page, tmp_path, width)
+    assert seen["page"] <= width
+    assert seen["outside"] == []
+    _figures_are_legible(seen, page)
 
 
 def test_console_stays_empty_under_the_pages_own_policy(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from support.records import NOISY, multilingual
 
 from noisytune._paper import numbers as paper
+from noisytune.lab.tasks.xtreme import OFFICIAL
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report import render_html, render_markdown, render_overview
 from noisytune.report.evidence.combinations import combinations, pooled_combinations
@@ -59,16 +61,79 @@ def with_norms(records: list[TrialRecord], slower: float = 0.9) -> list[TrialRec
     return changed
 
 
-def test_the_papers_averages_are_the_means_of_its_rows() -> None:
+def test_the_averages_of_table_2_are_the_means_of_its_rows() -> None:
     for model in ("bert-base-uncased", "xlnet-base-cased", "roberta-base", "electra-base-discriminator"):
         for arm in ("plain", "noisytune(0.15)"):
-            found = paper.table2(f"someone/{model}", arm)
+            found = paper.printed(f"someone/{model}", arm)
             assert found is not None
-            _, scores, average = found
-            assert len(scores) == 9
-            assert round(sum(scores.values()) / 9, 1) == pytest.approx(average, abs=0.051)
-    assert paper.table2("bert-base-multilingual-cased", "plain") is None
-    assert paper.table2("bert-base-uncased", "noisytune(0.1)") is None
+            assert len(found.scores) == 9
+            assert round(sum(score for (score,) in found.scores.values()) / 9, 1) == pytest.approx(
+                found.average, abs=0.051
+            )
+    assert paper.printed("bert-base-multilingual-cased", "plain") is None
+    assert paper.printed("bert-base-uncased", "noisytune(0.1)") is None
+
+
+@pytest.mark.parametrize("setting", ["transfer", "translate-train-all"])
+@pytest.mark.parametrize("model", ["xlm-roberta-base", "xlm-roberta-large"])
+@pytest.mark.parametrize("arm", ["plain", NOISY])
+def test_the_averages_of_table_3_are_those_of_its_four_categories(model: str, arm: str, setting: str) -> None:
+    found = paper.printed(f"someone/{model}", arm, setting)
+    assert found is not None
+    assert list(found.scores) == [f"xtreme/{name}" for name in OFFICIAL]
+    by_category: dict[str, list[float]] = {}
+    for name, official in OFFICIAL.items():
+        by_category.setdefault(official.category, []).append(float(np.mean(found.scores[f"xtreme/{name}"])))
+    assert len(by_category) == 4
+    of_categories = float(np.mean([np.mean(scores) for scores in by_category.values()]))
+    of_tasks = float(np.mean([score for scores in by_category.values() for score in scores]))
+    assert of_categories == pytest.approx(found.average, abs=0.0501)
+    assert abs(of_tasks - found.average) > 0.2
+    assert paper.printed(model, "noisytune(0.1)", setting) is None
+    assert paper.printed(model, arm, "another") is None
+    assert paper.printed(model, arm) is None
+
+
+def test_table_3_has_the_papers_layout() -> None:
+    study, records = multilingual(codes=("ar", "de", "en", "sw"))
+    evidence = gather(study, records)
+    table = score_table([evidence])
+    assert [name for name, _ in table.columns] == [*paper.XTREME_TASKS, "Avg. of tasks", "Avg. of categories"]
+    assert table.columns[0][1] == "accuracy, 3 of 4 languages"
+    assert [metric for _, metric in table.columns[-2:]] == ["mean of 9", "mean of 4"]
+    plain, noisy, gain, printed, printed_noisy = table.rows
+    assert printed.name == "the paper: XLM-R base, transfer"
+    assert printed_noisy.name == "the paper: XLM-R base+NoisyTune, transfer"
+    assert printed.paper == (
+        *("74.8", "84.8", "75.5", "61.6", "77.6", "73.8", "71.9/56.6", "65.2/47.0", "55.5/38.4"),
+        *("", "70.0"),
+    )
+    means = [score.mean for score in plain.scores]
+    groups = (means[:2], means[2:4], means[4:6], means[6:9])
+    assert means[-2] == pytest.approx(np.mean(means[:9]))
+    assert means[-1] == pytest.approx(np.mean([np.mean(group) for group in groups]))
+    for before, after, row in zip(plain.scores, noisy.scores, gain.gains, strict=True):
+        assert row is not None
+        assert row.difference == pytest.approx(after.mean - before.mean)
+    f1, exact = plain.scores[6].parts
+    assert (f1 + exact) / 2 == pytest.approx(means[6])
+    assert f1 - exact == pytest.approx(16)
+    assert all(score.parts == () for score in plain.scores[:6])
+    for said in (render_html(study, records), render_markdown(study, records)):
+        assert "71.9/56.6" in said
+        assert "as the paper averages" in said
+        assert "its Table 3: all languages" in said
+
+
+def test_a_study_without_one_of_the_tasks_has_averages_of_its_own_and_none_of_the_papers() -> None:
+    study, records = multilingual(tasks=("xnli", "xquad"), codes=("de", "en", "sw"))
+    table = score_table([gather(study, records)])
+    assert [metric for _, metric in table.columns[-2:]] == ["mean of 2", "mean of 2"]
+    assert [row.paper for row in table.rows[3:]] == [("74.8", "71.9/56.6", "", ""), ("75.2", "72.3/57.1", "", "")]
+    study, records = multilingual(tasks=("xnli", "pawsx"), codes=("de", "en", "sw"), setting="translate-train-all")
+    table = score_table([gather(study, records)])
+    assert [name for name, _ in table.columns] == ["xnli", "pawsx", "Avg."]
+    assert table.rows[3].paper == ("78.5", "88.2", "")
 
 
 def test_table_2_has_the_papers_layout(build: Build) -> None:
@@ -89,7 +154,7 @@ def test_table_2_has_the_papers_layout(build: Build) -> None:
         "the paper: RoBERTa+NoisyTune",
     ]
     plain, noisy, gain, printed, _ = table.rows[:5]
-    assert printed.paper == (84.4, 91.5, 90.9, 67.7, 93.0, 87.1, 58.1, 89.4, 54.4, 79.6, None)
+    assert printed.paper == ("84.4", "91.5", "90.9", "67.7", "93.0", "87.1", "58.1", "89.4", "54.4", "79.6", "")
     by_hand = {
         task: np.mean(
             [100 * r.scores["accuracy"] for r in each[0].trials.values() if (r.task, r.arm) == (task, "plain")]

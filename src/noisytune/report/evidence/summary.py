@@ -151,19 +151,34 @@ def seed_blocks(evidence: Evidence) -> dict[str, list[list[Pair]]]:
 @once
 def pooled_rows(evidence: Evidence) -> list[SummaryRow]:
     """The primary comparison of a study with several tasks, one row per arm; empty with one task."""
-    if len(evidence.study.tasks) < 2:
+    return grouped_rows(evidence, [[task["name"]] for task in evidence.study.tasks])
+
+
+def grouped_rows(evidence: Evidence, groups: Sequence[Sequence[str]]) -> list[SummaryRow]:
+    """One row per arm of the mean over groups of the mean over each group's tasks; empty with one task.
+
+    Args:
+        evidence: of one study.
+        groups: every task of the study in one of them.
+    """
+    names = [task["name"] for task in evidence.study.tasks]
+    if len(names) < 2:
         return []
-    blocks, tasks = seed_blocks(evidence), len(evidence.study.tasks)
-    tables = [
-        np.array([[pair.difference for pair in block] for block in of_arm]).reshape(len(of_arm), tasks)
-        for of_arm in blocks.values()
-    ]
+    share = np.array([[(name in group) / len(group) for group in groups] for name in names])
+    blocks = seed_blocks(evidence)
+
+    def by_group(side: str, of_arm: list[list[Pair]]) -> Floats:
+        values = [[getattr(pair, side) for pair in block] for block in of_arm]
+        return np.asarray(np.array(values).reshape(-1, len(names)) @ share)
+
+    # Rounded like the differences of single pairs: equal ones are ties.
+    tables = [np.round(by_group("difference", of_arm), 9) for of_arm in blocks.values()]
     found = pooled_all(tables, comparisons_at_once(evidence, over_tasks=True))
     rows = []
     for (arm, of_arm), stats in zip(blocks.items(), found, strict=True):
-        flat = [pair for block in of_arm for pair in block]
         members = [c for c in evidence.comparisons if c.arm == arm]
-        rows.append(_row(evidence, members, stats, [p.before for p in flat], [p.after for p in flat]))
+        before, after = (by_group(side, of_arm).ravel().tolist() for side in ("before", "after"))
+        rows.append(_row(evidence, members, stats, before, after))
     return _holm_adjusted(evidence, rows)
 
 

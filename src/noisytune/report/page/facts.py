@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from noisytune._languages import language_name
 from noisytune.report.evidence.pairs import Evidence
 
 SHOWN = 25
@@ -60,6 +61,8 @@ def about_data(facts: Mapping[str, Any], prefix: str = "") -> Facts:
             lines += about_data(value, f"{term} · ")
         elif name == "majority" and isinstance(value, float):
             lines.append((term, f"{100 * value:.1f} % of dev is the largest class"))
+        elif name.endswith("languages") and isinstance(value, list | tuple) and value:
+            lines.append((term, ", ".join(language_name(str(code)) for code in value)))
         elif value not in (None, [], {}, ""):
             lines.append((term, text(value)))
     return lines

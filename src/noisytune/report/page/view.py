@@ -21,6 +21,7 @@ from noisytune.report.evidence.summary import (
 )
 from noisytune.report.page.cards import all_cards, paper_cards, undrawn
 from noisytune.report.page.facts import what_was_run
+from noisytune.report.page.languages import languages_view
 from noisytune.report.page.scores import score_table
 from noisytune.report.page.search_view import search_view
 from noisytune.report.page.trial_groups import first_seeds, trial_groups
@@ -117,7 +118,7 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
             score += "".join(
                 f" ({split} {number(100 * found['scores'][metric])})"
                 for split, found in record.evaluations.items()
-                if split != record.split and metric in found["scores"]
+                if split not in record.primary and metric in found["scores"]
             )
             seconds = f"{record.timing['train']:.1f}" if "train" in record.timing else ""
             status = record.status
@@ -152,6 +153,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "undrawn": undrawn(evidence),
         "rows": every,
         "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
+        "languages": languages_view(evidence),
         "moved": movements(evidence),
         "comparisons": comparisons_at_once(evidence),
         "item_rows": item_rows(evidence),

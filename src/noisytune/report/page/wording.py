@@ -111,7 +111,8 @@ def scored_on(study: StudyRecord) -> str:
         which = "those of the epoch that is best on a tenth of the training examples, which was not trained on"
     else:
         which = "those of the epoch that is best on dev itself, which flatters every arm"
-    said = f"The scores on dev are {which} (select {select}, protocol {protocol})."
+    parts = list(dict.fromkeys((task.get("facts") or {}).get("scored", "dev") for task in study.tasks))
+    said = f"The scores on {' and '.join(parts)} are {which} (select {select}, protocol {protocol})."
     return f"{said} {chosen_by(study.search)}" if study.search else said
 
 

@@ -42,16 +42,17 @@ def sign_flip(differences: npt.ArrayLike, seed: int = 0) -> SignFlip:
     return sign_flips([differences], seed)[0]
 
 
-def sign_flips(comparisons: Sequence[npt.ArrayLike], seed: int = 0) -> list[SignFlip]:
+def sign_flips(comparisons: Sequence[npt.ArrayLike], seed: int = 0, flips: int = MONTE_CARLO_FLIPS) -> list[SignFlip]:
     """`sign_flip` of each of many comparisons; the random flips are drawn once for all.
 
     Args:
         comparisons: each of shape (n,), with an n of its own.
         seed: of the random flips.
+        flips: how many are drawn where not all are looked at.
     """
     kept = [values[values != 0.0] for values in map(finite, comparisons)]
     many = [i for i, values in enumerate(kept) if values.size > EXACT_UP_TO]
-    drawn = dict(zip(many, _drawn([kept[i] for i in many], seed), strict=True))
+    drawn = dict(zip(many, _drawn([kept[i] for i in many], seed, flips), strict=True))
     return [drawn.get(i) or _exact(values) for i, values in enumerate(kept)]
 
 
@@ -79,19 +80,18 @@ def _exact(values: Floats) -> SignFlip:
     return SignFlip(float((above + below).sum()) / 2**values.size, True, 2**values.size)
 
 
-def _drawn(comparisons: list[Floats], seed: int) -> list[SignFlip]:
+def _drawn(comparisons: list[Floats], seed: int, flips: int) -> list[SignFlip]:
     """A longer comparison takes the signs of a shorter one and more, so that none depends on its company."""
     if not comparisons:
         return []
     longest = max(values.size for values in comparisons)
     padded = np.stack([np.pad(values, (0, longest - values.size)) for values in comparisons])
     reached = np.array([[_reached(values)] for values in comparisons])
-    signs = np.random.default_rng(seed).integers(0, 256, (longest, MONTE_CARLO_FLIPS // 8 + 1), dtype=np.uint8)
+    signs = np.random.default_rng(seed).integers(0, 256, (longest, flips // 8 + 1), dtype=np.uint8)
     width = max(1, _AT_ONCE // longest // 8)
     hits = np.zeros(len(comparisons), dtype=np.int64)
     for first in range(0, signs.shape[1], width):
-        bits = np.unpackbits(signs[:, first : first + width], axis=1)[:, : MONTE_CARLO_FLIPS - 8 * first]
+        bits = np.unpackbits(signs[:, first : first + width], axis=1)[:, : flips - 8 * first]
         sums = 2.0 * (padded @ bits.astype(np.float64)) - padded.sum(axis=1, keepdims=True)
         hits += (np.abs(sums) >= reached).sum(axis=1)
-    flips = MONTE_CARLO_FLIPS
     return [SignFlip((1 + int(hit)) / (1 + flips), False, flips) for hit in hits]
