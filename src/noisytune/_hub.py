@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from noisytune.errors import DataError, require
+
+_LOCAL: ContextVar[bool] = ContextVar("local", default=False)
+
+
+@contextmanager
+def local_files_only() -> Iterator[None]:
+    """Within it nothing is downloaded: what is in the cache can be had."""
+    token = _LOCAL.set(True)
+    try:
+        yield
+    finally:
+        _LOCAL.reset(token)
 
 
 def fetch(what: str, hub_id: str, instead: str, **settings: Any) -> Path:
@@ -27,7 +42,7 @@ def fetch(what: str, hub_id: str, instead: str, **settings: Any) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(hub_id, **settings))
+        return Path(snapshot_download(hub_id, **settings, local_files_only=_LOCAL.get()))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""

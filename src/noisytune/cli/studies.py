@@ -21,6 +21,7 @@ from noisytune.cli._options import (
 from noisytune.cli.reports import console, need, show
 
 if TYPE_CHECKING:
+    from noisytune.lab.engines import LocalEngine
     from noisytune.lab.studies.file import Changes
 
 
@@ -89,21 +90,36 @@ def _run(
     need("a study", "yaml")
     with LocalEngine(workers) as engine:
         engine.start(at_most=1)  # imports while the data is loaded
+        if dry_run:
+            _plan(file, changes, out, engine)
+            return
         studies = read_studies(file, changes)
         name = studies[0].name
         folder = out or Path("runs") / file_name(name)
-        if dry_run:
-            from noisytune.cli.cost_display import print_costs
-            from noisytune.lab.studies.cost import cost_of
-
-            found = [cost_of(study, Store(folder), engine, engine.workers) for study in studies]
-            print_costs(console(), name, folder, found)
-            return
         for study in studies:
             with StudyDisplay(console()) as display:
                 store = Store(folder, study.file_name)
                 run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
     show(folder, Store(folder).studies(name))
+
+
+def _plan(file: Path, changes: Changes, out: Path | None, engine: LocalEngine) -> None:
+    """Show what the studies of a file would cost, or what they are where that cannot be told."""
+    from noisytune.cli.cost_display import print_costs
+    from noisytune.cli.plan_display import print_plans
+    from noisytune.lab.store import Store, file_name
+    from noisytune.lab.studies.cost import cost_of
+    from noisytune.lab.studies.plan import Plan, plans
+
+    found = plans(file, changes)
+    name = found[0].name
+    folder = out or Path("runs") / file_name(name)
+    planned = [one for one in found if isinstance(one, Plan)]
+    if planned:
+        print_plans(console(), planned)
+        return
+    studies = [one for one in found if not isinstance(one, Plan)]
+    print_costs(console(), name, folder, [cost_of(study, Store(folder), engine, engine.workers) for study in studies])
 
 
 def _names(text: str) -> list[str]:

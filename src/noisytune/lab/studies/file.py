@@ -58,6 +58,86 @@ AS_WRITTEN = Changes()
 """No change."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A task that a study asks for."""
+
+    name: str
+    """Or a file."""
+    options: TaskOptions
+    training: dict[str, Any]
+    """Settings of its own."""
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What a study file asks for, before models are found and data loaded."""
+
+    name: str
+    models: tuple[str | None, ...]
+    """Names or directories; None is the default model."""
+    wanted: tuple[Wanted, ...]
+    shares: tuple[float, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    margin: float
+    training: dict[str, Any]
+    """What is given for all tasks."""
+    changed: frozenset[str]
+    """Names of those that take the place of what the file says."""
+    notice: str
+    """On tasks whose files a download lacks."""
+
+    @classmethod
+    def read(cls, path: Path, changes: Changes = AS_WRITTEN) -> StudyFile:
+        """Read a file; arguments and errors as for `read_studies`."""
+        document = read_document(path)
+        _check_keys(document, (), _KEYS)
+        arms = [_arm(document, place, arm) for place, arm in enumerate(_list(document, "arms", changes.arms))]
+        shares = _list(document, "train_shares") if "train_shares" in document.content else []
+        wanted, notice = _wanted(document, changes)
+        return cls(
+            name=_text(document, "name", document.content.get("name") or encodable(path.stem)),
+            models=tuple(changes.models or _models(document)),
+            wanted=wanted,
+            shares=tuple(_share(document, share, place) for place, share in enumerate(shares)),
+            arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
+            seeds=_seeds(document, changes.seeds),
+            margin=_number(document, "margin", document.content.get("margin", 1.0)),
+            training=_settings(document, TrainingSettings, "training") | dict(changes.training),
+            changed=frozenset(changes.training),
+            notice=notice,
+        )
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """How tasks without settings of their own are trained."""
+        return TrainingSettings(**self.training)
+
+    def given(self, wanted: Wanted) -> set[str]:
+        """The training settings that are given for all tasks and count for this one."""
+        return (set(self.training) - set(wanted.training)) | self.changed
+
+    def load(self, wanted: Wanted) -> tuple[TaskData, ...]:
+        """The task, or those that its name stands for, each in its shares."""
+        tasks = load_tasks(wanted.name, wanted.options)
+        own = [trained_as(task, wanted.training, self.given(wanted)) for task in tasks]
+        seed = wanted.options.split_seed
+        return tuple(part for task in own for part in ([_part(task, s, seed) for s in self.shares] or [task]))
+
+    def study(self, model: Model, tasks: tuple[TaskData, ...]) -> Study:
+        """The study of a model."""
+        return Study(
+            name=self.name,
+            model=model,
+            tasks=(noticed(tasks[0], self.notice), *tasks[1:]),
+            arms=self.arms,
+            seeds=self.seeds,
+            training=self.settings,
+            margin=self.margin,
+        )
+
+
 def paper_studies() -> list[str]:
     """The names of the studies of the paper's tables and figures.
 
@@ -106,26 +186,10 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
         ConfigError: the file is no YAML mapping, or a key or a value is not allowed; the nearest key is named.
         DataError: no such file, model or data.
     """
-    document = read_document(path)
-    _check_keys(document, (), _KEYS)
-    training = _settings(document, TrainingSettings, "training") | dict(changes.training)
-    arms = [_arm(document, place, arm) for place, arm in enumerate(_list(document, "arms", changes.arms))]
-    seeds = _seeds(document, changes.seeds)
-    margin = _number(document, "margin", document.content.get("margin", 1.0))
-    models = [Model.find(name) for name in changes.models or _models(document)]
-    tasks = tuple(_tasks(document, changes, training))
-    return tuple(
-        Study(
-            name=_text(document, "name", document.content.get("name") or encodable(path.stem)),
-            model=model,
-            tasks=tasks,
-            arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
-            seeds=seeds,
-            training=TrainingSettings(**training),
-            margin=margin,
-        )
-        for model in models
-    )
+    asked = StudyFile.read(path, changes)
+    models = [Model.find(name) for name in asked.models]
+    tasks = tuple(task for wanted in asked.wanted for task in asked.load(wanted))
+    return tuple(asked.study(model, tasks) for model in models)
 
 
 def _arm(document: Document, place: int, arm: Any) -> Arm:
@@ -149,24 +213,18 @@ def _models(document: Document) -> list[str | None]:
     return [_beside(folder, _text(document, "model", content["model"])) if content.get("model") else None]
 
 
-def _tasks(document: Document, changes: Changes, of_all: Mapping[str, Any]) -> Iterable[TaskData]:
+def _wanted(document: Document, changes: Changes) -> tuple[tuple[Wanted, ...], str]:
+    """The tasks that are asked for, and a notice on those whose files a download lacks."""
     tasks = _list(document, "tasks") if "tasks" in document.content else ["topics"]
     written = [_task(document, place, task) for place, task in enumerate(tasks)]
     known = {name: (options, own) for name, options, own in written}
-    wanted = [(name, *known.get(name, ({}, {}))) for name in changes.tasks] or written
-    shares = _list(document, "train_shares") if "train_shares" in document.content else []
-    parts = [_share(document, share, place) for place, share in enumerate(shares)]
-    notice = ""
-    data_dir = changes.options.get("data_dir")
-    if data_dir and not changes.tasks:  # of a study's own tasks, those that the download has
-        there, notice = with_files([name for name, *_ in wanted], TaskOptions(**dict(changes.options)))
-        wanted = [one for one in wanted if one[0] in there]
-    for name, written_options, own in wanted:
-        options = TaskOptions(**written_options | dict(changes.options))
-        given = (set(of_all) - set(own)) | set(changes.training)
-        for task in load_tasks(name, options):
-            whole, notice = noticed(trained_as(task, own, given), notice), ""
-            yield from (_part(whole, share, options.split_seed) for share in parts) if parts else (whole,)
+    asked = [(name, *known.get(name, ({}, {}))) for name in changes.tasks] or written
+    wanted = [Wanted(name, TaskOptions(**options | dict(changes.options)), own) for name, options, own in asked]
+    if not changes.options.get("data_dir") or changes.tasks:
+        return tuple(wanted), ""
+    # Of a study's own tasks, those that the download has.
+    there, notice = with_files([one.name for one in wanted], TaskOptions(**dict(changes.options)))
+    return tuple(one for one in wanted if one.name in there), notice
 
 
 def _part(whole: TaskData, share: float, seed: int) -> TaskData:

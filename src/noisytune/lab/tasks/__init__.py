@@ -33,6 +33,7 @@ __all__ = [
     "TaskData",
     "TaskOptions",
     "described",
+    "fitting",
     "hold_out",
     "limit",
     "load_task",
@@ -198,11 +199,12 @@ def _all_of(benchmark: str, options: TaskOptions) -> list[TaskData]:
     """The tasks of a benchmark, each with the options that fit it."""
     names = [name for name in TASKS if name.startswith(f"{benchmark}/")]
     there, notice = with_files(names, options)
-    first, *others = (load_task(name, _fitting(name, options)) for name in there)
+    first, *others = (load_task(name, fitting(name, options)) for name in there)
     return [noticed(first, notice), *others]
 
 
-def _fitting(name: str, options: TaskOptions) -> TaskOptions:
+def fitting(name: str, options: TaskOptions) -> TaskOptions:
+    """The options without those that other tasks of the benchmark have and this one has not."""
     benchmark, _, task = name.partition("/")
     return only_what_fits(task, options) if benchmark == XTREME else options
 

@@ -1,0 +1,167 @@
+"""What would a study be, where its models or its data are not on this machine? Trials, rows and languages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from noisytune._hub import fetch, local_files_only
+from noisytune._pretrained import CONFIG, Model
+from noisytune.errors import DataError
+from noisytune.lab.studies.cost import flops
+from noisytune.lab.studies.file import AS_WRITTEN, Changes, StudyFile, Wanted
+from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
+from noisytune.lab.tasks.expected import Expected, expected, languages_of
+from noisytune.lab.trials.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """The trials of one model on one task."""
+
+    task: Expected
+    arms: int
+    seeds: int
+    training: TrainingSettings
+    shares_training: bool
+    """Whether another task of the plan pays for the training."""
+
+    @property
+    def trials(self) -> int:
+        """How many."""
+        return self.arms * self.seeds
+
+    def flops(self, parameters: int) -> float:
+        """Of one trial, were every row as long as ``max_length``.
+
+        Args:
+            parameters: of the model, without embeddings.
+        """
+        longest, trained = self.training.max_length, 0 if self.shares_training else self.task.train_rows
+        return flops(parameters, longest * trained * self.training.epochs, longest * self.task.scored_rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study of one model that cannot be timed here."""
+
+    name: str
+    model: str
+    parameters: int | None
+    """Without embeddings; None where no configuration can be had."""
+    tasks: tuple[PlannedTask, ...]
+    lacking: tuple[str, ...]
+    """What is not on this machine, one line each."""
+
+    @property
+    def trials(self) -> int:
+        """All of them."""
+        return sum(task.trials for task in self.tasks)
+
+
+def plans(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study | Plan, ...]:
+    """What a study file asks for, one for each model: a study where everything is here, else a plan.
+
+    Neither weights nor data are downloaded. Numbers of rows are the data's, or the benchmark's official ones.
+
+    Args:
+        path: as for `noisytune.lab.studies.file.read_studies`.
+        changes: the same.
+
+    Raises:
+        ConfigError: as `noisytune.lab.studies.file.read_studies`.
+        DataError: data that are here are wrong, or data that are not here belong to no benchmark.
+    """
+    asked = StudyFile.read(path, changes)
+    with local_files_only():
+        tasks, lacking = _tasks(asked)
+        models = [_model(name) for name in asked.models]
+    loaded = [task for task in tasks if isinstance(task, TaskData)]
+    if lacking or any(isinstance(model, str) for model in models):
+        return tuple(_plan(asked, model, tasks, lacking) for model in models)
+    return tuple(asked.study(model, tuple(loaded)) for model in models if isinstance(model, Model))
+
+
+def _tasks(asked: StudyFile) -> tuple[list[TaskData | Expected], tuple[str, ...]]:
+    """Tasks that are here, what is expected of the others, and their names."""
+    found: list[TaskData | Expected] = []
+    lacking = []
+    for wanted in asked.wanted:
+        for one in _each(wanted):
+            try:
+                found += asked.load(one)
+            except DataError:
+                official = expected(one.name, one.options)
+                if official is None or one.options.data_dir:
+                    raise
+                lacking.append(one.name)
+                training = {key: value for key, value in official.training.items() if key not in asked.given(one)}
+                found += official.in_shares(asked.shares, training | one.training)
+    return found, tuple(lacking)
+
+
+def _each(wanted: Wanted) -> Sequence[Wanted]:
+    """The tasks that a name stands for, where they come from the Hub."""
+    if wanted.name not in BENCHMARKS or wanted.options.data_dir:
+        return [wanted]
+    asked = set(wanted.options.languages)
+    return [
+        replace(wanted, name=name, options=fitting(name, wanted.options))
+        for name in TASKS
+        if name.startswith(f"{wanted.name}/") and (not asked or asked & set(languages_of(name)))
+    ]
+
+
+def _model(name: str | None) -> Model | str:
+    """The model, or its name where it is not here."""
+    try:
+        return Model.find(name)
+    except DataError:
+        if name is None:
+            raise
+        return name
+
+
+def _plan(asked: StudyFile, model: Model | str, tasks: Sequence[TaskData | Expected], lacking: tuple[str, ...]) -> Plan:
+    name = model if isinstance(model, str) else model.name
+    config = _config(model) if isinstance(model, str) else model.path
+    missing = [f"the data of {', '.join(lacking)}"] if lacking else []
+    if isinstance(model, str):
+        missing.append(f"the weights of {model}" + ("" if config else ", nor their configuration"))
+    rows = [task if isinstance(task, Expected) else Expected.of(task) for task in tasks]
+    trained = {(one.name, one.train_rows) for one in rows if not one.trained_on}
+    planned: list[PlannedTask] = []
+    for one in rows:
+        source = (one.trained_on, one.train_rows)
+        training = replace(asked.settings, **one.training)
+        planned.append(PlannedTask(one, len(asked.arms), len(asked.seeds), training, source in trained))
+        trained |= {source} if one.trained_on else set()
+    return Plan(asked.name, name, _parameters(config) if config else None, tuple(planned), tuple(missing))
+
+
+def _config(name: str) -> Path | None:
+    """The folder of a model's configuration, which is small enough to be downloaded; None where it cannot be had."""
+    if (Path(name) / CONFIG).is_file():
+        return Path(name)
+    try:
+        return fetch(f"model {name!r}", name, "a directory", allow_patterns=[CONFIG])
+    except DataError:
+        return None
+
+
+def _parameters(folder: Path) -> int | None:
+    """Of the model that a configuration describes, without embeddings; None where transformers does not know it."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    any_kind: Any = AutoModel
+    try:
+        with torch.device("meta"):
+            model = any_kind.from_config(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
+    except (ValueError, KeyError, ImportError, OSError):
+        return None
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    return sum(int(one.numel()) for one in model.parameters() if id(one) not in looked_up)
