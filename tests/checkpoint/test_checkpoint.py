@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,39 +25,11 @@ from noisytune.errors import (
     AlreadyPerturbedError,
     ConfigError,
     DataError,
-    NoisyTuneError,
     NonFiniteError,
     UnsupportedTensorError,
 )
 from noisytune.manifest import Manifest
-
-RNG = np.random.default_rng(0)
-WEIGHTS = {
-    "bert.embeddings.word_embeddings.weight": RNG.standard_normal((9, 4), np.float32),
-    "bert.encoder.query.weight": RNG.standard_normal((6, 5), np.float32).astype(np.float16),
-    "classifier.bias": RNG.standard_normal(3),
-    "bert.constant": np.full(7, 1 / 3, np.float32),
-    "bert.one": np.ones(1, np.float32),
-    "bert.empty": np.ones((0, 3), np.float32),
-    "bert.embeddings.position_ids": np.arange(5),
-    "bert.norm.running_mean": RNG.standard_normal(4, np.float32),
-}
-
-
-def save(folder, weights=WEIGHTS, config=None, metadata=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(weights, folder / "model.safetensors", metadata or {"format": "pt", "note": "kept"})
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "pad_token_id": 2} | (config or {})))
-    return folder
-
-
-def load(folder):
-    return safetensors.numpy.load_file(folder / "model.safetensors")
-
-
-@pytest.fixture
-def clean(tmp_path):
-    return save(tmp_path / "clean")
+from tests.support.checkpoints import WEIGHTS, load, save
 
 
 def test_bytes_are_the_specification_s(clean, tmp_path):
@@ -275,75 +246,6 @@ def test_unknown_model_types_get_a_rule_and_a_notice(tmp_path):
     assert "'brand-new'" in manifest.notices[0]
 
 
-def verdict(folder, against):
-    try:
-        return "fine" if verify_checkpoint(folder, against).ok else "damaged"
-    except NoisyTuneError as error:
-        return "damaged" if "\n" not in str(error) else str(error)
-
-
-def test_every_single_bit_counts(clean, tmp_path):
-    perturb_checkpoint(clean, tmp_path / "noisy")
-    file = tmp_path / "noisy" / "model.safetensors"
-    whole = file.read_bytes()
-    rng = np.random.default_rng(1)
-    for position in rng.integers(0, 8 * len(whole), 300):
-        damaged = bytearray(whole)
-        damaged[position // 8] ^= 1 << int(position % 8)
-        file.write_bytes(damaged)
-        assert [verdict(tmp_path / "noisy", against) for against in (None, clean)] == ["damaged", "damaged"]
-    file.write_bytes(whole)
-    assert verify_checkpoint(tmp_path / "noisy", clean).ok
-
-
-def test_verify_forgives_the_last_digits_of_sums(clean, tmp_path):
-    perturb_checkpoint(clean, tmp_path / "noisy")
-    file = tmp_path / "noisy" / "noisytune.json"
-    for factor, is_right in ((1 + 1e-14, True), (1 + 1e-6, False)):
-        record = json.loads(file.read_text())
-        entry = next(entry for entry in record["entries"] if entry["std"])
-        entry["std"] *= factor
-        file.write_text(json.dumps(record))
-        assert verify_checkpoint(tmp_path / "noisy", clean).ok == is_right
-
-
-def test_recorded_hashes_are_those_of_mebibytes(tmp_path):
-    values = np.arange(700_001, dtype=np.float32)
-    folder = save(tmp_path / "clean", {"long.weight": values})
-    perturb_checkpoint(folder, tmp_path / "same", noise_lambda=0)
-    record = json.loads((tmp_path / "same" / "noisytune.json").read_text())
-    content = values.tobytes()
-    leaves = [xxhash.xxh3_128_digest(content[i : i + 2**20]) for i in range(0, len(content), 2**20)]
-    assert record["tensors"] == {"long.weight": xxhash.xxh3_128_hexdigest(b"".join(leaves))}
-
-
-def test_verify_refuses_hashes_of_another_kind(clean, tmp_path):
-    perturb_checkpoint(clean, tmp_path / "noisy")
-    record = json.loads((tmp_path / "noisy" / "noisytune.json").read_text())
-    (tmp_path / "noisy" / "noisytune.json").write_text(json.dumps(record | {"hash": "SHA-256"}))
-    with pytest.raises(DataError, match=r"SHA-256.*XXH3-128"):
-        verify_checkpoint(tmp_path / "noisy")
-
-
-def test_verify_names_the_tensor_and_looks_at_receipt_and_source(clean, tmp_path):
-    noisy = tmp_path / "noisy"
-    perturb_checkpoint(clean, noisy)
-    file = noisy / "model.safetensors"
-    values = load(noisy)["bert.encoder.query.weight"]
-    other_values = values.copy()
-    other_values[3, 2] += np.float16(0.25)
-    file.write_bytes(file.read_bytes().replace(values.tobytes(), other_values.tobytes()))
-    found = verify_checkpoint(noisy, clean)
-    assert any("bert.encoder.query.weight, element 17" in problem for problem in found.problems)
-    other = shutil.copytree(clean, tmp_path / "other")
-    weights = other / "model.safetensors"
-    bias = WEIGHTS["classifier.bias"]
-    weights.write_bytes(weights.read_bytes().replace(bias.tobytes(), (bias + 1).tobytes()))
-    assert "not the checkpoint" in verify_checkpoint(noisy, other).problems[0]
-    with pytest.raises(DataError, match=r"no noisytune\.json"):
-        verify_checkpoint(clean)
-
-
 def test_shards_are_kept_and_the_index_too(tmp_path):
     folder = tmp_path / "clean"
     save(folder)
@@ -362,26 +264,6 @@ def test_shards_are_kept_and_the_index_too(tmp_path):
     difference = diff_checkpoints(tmp_path / "single", tmp_path / "noisy")
     assert not difference.only_first
     assert 0 < difference.total().relative < 0.1
-
-
-def test_diff_is_the_relative_l1_change(tmp_path):
-    a = save(tmp_path / "a", {"x.query.weight": np.array([1, -3], np.float32), "b": np.ones(2, np.float32)})
-    b = save(tmp_path / "b", {"bert.x.query.weight": np.array([2, -3], np.float16), "bert.b": np.ones(3, np.float32)})
-    found = diff_checkpoints(a, b)
-    (role,) = found.roles()
-    assert (role.name, role.relative, found.only_first, found.only_second) == ("query", 0.25, ("b",), ("b",))
-
-
-@pytest.mark.parametrize("dtypes", [(ml_dtypes.float8_e5m2, np.float64), (np.float64, ml_dtypes.float8_e5m2)], ids=str)
-def test_diff_of_long_tensors_of_different_dtypes(tmp_path, dtypes):
-    size = LARGEST_PIECE // 4 + 7
-    for name, value, dtype in zip("ab", (2, 3), dtypes, strict=True):
-        values = np.full(size, value, dtype)
-        save(tmp_path / name, {})
-        header = make_header([("x.query.weight", values.dtype.name, (size,), values.nbytes)])
-        (tmp_path / name / "model.safetensors").write_bytes(header + values.tobytes())
-    total = diff_checkpoints(tmp_path / "a", tmp_path / "b").total()
-    assert (total.elements, total.relative) == (size, 0.5)
 
 
 def test_pickled_weights_become_safetensors(tmp_path):

@@ -1,8 +1,5 @@
 """A tiny pretrained encoder, classifiers made from it, and trainers on a few random sentences."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import (
@@ -14,31 +11,21 @@ from transformers import (
     TrainingArguments,
 )
 
-DISTRIBUTED = Path(__file__).parents[1] / "torch" / "distributed" / "conftest.py"
-
-
-def load(file):
-    spec = importlib.util.spec_from_file_location("launcher_of_ranks", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from noisytune.torch import perturb_
+from tests.support import ranks
 
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
     """``launched(module_file, ranks, phase)``: `CASES[ranks]` of the module, loaded where NOISYTUNE_TEST_PHASE is the
     phase, pass on every rank, in processes of their own."""
-    launcher = load(DISTRIBUTED)
     monkeypatch.setenv("NOISYTUNE_TEST_FOLDER", str(tmp_path))
 
-    def check(module, ranks, phase, cases):
+    def check(module, n, phase, names):
         monkeypatch.setenv("NOISYTUNE_TEST_PHASE", phase)
-        folder = tmp_path / f"{phase}-{ranks}"
+        folder = tmp_path / f"{phase}-{n}"
         folder.mkdir()
-        outcomes, logs = launcher.launch(module, ranks, folder)
-        problems = [f"{name}: {problem}" for name, found in outcomes.items() for problem in found if problem]
-        assert not problems, "\n".join(problems)
-        assert {name: len(found) for name, found in outcomes.items()} == dict.fromkeys(cases, ranks), logs
+        ranks.check(module, n, names, folder)
 
     return check
 
@@ -141,3 +128,11 @@ def same():
         return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
     return equal
+
+
+@pytest.fixture
+def noised(make_model, weights):
+    """What `perturb_` makes of the model, without a trainer; the noise is that of the tests' SETTINGS."""
+    model = make_model()
+    perturb_(model, noise_lambda=0.3, seed=5)
+    return weights(model)

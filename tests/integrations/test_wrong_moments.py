@@ -32,13 +32,6 @@ def refused(weights, same):
     return check
 
 
-@pytest.fixture
-def noised(make_model, weights):
-    model = make_model()
-    perturb_(model, **SETTINGS)
-    return weights(model)
-
-
 def step(model, optimizer, examples):
     model(
         input_ids=torch.stack([one["input_ids"] for one in examples[:4]]), labels=torch.ones(4).long()

@@ -59,3 +59,12 @@ def run(study: Study, folder: Path, **options: Any) -> tuple[Ledger, StudyRecord
     ledger, events = options.pop("engine", None) or Ledger(), list[Event]()
     runner = Trains(ledger, TransformersRunner.of(study.model, study.training.max_length, folder))
     return ledger, run_study(study, Store(folder), ledger, events.append, runner=runner, **options), events
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Finished trials, and what would change if one were written again."""
+    found = {}
+    for file in (folder / "trials").glob("*.json"):
+        status = file.stat()
+        found[file.stem] = (status.st_ino, status.st_mtime_ns)
+    return found

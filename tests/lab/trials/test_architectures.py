@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from noisytune._pretrained import Model
 from noisytune.lab.kinds import KINDS
@@ -40,16 +37,6 @@ QUICK = ("bert", "xlnet")
 TWO_STEPS = TrainingSettings(max_steps=2, max_length=32, batch_size=4)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """As in a worker."""
-    quietly: Any = transformers_logging
-    before = quietly.get_verbosity()
-    quietly.set_verbosity_error()
-    yield
-    quietly.set_verbosity(before)
 
 
 def run_every_task(model: Model, data: Path, options: dict[str, int]) -> None:

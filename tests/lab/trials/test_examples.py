@@ -6,7 +6,6 @@ No code of ours on that side: AutoTokenizer, an AutoModel class and Trainer, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ XTREME = Path(__file__).parents[4] / "shared" / "data" / "xtreme"
 SEED = 3
 REAL = pytest.param("real", marks=pytest.mark.slow)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 
 Rows = list[dict[str, Any]]
 
@@ -244,14 +243,3 @@ def test_token_classification(source: str, tiny: Model, minilm: Model, tmp_path:
     assert [[names[i] for i in row[: len(one)]] for row, one in zip(said, dev, strict=True)] == theirs
     assert record.scores["entity_f1"] == pytest.approx(expected)
     assert expected > 0.3, "something is learnt"
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """As in a worker."""
-    from transformers.utils import logging as quietly
-
-    before = quietly.get_verbosity()  # type: ignore[no-untyped-call]
-    quietly.set_verbosity_error()  # type: ignore[no-untyped-call]
-    yield
-    quietly.set_verbosity(before)  # type: ignore[no-untyped-call]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,57 +13,23 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, Trainer, set_seed
-from transformers.utils import logging as transformers_logging
 
-import noisytune.torch
 from noisytune._pretrained import Model
-from noisytune.errors import AlreadyPerturbedError, ConfigError, DataError, MissingExtraError, NonFiniteError
+from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.kinds import KINDS
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import TaskData, TaskOptions, hold_out, load_task
-from noisytune.lab.trials import fine_tune as training
+from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.fine_tune import check_arms, run_trial
-from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods import METHODS, Stack, make
 from noisytune.records import TrialRecord
+from tests.support.trials import SHORT, a_trial, noisy, outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
-
-SHORT = TrainingSettings(max_steps=3, max_length=32, batch_size=8, learning_rate=1e-3)
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """As in a worker."""
-    quietly: Any = transformers_logging
-    before = quietly.get_verbosity()
-    quietly.set_verbosity_error()
-    yield
-    quietly.set_verbosity(before)
-
-
-def a_trial(study: Study, arm: Arm = PLAIN, seed: int = 0, **changes: Any) -> Trial:
-    return Trial.resolve(study.model, study.tasks[0], arm, seed, replace(study.training, **changes))
-
-
-def noisy(noise_lambda: float, **settings: Any) -> Arm:
-    return Arm.of(make("noisytune", {"noise_lambda": noise_lambda} | settings))
-
-
-def outcome(record: TrialRecord) -> dict[str, Any]:
-    """What may not depend on when and where the trial ran."""
-    return {
-        "status": record.status,
-        "scores": record.scores,
-        "losses": record.loss_curve,
-        "predictions": record.predictions,
-        "references": record.references,
-    }
 
 
 def test_lambda_zero_is_the_baseline_bit_for_bit(minilm: Model, topics: TaskData) -> None:
@@ -265,106 +230,6 @@ def test_a_collapsed_trial_says_so(tiny_study: Study, tiny: Model) -> None:
     assert record.scores["matthews"] == 0
 
 
-def test_nan_in_the_weights_is_refused_in_every_arm(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
-    weights = load_file(folder / "model.safetensors")
-    weights["encoder.layer.0.output.dense.weight"][3, 4] = math.nan
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    for arm in (PLAIN, noisy(0.15)):
-        with pytest.raises(NonFiniteError, match=r"encoder\.layer\.0\.output\.dense\.weight"):
-            run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
-
-
-def test_a_head_that_starts_infinite_is_not_blamed_on_the_checkpoint(
-    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens
-) -> None:
-    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"initializer_range": 3e38}))
-    for arm in (PLAIN, noisy(0.15)):
-        with pytest.raises(
-            NonFiniteError, match=r"classifier\.weight has \d+ values .*: a bad initialisation, not the"
-        ):
-            run_trial(a_trial(tiny_study, arm), folder, tiny_tokens)
-
-
-def test_weights_of_another_model_are_refused(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
-    weights = {f"other.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DataError, match="none of its weights fit"):
-        run_trial(a_trial(tiny_study), folder, tiny_tokens)
-
-
-@pytest.mark.parametrize(
-    "auto_map", [{}, {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Own"}]
-)
-def test_code_that_comes_with_a_model_is_not_run(
-    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens, auto_map: dict[str, str]
-) -> None:
-    folder = Path(shutil.copytree(tiny_study.model.path, tmp_path / "m"))
-    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": auto_map}
-    (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(DataError, match="code that comes with a model is never run") as caught:
-        run_trial(a_trial(tiny_study), folder, tiny_tokens)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_weights_that_carry_noise_are_not_given_more(tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_study.model.path)
-    noisytune.torch.perturb_(model, noise_lambda=0.1)
-    model.save_pretrained(tmp_path)
-    for file in tiny_study.model.path.glob("*token*"):
-        shutil.copy(file, tmp_path)
-    shutil.copy(tiny_study.model.path / "vocab.txt", tmp_path)
-    with pytest.raises(AlreadyPerturbedError):
-        run_trial(a_trial(tiny_study, noisy(0.15)), tmp_path, tiny_tokens)
-
-
-def state_of(model: Any) -> dict[str, Any]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def test_noises_are_checked_without_adding_any(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[Any] = []
-    load = training._load
-
-    def watch(*args: Any) -> Any:
-        loaded.append(load(*args))
-        loaded.append(state_of(loaded[0]))
-        return loaded[0]
-
-    monkeypatch.setattr(training, "_load", watch)
-    trial, folder = a_trial(tiny_study), tiny_study.model.path
-    arms = [noisy(0.1), noisy(0.3, scale="global"), noisy(0.1, include="*query*"), noisy(0.0, scope="all")]
-    training.check_arms(trial, folder, [arm.methods for arm in arms])
-    model, before = loaded
-    assert noisytune.torch.receipt(model) is None
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"include": "*qeury*"}, r"include: '\*qeury\*' matches none"),
-        ({"exclude": ("*query*", "*wrod*")}, r"exclude: '\*wrod\*' matches none"),
-        ({"exclude": "*"}, "no tensor is left to perturb"),
-        ({"include": "classifier.*"}, "no tensor is left to perturb"),
-    ],
-)
-def test_a_noise_that_cannot_be_is_refused(tiny_study: Study, settings: dict[str, Any], said: str) -> None:
-    arms = [arm.methods for arm in (noisy(0.1), noisy(0.1, **settings))]
-    with pytest.raises(ConfigError, match=said) as caught:
-        training.check_arms(a_trial(tiny_study), tiny_study.model.path, arms)
-    assert "\n" not in str(caught.value)
-
-
 def test_half_precision_weights_are_trained_in_single_precision(
     tmp_path: Path, save_tiny: Callable[..., Path], tiny_study: Study, tiny_tokens: Tokens, watched: list[Any]
 ) -> None:
@@ -426,103 +291,6 @@ def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
         Tracker("wandb", tmp_path)
     with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
         Tracker("paper", tmp_path)
-
-
-def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> list[float]:
-    """Each epoch's dev score by stopping there: the reference for `select="best"`, slow and plain."""
-    steps = math.ceil(len(tokens.train) / study.training.batch_size)
-    scores = []
-    for epoch in range(1, changes["epochs"] + 1):
-
-        class Stop(training._Steps):  # the schedule is that of the whole run
-            def on_step_end(self, args: Any, state: Any, control: Any, _last: int = epoch * steps, **more: Any) -> None:
-                control.should_training_stop = state.global_step >= _last
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "_Steps", Stop)
-            record = run_trial(a_trial(study, arm, **changes), study.model.path, tokens)
-        scores.append(record.scores["accuracy"])
-    return scores
-
-
-@pytest.mark.parametrize(
-    "arm",
-    [
-        pytest.param("plain", marks=pytest.mark.slow),
-        "noisytune+mixout",
-        pytest.param("hype+neftune", marks=pytest.mark.slow),
-    ],
-)
-def test_the_best_epoch_is_the_best_of_what_stopping_after_each_gives(
-    tiny_study: Study, tiny_tokens: Tokens, arm: str
-) -> None:
-    chosen, changes = Arm.parse(arm), {"epochs": 4, "learning_rate": 5e-3}
-    last = run_trial(a_trial(tiny_study, chosen, **changes), tiny_study.model.path, tiny_tokens)
-    best = run_trial(a_trial(tiny_study, chosen, select="best", **changes), tiny_study.model.path, tiny_tokens)
-    assert best.loss_curve == last.loss_curve, "looking changes nothing"
-    assert best.epoch_scores == scores_by_epoch(tiny_study, tiny_tokens, chosen, **changes)
-    assert best.epoch_scores[-1] == last.scores["accuracy"]
-    assert best.scores["accuracy"] == max(score for score in best.epoch_scores if score is not None)
-    assert np.mean(np.array(best.predictions) == np.array(best.references)) == best.scores["accuracy"]
-    assert last.epoch_scores == []
-    assert TrialRecord.from_json(best.to_json(), "here") == best
-
-
-def test_the_clean_protocol_chooses_on_examples_that_are_not_trained_on(
-    tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-    outputs = Evaluator.outputs
-
-    def watch(self: Any, model: Any, data: Any) -> Any:
-        asked.append(data)
-        return outputs(self, model, data)
-
-    monkeypatch.setattr(Evaluator, "outputs", watch)
-    clean = a_trial(tiny_study, select="best", protocol="clean", epochs=3)
-    record = run_trial(clean, tiny_study.model.path, tiny_tokens)
-    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
-    assert len(record.loss_curve) == 3 * math.ceil(len(kept) / 8)
-    assert [data.targets.tolist() for data in asked[:3]] == [held.targets.tolist()] * 3
-    assert asked[3:] == [tiny_tokens.evaluate["dev"]], "dev is looked at once, by the best epoch"
-    assert len(record.epoch_scores) == 3
-    assert len(record.predictions) == len(tiny_tokens.evaluate["dev"])
-
-
-def test_a_tenth_is_held_out_evenly(tiny_tokens: Tokens) -> None:
-    kept, held = map(tiny_tokens.train.take, hold_out(tiny_tokens.train.targets))
-    assert (len(kept), len(held)) == (36, 4)
-    whole, parts = tiny_tokens.train, [kept.row(i) for i in range(36)] + [held.row(i) for i in range(4)]
-    assert sorted(map(str, parts)) == sorted(str(whole.row(i)) for i in range(40))
-    for target in set(whole.targets):
-        assert abs((held.targets == target).sum() - (whole.targets == target).sum() / 10) < 1
-    with pytest.raises(DataError, match="protocol clean"):
-        hold_out([1.0])
-
-
-def test_with_the_last_epoch_the_protocols_come_to_the_same(tiny_study: Study, tiny_tokens: Tokens) -> None:
-    paper, clean = (
-        run_trial(a_trial(tiny_study, protocol=protocol), tiny_study.model.path, tiny_tokens)
-        for protocol in ("paper", "clean")
-    )
-    assert outcome(paper) == outcome(clean)
-
-
-def test_a_diverged_trial_has_no_best_epoch(tiny_study: Study, tiny_tokens: Tokens) -> None:
-    trial = a_trial(tiny_study, learning_rate=1e38, weight_decay=10.0, select="best", epochs=3)
-    record = run_trial(trial, tiny_study.model.path, tiny_tokens)
-    assert (record.status, record.scores, record.predictions) == ("diverged", {}, [])
-    assert TrialRecord.from_json(record.to_json(), "here") == record
-
-
-def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Tokens) -> None:
-    dev = tiny_tokens.evaluate["dev"]
-    both = replace(tiny_tokens, evaluate={"dev": dev, "mismatched": dev, "train": tiny_tokens.train})
-    for select in ("last", "best"):
-        record = run_trial(a_trial(tiny_study, select=select), tiny_study.model.path, both)
-        assert record.evaluations["mismatched"]["scores"] == record.scores == record.evaluations["dev"]["scores"]
-        assert "macro_f1" in record.evaluations["train"]["scores"]
-        assert len(record.outputs["train/predictions"]) == len(tiny_tokens.train)
 
 
 QUICK = ("noisytune", "recadam", "rdrop", "llrd")

@@ -1,0 +1,93 @@
+"""What attach does to a trainer, and when it refuses."""
+
+import copy
+import pickle
+
+import pytest
+import transformers.trainer
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+)
+
+from noisytune.config import NoisyTuneConfig
+from noisytune.errors import ConfigError
+from noisytune.integrations.transformers import NoisyTuneMixin, attach
+from noisytune.torch import mark
+
+SETTINGS = {"noise_lambda": 0.3, "seed": 5}
+
+
+def test_attach_changes_the_class_and_nothing_else(make_trainer):
+    trainer = make_trainer()
+    attributes = dict(vars(trainer))
+    assert attach(trainer, **SETTINGS) is trainer
+    assert {name: value for name, value in vars(trainer).items() if "noisytune" not in name} == attributes
+    assert trainer.noisytune_config == NoisyTuneConfig(**SETTINGS)
+    assert isinstance(trainer, NoisyTuneMixin)
+    assert type(trainer).__name__ == "NoisyTuneTrainer"
+    assert type(attach(make_trainer())) is type(trainer)
+
+
+def test_attach_twice_is_attach_once_unless_the_settings_differ(make_trainer, at_start, noised, same):
+    trainer = attach(make_trainer(callbacks=[at_start]), **SETTINGS)
+    assert attach(trainer, NoisyTuneConfig(**SETTINGS)) is trainer
+    with pytest.raises(ConfigError, match=r"adds noise of lambda 0\.3, seed 5 already, and .* seed 6"):
+        attach(trainer, noise_lambda=0.3, seed=6)
+    trainer.train()
+    assert same(at_start.weights[0], noised)
+
+
+def test_attach_after_training_is_refused(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    with pytest.raises(ConfigError, match=r"has trained already \(step 4\): attach before train"):
+        attach(trainer)
+
+
+def test_attach_while_training_is_refused(make_trainer):
+    class Late(transformers.TrainerCallback):
+        def on_train_begin(self, *args, **kwargs):
+            attach(trainer)
+
+    trainer = make_trainer(callbacks=[Late()])
+    with pytest.raises(ConfigError, match=r"has trained already \(step 0\)"):
+        trainer.train()
+
+
+def test_attach_takes_only_trainers(make_model):
+    with pytest.raises(ConfigError, match="takes a transformers Trainer, got BertForSequenceClassification"):
+        attach(make_model())
+
+
+def test_a_copied_trainer_still_adds_the_noise(make_trainer, noised, same, weights):
+    """copy and pickle take an object apart in the same way; most trainers that have trained cannot be pickled."""
+    trainer = attach(make_trainer(learning_rate=0.0, max_steps=1), **SETTINGS)
+    copied = copy.copy(trainer)
+    assert type(copied) is type(trainer)
+    copied.train()
+    assert same(weights(copied.model), noised)
+    taken_apart = trainer.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    assert pickle.loads(pickle.dumps(taken_apart[:2])) == taken_apart[:2]
+
+
+def test_classes_of_ones_own_and_other_trainers(make_trainer, at_start, noised, same, make_model, examples, tmp_path):
+    class Mine(NoisyTuneMixin, Trainer):
+        pass
+
+    make_trainer(kind=Mine, noisytune_config=NoisyTuneConfig(**SETTINGS), callbacks=[at_start]).train()
+    arguments = Seq2SeqTrainingArguments(tmp_path / "s", max_steps=1, report_to=[], use_cpu=True, save_strategy="no")
+    other = Seq2SeqTrainer(make_model(), arguments, train_dataset=examples, callbacks=[at_start])
+    attach(other, **SETTINGS).train()
+    assert type(other).__name__ == "NoisyTuneSeq2SeqTrainer"
+    assert len(at_start.weights) == 2
+    assert all(same(found, noised) for found in at_start.weights)
+
+
+def test_a_copy_that_is_marked_counts_as_noised(make_trainer, make_model, weights, same):
+    """Weights that another process broadcasts, or load_state_dict brings."""
+    copy = make_model()
+    mark(copy, NoisyTuneConfig(**SETTINGS))
+    attach(make_trainer(copy, max_steps=1, learning_rate=0.0), **SETTINGS).train()
+    assert same(weights(copy), weights(make_model()))
