@@ -214,6 +214,8 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
             out.print()
     if any(row.failed for row in found.rows):
         out.print(f"{FAILED} a run of these collapsed, diverged or stayed untrained; it counts")
+    if found.beside_paper:
+        _print_beside_paper(out, found.beside_paper)
     out.print()
     out.print(terminal(found.verdict))
     out.print(terminal(found.scored_on))
@@ -221,6 +223,17 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
         out.print(terminal(f"Note: {note}"))
     out.print()
     out.print(f"Report: {terminal(page)}", soft_wrap=True)
+
+
+def _print_beside_paper(out: Console, lines: list[tuple[str, ...]]) -> None:
+    """A line for each task and average: means over seeds, then what the paper prints."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, heading in enumerate(lines[0]):
+        table.add_column(terminal(heading), justify="right" if i else "left", overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(terminal, line))
+    out.print()
+    out.print(table)
 
 
 FAILED = "*"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +15,12 @@ import pytest
 from scipy import stats
 from support.records import NOISY, multilingual
 
+from noisytune._console import Console
 from noisytune._paper import numbers as paper
+from noisytune.cli.study_display import print_summary
 from noisytune.lab.tasks.xtreme import OFFICIAL
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report import render_html, render_markdown, render_overview
+from noisytune.report import findings, render_html, render_markdown, render_overview
 from noisytune.report.evidence.combinations import combinations, pooled_combinations
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import gather
@@ -123,6 +128,22 @@ def test_table_3_has_the_papers_layout() -> None:
         assert "71.9/56.6" in said
         assert "as the paper averages" in said
         assert "its Table 3: all languages" in said
+
+
+def test_the_terminal_shows_the_scores_beside_the_papers(build: Build) -> None:
+    study, records = multilingual(codes=("ar", "de", "en", "sw"))
+    headings, *lines = findings(study, records).beside_paper
+    assert headings[1:3] == ("FacebookAI/xlm-roberta-base", f"+ {NOISY}")
+    assert headings[3:] == ("the paper: XLM-R base, transfer", "the paper: XLM-R base+NoisyTune, transfer")
+    cells = {line[0]: line[1:] for line in lines}
+    assert list(cells) == [*paper.XTREME_TASKS, "Avg. of tasks", "Avg. of categories"]
+    assert cells["xquad"][2:] == ("71.9/56.6", "72.3/57.1")
+    assert re.fullmatch(r"\d\d\.\d\d \(\d\d\.\d\d/\d\d\.\d\d\)", cells["xquad"][0])
+    assert cells["Avg. of categories"][2:] == ("70.0", "70.5")
+    out = io.StringIO()
+    print_summary(Console(file=out, width=100), study, records, Path("report.html"))
+    assert "71.9/56.6" in out.getvalue()
+    assert findings(*build()).beside_paper == []
 
 
 def test_a_study_without_one_of_the_tasks_has_averages_of_its_own_and_none_of_the_papers() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import SummaryRow, pooled_rows, primary_rows, task_rows
+from noisytune.report.page.scores import beside_paper, score_table
 from noisytune.report.page.wording import cautions, scored_on, sentence
 
 
@@ -23,6 +24,8 @@ class Findings:
     """As `noisytune.report.scored_on`."""
     notes: list[str]
     """As `noisytune.report.notes`."""
+    beside_paper: list[tuple[str, ...]]
+    """As `noisytune.report.page.scores.beside_paper`."""
 
 
 def findings(study: StudyRecord, records: Iterable[TrialRecord]) -> Findings:
@@ -34,4 +37,5 @@ def findings(study: StudyRecord, records: Iterable[TrialRecord]) -> Findings:
     """
     evidence = gather(study, records)
     rows, primary = task_rows(evidence) + pooled_rows(evidence), primary_rows(evidence)
-    return Findings(rows, sentence(evidence, primary), scored_on(study), cautions(evidence))
+    beside = beside_paper(score_table([evidence]))
+    return Findings(rows, sentence(evidence, primary), scored_on(study), cautions(evidence), beside)

@@ -13,6 +13,7 @@ from noisytune._metrics import METRICS
 from noisytune._paper import numbers as paper
 from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.summary import SummaryRow, grouped_rows, task_rows
+from noisytune.report.page.wording import number
 
 HARD = "glue/wnli"
 """Its dev set is adversarial and small: the average is shown without it too."""
@@ -111,6 +112,24 @@ def score_table(models: Sequence[Evidence]) -> ScoreTable:
     parts = dict.fromkeys(label for task in entries.values() for label in _part_labels(task))
     told = tuple(average.about for average in averages if average.about)
     return ScoreTable(columns, tuple(rows), tuple(papers), told, tuple(parts))
+
+
+def beside_paper(table: ScoreTable) -> list[tuple[str, ...]]:
+    """The scores beside what the paper prints, as text: headings, then a line for each task and average.
+
+    Empty where the paper prints nothing of these models and arms.
+    """
+    shown = [row for row in table.rows if row.scores or row.paper] if table.with_paper else []
+    lines = [
+        (name, *(row.paper[i] if row.paper else _cell(row.scores[i]) for row in shown))
+        for i, (name, _) in enumerate(table.columns)
+    ]
+    return [("", *(row.name for row in shown)), *lines] if shown else []
+
+
+def _cell(score: Score) -> str:
+    parts = "/".join(map(number, score.parts))
+    return f"{number(score.mean)} ({parts})" if parts else number(score.mean)
 
 
 def _averages(tasks: list[dict[str, Any]]) -> list[Average]:
