@@ -13,6 +13,7 @@ from noisytune import __version__
 from noisytune.cli._command import as_command
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
+from noisytune.cli.export import export
 from noisytune.cli.reports import methods, report
 from noisytune.cli.studies import reproduce, run
 from noisytune.cli.tune import tune
@@ -56,6 +57,6 @@ def _root(
 
 
 _STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune)
-_OTHERS: tuple[Callable[..., None], ...] = (report, methods, perturb, inspect, diff, verify)
+_OTHERS: tuple[Callable[..., None], ...] = (report, export, methods, perturb, inspect, diff, verify)
 for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
     app.command()(as_command(_function, keeps_trials=_function in _STUDIES))

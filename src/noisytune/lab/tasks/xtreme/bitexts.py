@@ -44,7 +44,7 @@ def read_bitext(path: Path, labels: Sequence[str], code: str, train: bool) -> Pa
         sides = [Side(str(file), _lines(file)) for file in (path, english)]
         return _aligned(*sides)
     gold = path.with_suffix(".gold")
-    mine, theirs = (_with_ids(file) for file in (path, english))
+    mine, theirs = (with_ids(file) for file in (path, english))
     if not gold.is_file():
         return Part(None, len(mine.sentences))
     pairs = [_pair(gold, number, line) for number, line in enumerate(_lines(gold), start=1)]
@@ -73,7 +73,12 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1] if lines and not lines[-1] else lines
 
 
-def _with_ids(path: Path) -> Side:
+def with_ids(path: Path) -> Side:
+    """The sentences of a file of BUCC and their ids.
+
+    Raises:
+        DataError: a line without a tab; names it.
+    """
     ids, sentences = [], []
     for number, line in enumerate(_lines(path), start=1):
         one, tab, sentence = line.partition("\t")
