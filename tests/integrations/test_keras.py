@@ -175,8 +175,8 @@ def test_token_embeddings_are_found_where_a_backbone_names_them():
         """With the layer's name that KerasHub's backbones use."""
 
         def __init__(self):
-            tokens, places = keras.Input((4,), dtype="int32"), keras.Input((4,), dtype="int32")
             table = keras.layers.ReversibleEmbedding(50, 6, tie_weights=False)
+            tokens, places = keras.Input((4,), dtype="int32"), keras.Input((4,), dtype="int32")
             outputs = keras.layers.Dense(3)(table(tokens) + keras.layers.Embedding(4, 6)(places))
             super().__init__([tokens, places], outputs)
             self.token_embedding = table

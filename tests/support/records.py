@@ -161,7 +161,9 @@ def _in_languages(task: dict[str, Any], arm: str, place: int, seed: int, levels:
     for method in methods:
         method["exclude"] = ["@token_embeddings"] * ("@token_embeddings" in arm)  # type: ignore[assignment]
     codes = task["facts"]["languages"]
-    reading = {"reading": {"layer": "official"}} if task["kind"] == "retrieval" else {}
+    reading = {}
+    if task["kind"] == "retrieval":
+        reading = {"reading": {"layer": "official"}, "trained_on": {"name": "xtreme/xnli", "digest": "beef"}}
     settings = {
         "model": {"name": "xlm-roberta-base", "digest": "0f3a"},
         "task": {"name": task["name"], "digest": task["digest"], "select": "dev", "primary": codes, **reading},

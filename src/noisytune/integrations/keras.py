@@ -164,7 +164,10 @@ def _global_seed() -> int | None:
 def _look(model: Any, config: NoisyTuneConfig) -> Trace:
     """Noise that the weights carry though this process knows nothing of it: they came from a file, or another model."""
     variables = dict(_variables(model, ""))
-    usual = {name: v for name, v in variables.items() if not names.match((name, v.path), config.exclude)}
+    roles = _roles(model, variables)
+    usual = {
+        name: v for name, v in variables.items() if not names.match((name, v.path), config.exclude, roles.get(name, ()))
+    }
     largest = sorted(usual.items(), key=lambda pair: -math.prod(pair[1].shape))[:TENSORS]
     first = ((name, keras.ops.convert_to_numpy(v.value).reshape(-1)[: sample_size(config)]) for name, v in largest)
     return look(first, config)

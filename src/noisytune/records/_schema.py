@@ -51,6 +51,7 @@ class TrialTask(Named):
     select: NotRequired[str]
     primary: NotRequired[list[str]]
     reading: NotRequired[Fields]
+    trained_on: NotRequired[Named]
 
 
 class Settings(TypedDict):

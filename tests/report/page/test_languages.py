@@ -51,6 +51,7 @@ def test_the_deepest_colour_is_the_farthest_language(built: Built) -> None:
 def test_the_facts_of_a_task_are_on_the_page(built: Built) -> None:
     for said in (render_html(*built), render_markdown(*built)):
         assert "Setting transfer, trained on examples in English (392,702)." in said
+        assert "Setting transfer, trained on examples of xtreme/xnli in English (392,702)." in said
         assert "Scored on test." in said
         assert "Not there, and left out: Afrikaans. The mean is over 39 of 40 languages." in said
         assert "Read with: layer official." in said

@@ -110,7 +110,7 @@ def _map(evidence: Evidence, found: Languages, margin: float, is_open: bool) -> 
         parts=" / ".join(metrics[key].label for key in metric.parts) if metric else "",
         arms=found.arms,
         means=tuple(means[arm] for arm in found.arms),
-        rows=tuple(sorted(rows)),
+        rows=tuple(sorted(rows, key=lambda row: row[0])),
         about=tuple(_about_task(evidence, task)),
         is_open=is_open,
     )
@@ -123,17 +123,19 @@ def _shade(cell: LanguageCell, reach: float) -> Shade:
 
 def _about_task(evidence: Evidence, task: Mapping[str, Any]) -> Iterable[str]:
     facts = task.get("facts") or {}
+    records = [record for arm in evidence.study.arms for record in evidence.runs[task["name"], arm]]
     scored, missing = facts.get("languages", ()), facts.get("missing_languages", ())
     if facts.get("setting"):
         trained: Mapping[str, int] = facts.get("training_rows") or {}
         rows = ", ".join(f"{language_name(code)} ({n:,})" for code, n in trained.items())
-        yield f"Setting {facts['setting']}" + (f", trained on examples in {rows}." if rows else ".")
+        others = {r.settings["task"]["trained_on"]["name"] for r in records if "trained_on" in r.settings["task"]}
+        of = f" of {', '.join(sorted(others))}" if others else ""
+        yield f"Setting {facts['setting']}" + (f", trained on examples{of} in {rows}." if rows else ".")
     if facts.get("scored"):
         yield f"Scored on {facts['scored']}."
     if missing:
         known = facts.get("languages_of_benchmark", len(scored) + len(missing))
         yield f"Not there, and left out: {named(missing)}. The mean is over {len(scored)} of {known} languages."
-    records = [record for arm in evidence.study.arms for record in evidence.runs[task["name"], arm]]
     reading = merged(record.settings["task"].get("reading") or {} for record in records)
     chosen = merged(one.get("chosen") or {} for record in records for one in record.evaluations.values())
     for what, said in (("Read with", reading), ("Chosen", chosen)):
