@@ -270,6 +270,11 @@ def test_xtreme_stands_for_the_tasks_whose_files_are_there(data: Path) -> None:
     notice = tasks[0].notices[1]
     assert "xtreme/pawsx: no pawsx/train-en.tsv, left out" in notice
     assert "xtreme/panx: no panx/test-de.tsv, left out" in notice
+    for file in (data / "tatoeba").glob("*.en"):
+        file.write_text("".join(f"Line {i}.\n" for i in range(100, 130)), encoding="utf-8")
+    fewer = load_tasks("xtreme", TaskOptions(data_dir=data, languages=("de", "en"), dev_size=3))
+    assert "xtreme/tatoeba" not in [task.name for task in fewer]
+    assert any("xtreme/tatoeba is left out: " in one and "no labels" in one for one in fewer[0].notices)
     every = load_tasks("xtreme", TaskOptions(data_dir=data, scored_split="dev", layer=1))
     assert [task.facts["scored"] for task in every if task.name == "xtreme/panx"] == ["dev"]
 

@@ -21,7 +21,7 @@ from noisytune.lab.tasks.memory import load_rows
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
 from noisytune.lab.tasks.xtreme import OFFICIAL as OFFICIAL_XTREME
-from noisytune.lab.tasks.xtreme import XTREME, lacks, load_xtreme, only_what_fits
+from noisytune.lab.tasks.xtreme import XTREME, NothingToScoreError, lacks, load_xtreme, only_what_fits
 
 __all__ = [
     "BENCHMARKS",
@@ -199,8 +199,18 @@ def _all_of(benchmark: str, options: TaskOptions) -> list[TaskData]:
     """The tasks of a benchmark, each with the options that fit it."""
     names = [name for name in TASKS if name.startswith(f"{benchmark}/")]
     there, notice = with_files(names, options)
-    first, *others = (load_task(name, fitting(name, options)) for name in there)
-    return [noticed(first, notice), *others]
+    tasks: list[TaskData] = []
+    notices = [notice]
+    for name in there:
+        try:
+            tasks.append(load_task(name, fitting(name, options)))
+        except NothingToScoreError as error:
+            if name == there[-1] and not tasks:
+                raise
+            notices.append(f"{name} is left out: {error}")
+    for text in filter(None, reversed(notices)):
+        tasks[0] = noticed(tasks[0], text)
+    return tasks
 
 
 def fitting(name: str, options: TaskOptions) -> TaskOptions:

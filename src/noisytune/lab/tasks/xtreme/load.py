@@ -14,6 +14,10 @@ from noisytune.lab.tasks.xtreme.source import Hub, Local, Source
 from noisytune.lab.tasks.xtreme.training import languages_trained_on, training_examples
 
 
+class NothingToScoreError(DataError):
+    """No language of a task has a file with labels."""
+
+
 def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     """One task of XTREME, trained on its English training set and scored in each language that is there.
 
@@ -28,7 +32,8 @@ def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
             ``scored_split``, ``train_size`` and ``split_seed``.
 
     Raises:
-        DataError: no such folder or file, no language, or a file that is not as the official ones are.
+        NothingToScoreError: no language has a file with labels.
+        DataError: no such folder or file, or a file that is not as the official ones are.
         ConfigError: an option that does not fit the task.
         MissingExtraError: Parquet from the Hub without pyarrow.
 
@@ -42,7 +47,7 @@ def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
     gathered = Gathered(f"{XTREME}/{name}", task, source)
     scored = {code: split for code in codes if (split := gathered.split(part, code)) is not None}
     if not scored:
-        raise DataError(_nothing(task, part, codes, gathered))
+        raise NothingToScoreError(_nothing(task, part, codes, gathered))
     evaluate = _beside(task, part, scored, gathered)
     learns = gathered
     if task.trained_on:
