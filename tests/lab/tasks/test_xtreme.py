@@ -187,6 +187,17 @@ def test_mixed_languages_stay_in_proportion(data: Path) -> None:
     assert load("udpos", data, train_size=5).facts["training_rows"] == {"en": 5}
 
 
+def test_a_training_is_shared_whatever_parts_are_taken(data: Path) -> None:
+    sizes = {"train_size": 8, "dev_size": 3, "split_seed": 4}
+    xnli, tatoeba, bucc = (load(name, data, **sizes) for name in ("xnli", "tatoeba", "bucc"))
+    assert len({task.training_digest for task in (xnli, tatoeba, bucc)}) == 1
+    assert tatoeba.evaluate == load("tatoeba", data).evaluate
+    assert "xtreme/tatoeba: dev_size takes no part of it, all sentences are searched" in tatoeba.notices
+    assert (
+        load("xquad", data, **sizes).training_digest == load("mlqa", data, languages="de,en", **sizes).training_digest
+    )
+
+
 def test_other_numbers_of_rows_are_told(data: Path) -> None:
     told = " | ".join(load("xnli", data).notices)
     assert "other numbers of rows than the official ones: xnli/test-de.tsv 6 of 5,010; xnli/test-en.tsv 6 of" in told
@@ -226,7 +237,6 @@ WRONG: dict[str, tuple[str, dict[str, Any], Callable[[Path], object], str]] = {
     "no id": ("bucc", {}, lambda d: append(d / "bucc2018/de-en.dev.en", "a"), "de-en.dev.en: line 31 has no tab"),
     "one side": ("tatoeba", {}, lambda d: (d / "tatoeba/de-en.en").unlink(), "de-en.en: there is no such file"),
     "lines": ("tatoeba", {}, lambda d: append(d / "tatoeba/de-en.de", "a"), "has 31 lines and .*de-en.en 30"),
-    "a part": ("tatoeba", {"dev_size": 5}, lambda d: None, "leave dev_size out"),
     "layer": ("xnli", {"layer": 3}, lambda d: None, "layer is for the retrieval tasks"),
     "metric": ("xnli", {"metric": "pearson"}, lambda d: None, "the metric pearson does not fit"),
 }
@@ -269,7 +279,7 @@ def test_xtreme_stands_for_the_tasks_whose_files_are_there(data: Path) -> None:
     assert [task.name for task in tasks] == [f"xtreme/{name}" for name in NAMES if name not in ("panx", "pawsx")]
     notice = tasks[0].notices[1]
     assert "xtreme/pawsx: no pawsx/train-en.tsv, left out" in notice
-    assert "xtreme/panx: no panx/test-de.tsv, left out" in notice
+    assert "xtreme/panx: no panx/test-de.tsv (scored_split=dev scores its dev files), left out" in notice
     for file in (data / "tatoeba").glob("*.en"):
         file.write_text("".join(f"Line {i}.\n" for i in range(100, 130)), encoding="utf-8")
     fewer = load_tasks("xtreme", TaskOptions(data_dir=data, languages=("de", "en"), dev_size=3))

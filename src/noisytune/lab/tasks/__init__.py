@@ -160,9 +160,13 @@ def _ready(task: TaskData, options: TaskOptions) -> TaskData:
         train, about_train = trained_on.train, trained_on.notices
     else:
         train, about_train = take(task.train, options.train_size, option="train_size")
-    taken = {name: take(split, options.dev_size, option="dev_size") for name, split in task.evaluate.items()}
+    # Among fewer sentences a search is easier: of retrieval no part is taken.
+    size = options.dev_size if task.of_kind.is_trained else None
+    taken = {name: take(split, size, option="dev_size") for name, split in task.evaluate.items()}
     about_dev = next(iter(taken.values()))[1]
     evaluate = {name: split for name, (split, _) in taken.items()}
+    if size != options.dev_size:
+        about_dev = (f"{task.name}: dev_size takes no part of it, all sentences are searched",)
     notices = (*task.notices, *about_train, *about_dev)
     made = replace(task, metric=metric, train=train, evaluate=evaluate, notices=notices, trained_on=trained_on)
     return described(made)

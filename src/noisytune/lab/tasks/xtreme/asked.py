@@ -65,9 +65,11 @@ def lacks(name: str, options: TaskOptions) -> str:
     if not source.find(trained, TRAIN, "en"):
         return f"no {trained.files[TRAIN].format(code='en')}"
     codes = asked_for(name, options)
-    return (
-        "" if any(source.find(task, part, code) for code in codes) else f"no {task.files[part].format(code=codes[0])}"
-    )
+    if any(source.find(task, part, code) for code in codes):
+        return ""
+    other = part == TEST and has_dev_sets(task) and any(source.find(task, DEV, code) for code in codes)
+    hint = " (scored_split=dev scores its dev files)" if other else ""
+    return f"no {task.files[part].format(code=codes[0])}{hint}"
 
 
 def only_what_fits(name: str, options: TaskOptions) -> TaskOptions:
@@ -79,8 +81,7 @@ def only_what_fits(name: str, options: TaskOptions) -> TaskOptions:
     task = OFFICIAL[name]
     layer = options.layer if task.kind == RETRIEVAL_KIND else None
     scored = options.scored_split if has_dev_sets(task) else None
-    size = options.dev_size if task.kind != RETRIEVAL_KIND else None  # a search among fewer sentences is another task
-    return replace(options, layer=layer, scored_split=scored, dev_size=size)
+    return replace(options, layer=layer, scored_split=scored)
 
 
 def has_dev_sets(task: Official) -> bool:
