@@ -1,6 +1,6 @@
 """How long does the report of a large study take, and how large is the page? Synthetic records, no training.
 
-python benchmarks/report.py [TASKSxARMSxSEEDS]
+python benchmarks/report.py [TASKSxARMSxSEEDS[xLANGUAGES]]
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.records import synthetic
+from support.records import CODES, MULTILINGUAL, multilingual, synthetic
 
 from noisytune.report import write_report
 
 
 def main(shape: str = "10x10x100") -> None:
     """Write one report; print seconds and bytes."""
-    tasks, arms, seeds = map(int, shape.split("x"))
-    study, records = synthetic(tasks, arms, seeds)
+    tasks, arms, seeds, *languages = map(int, shape.split("x"))
+    if languages:
+        names = ["plain", *(f"noisytune({(i + 1) / 20:g}, exclude=@token_embeddings)" for i in range(arms - 1))]
+        study, records = multilingual([*MULTILINGUAL][:tasks], names, seeds, CODES[: languages[0]])
+    else:
+        study, records = synthetic(tasks, arms, seeds)
     with tempfile.TemporaryDirectory() as folder:
         start, processor = time.perf_counter(), time.process_time()
         page = write_report(folder, study, records)
