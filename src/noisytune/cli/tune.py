@@ -47,13 +47,14 @@ def tune(
     from noisytune.lab.studies.search import Space
     from noisytune.lab.studies.tune import Tuning
     from noisytune.lab.studies.tune import tune as run_search
-    from noisytune.lab.tasks import BENCHMARKS, TaskOptions, load_task, trained_as
+    from noisytune.lab.tasks import BENCHMARKS, GLUE, TaskOptions, load_task, trained_as
     from noisytune.lab.trials.settings import TrainingSettings
 
     need("noisytune tune")
     require("optuna", extra="tune", needed_for="noisytune tune")
     if task in BENCHMARKS:
-        raise ConfigError(f"tune searches one task at a time: choose one of {task.upper()}'s, for example glue/rte")
+        example = f"{task}/{'rte' if task == GLUE else 'xnli'}"
+        raise ConfigError(f"tune searches one task at a time: choose one of {task.upper()}'s, for example {example}")
     space, options = Space(**values), TaskOptions(**data)
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
     with LocalEngine(workers) as engine, StudyDisplay(console()) as display:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -19,6 +20,7 @@ from noisytune.lab.tasks import load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 from tests.lab.tasks.glue_files import write_glue
+from tests.support.xtreme_files import write_xtreme
 
 NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")
 WHOLE = """
@@ -72,6 +74,38 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert study.seeds == (0, 1, 2, 3, 4)
     assert study.model.name == "all-MiniLM-L6-v2"
     assert study.training.learning_rate == 2e-4
+
+
+def test_a_task_is_trained_in_its_own_way(tiny: Model, tmp_path: Path) -> None:
+    """Beside a task counts before the study's, the benchmark's after it, and what is asked now before both."""
+    write_xtreme(tmp_path / "download", ("de",))
+    text = f"""
+        model: {tiny.path}
+        arms: [noisytune]
+        seeds: 1
+        training: {{batch_size: 4, epochs: 7}}
+        tasks:
+          - {{task: topics, train_size: 40, training: {{epochs: 2, max_length: 24}}}}
+          - {{task: xtreme/xnli, data_dir: download, training: {{epochs: 4}}}}
+          - {{task: xtreme/tydiqa, data_dir: download}}
+          - {{task: replies, train_size: 40}}
+    """
+    file = write(tmp_path, text)
+
+    def trained(changes: Changes) -> dict[str, list[Any]]:
+        (study,) = read_studies(file, changes)
+        names = ("epochs", "max_length", "batch_size", "learning_rate")
+        return {trial.task: [trial.settings["training"][name] for name in names] for trial in study.plan}
+
+    assert trained(Changes()) == {
+        "topics": [2, 24, 4, 2e-5],
+        "xtreme/xnli": [4, 128, 4, 2e-5],
+        "xtreme/tydiqa": [7, 384, 4, 3e-5],
+        "replies": [7, 128, 4, 2e-5],
+    }
+    assert {settings[0] for settings in trained(Changes(training={"epochs": 1})).values()} == {1}
+    with pytest.raises(ConfigError, match=r"line 7: there is no key 'epoch': did you mean 'epochs'"):
+        read_studies(write(tmp_path, text.replace("{epochs: 2", "{epoch: 2")))
 
 
 def test_values_are_what_the_file_says(tiny: Model, tmp_path: Path) -> None:

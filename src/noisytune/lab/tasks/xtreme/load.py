@@ -67,7 +67,7 @@ def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
         "missing_languages": [code for code in codes if code not in scored],
         "languages_of_benchmark": len(task.languages),
         "training_rows": training_rows,
-        "rows": gathered.rows,
+        "rows": [*gathered.rows, *(learns.rows if trained_on else [])],
     }
     return TaskData(
         name=gathered.name,
