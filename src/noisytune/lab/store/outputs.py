@@ -21,12 +21,14 @@ _ROUNDING = 1e-6
 """Scores that differ by less are the same: other machines and libraries round otherwise."""
 _WHOLE = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 """What whole numbers are stored in, the smallest first."""
+_FRACTIONS = (np.float16, np.float32)
+"""What other numbers are stored in where they lose nothing: whole ones with NaN among them, above all."""
 _FLOATS = "float64"
 """The metadata that says which arrays were float64: their names, one a line."""
 
 
 def pack(outputs: Outputs) -> bytes:
-    """Outputs as the content of a file; class ids and other whole numbers in float64 take as few bytes as they need.
+    """Outputs as the content of a file; class ids and other numbers in float64 take as few bytes as they need.
 
     Args:
         outputs: as in `noisytune.records.TrialRecord.outputs`.
@@ -37,21 +39,30 @@ def pack(outputs: Outputs) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in outputs.items()}
-    small = {name: whole for name, array in arrays.items() if (whole := _as_whole(array)) is not None}
+    small = {name: found for name, array in arrays.items() if (found := _as_small(array)) is not None}
     return save(arrays | small, {_FLOATS: "\n".join(sorted(small))} if small else None)
 
 
-def _as_whole(array: Array) -> Array | None:
-    """The same numbers as small integers; None where one is no whole number, or the array is not float64."""
-    if array.dtype != np.float64 or not array.size or not np.isfinite(array).all():
+def _as_small(array: Array) -> Array | None:
+    """The same numbers in a smaller type; None where none holds them all, or the array is not float64."""
+    if array.dtype != np.float64 or not array.size:
         return None
+    # By their bytes: -0.0 equals 0.0, and is another number; NaN is itself.
+    content = array.tobytes()
+    for kind in (*_whole_types(array), *_FRACTIONS):
+        with np.errstate(over="ignore"):
+            small = array.astype(kind)
+        if small.astype(np.float64).tobytes() == content:
+            return small
+    return None
+
+
+def _whole_types(array: Array) -> list[type[np.integer[Any]]]:
+    """The smallest type of whole numbers that reaches as far as the array does; none where a number is not finite."""
+    if not np.isfinite(array).all():
+        return []
     low, high = array.min(), array.max()
-    fitting = (kind for kind in _WHOLE if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
-    if (kind := next(fitting, None)) is None:
-        return None
-    whole = array.astype(kind)
-    # By their bytes: -0.0 equals 0.0, and is another number.
-    return whole if whole.astype(np.float64).tobytes() == array.tobytes() else None
+    return [kind for kind in _WHOLE if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max][:1]
 
 
 def unpack(content: bytes, where: str) -> dict[str, Array]:
