@@ -135,10 +135,10 @@ class Retrieval(Texts):
 
         Collapsed where, with each layer, all sentences have the same nearest neighbour.
         """
-        vectors = np.asarray(outputs)
-        if not np.isfinite(vectors).all():
+        layers = np.asarray(outputs).swapaxes(0, 1)  # one at a time: all of them may be more than fits in memory
+        if not all(np.isfinite(vectors).all() for vectors in layers):
             return "diverged", np.empty(0)
-        found = np.stack([answers_of(vectors[:, layer], data) for layer in range(vectors.shape[1])], axis=1)
+        found = np.stack([answers_of(vectors, data) for vectors in layers], axis=1)
         nearest = found[:, :, 3]
         return ("collapsed" if (nearest == nearest[:1]).all() else "ok"), found
 

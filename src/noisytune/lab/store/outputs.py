@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,7 +48,7 @@ def _as_small(array: Array) -> Array | None:
     if array.dtype != np.float64 or not array.size:
         return None
     # By their bytes: -0.0 equals 0.0, and is another number; NaN is itself.
-    content = array.tobytes()
+    content, small = array.tobytes(), array
     for kind in (*_whole_types(array), *_FRACTIONS):
         with np.errstate(over="ignore"):
             small = array.astype(kind)
@@ -57,7 +57,7 @@ def _as_small(array: Array) -> Array | None:
     return None
 
 
-def _whole_types(array: Array) -> list[type[np.integer[Any]]]:
+def _whole_types(array: Array) -> Sequence[type[np.integer[Any]]]:
     """The smallest type of whole numbers that reaches as far as the array does; none where a number is not finite."""
     if not np.isfinite(array).all():
         return []
