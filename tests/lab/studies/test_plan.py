@@ -58,6 +58,9 @@ def test_what_is_asked_for_takes_the_place_of_the_papers() -> None:
     found = expected("xtreme/xnli", TaskOptions(languages=("de", "sw"), setting="translate-train-all"))
     assert found is not None
     assert (found.train_rows, found.scored_rows) == (3 * 392_702, 2 * 5_010)
+    on_dev = expected("xtreme/udpos", TaskOptions(scored_split="dev"))
+    assert on_dev is not None
+    assert len(on_dev.languages) == 29  # Kazakh, Thai, Tagalog and Yoruba have no dev set
     assert expected("topics", TaskOptions()) is None
     with pytest.raises(ConfigError, match="XTREME has no 'xx'"):
         plan_of("table3", tasks=("xtreme/xnli",), options={"languages": ("xx",)})

@@ -92,7 +92,9 @@ def _of_xtreme(name: str, options: TaskOptions) -> Expected:
     english = learns.rows[TRAIN]["en"] or 0
     others = languages_trained_on(task, codes, options)
     train = [english, *(learns.rows[TRANSLATED][code] or english for code in others)]
-    scored = [task.rows[scored_part(name, options)][code] or 0 for code in codes]
+    rows = task.rows[scored_part(name, options)]
+    codes = tuple(code for code in codes if code in rows)
+    scored = [rows[code] or 0 for code in codes]
     return Expected(
         f"{XTREME}/{name}",
         _at_most(train, options.train_size),
