@@ -205,11 +205,17 @@ def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], 
     found = findings(study, records)
     rows = [_cells(row) for row in found.rows]
     out.print()
+    said = {"task"} if not several else set()
+    if several and len(study.arms) == 2:  # one arm needs no column, and its name may be long
+        said.add("arm")
+        out.print(terminal(f"{study.arms[1]} beside {study.arms[0]}:"))
+    places = [i for i, heading in enumerate(headings) if heading not in said]
+    headings, rows = [headings[i] for i in places], [[row[i] for i in places] for row in rows]
     if out.width >= WIDE:
-        out.print(_table(headings[not several :], [row[not several :] for row in rows]))
+        out.print(_table(headings, rows))
     else:
         for row in rows:
-            for heading, cell in zip(headings[not several :], row[not several :], strict=True):
+            for heading, cell in zip(headings, row, strict=True):
                 out.print(terminal(f"{heading}: {cell}"))
             out.print()
     if any(row.failed for row in found.rows):

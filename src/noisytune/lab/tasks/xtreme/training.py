@@ -50,6 +50,8 @@ def training_examples(
     if others and not found:
         where = gathered.source.wanted(gathered.task, TRANSLATED, others[0])
         raise DataError(f"{where}: there is no such file, nor of another language; setting=transfer needs none")
+    if options.setting == ALL_LANGUAGES and not others:
+        gathered.say("trained on English alone: no other language that is asked for is one of its")
     if others:
         gathered.say(f"trained on English and {named(found)}")
     if lacking := [code for code in others if code not in parts]:
