@@ -304,7 +304,7 @@ def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path)
 
 
 def test_a_study_that_does_not_exist_is_one_line(tmp_path):
-    assert "did you mean 'table2'" in fails(2, "reproduce", "table3", "--out", tmp_path)
+    assert "did you mean 'table2'" in fails(2, "reproduce", "tabel2", "--out", tmp_path)
     assert "no such directory" in fails(2, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)
 
 
