@@ -46,6 +46,7 @@ def test_by_hand():
     assert found["mining_f1_dev"] == pytest.approx(2 / 4)
     assert rows[:, 1:4].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]
     assert rows[:, 4:7].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert RIGHT["retrieval"](rows).tolist() == [1, 0, 1, 0, 1]
     assert "retrieval_accuracy" not in found
     assert found["bitext_f1"] == pytest.approx(2 / 3), "two of the three lines that are asked for"
 

@@ -31,7 +31,7 @@ RIGHT: dict[str, Callable[[Items], Floats]] = {
     "multilabel": label_sets.whole_set,
     "tagging": tags.whole_sentence,
     "spans": answers.exact,
-    "retrieval": retrieval.is_hit,
+    "retrieval": retrieval.nothing_wrong,
 }
 """For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
 

@@ -106,9 +106,13 @@ def hit(items: Items) -> Floats:
     return items[:, 0]
 
 
-def is_hit(items: Items) -> Floats:
-    """1 for each sentence that is its translation's nearest neighbour, else 0."""
-    return np.equal(items[:, 0], 1).astype(np.float64)
+def nothing_wrong(items: Items) -> Floats:
+    """1 for each sentence that is its translation's nearest neighbour, else 0.
+
+    Where pairs are mined: 1 where none of the sentence's is wrongly said or missed.
+    """
+    hits, wrong = items[:, 0], items[:, 2] + items[:, 3]
+    return np.asarray(np.where(np.isnan(hits), wrong == 0, hits == 1), dtype=np.float64)
 
 
 METRICS = {
