@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from noisytune.cli import app
 from noisytune.lab.tasks.glue import OFFICIAL
-from tests.lab.tasks.glue_files import write_glue
+from tests.support.glue_files import write_glue
 
 QUICK = ["--epochs", "1", "--train-size", "40", "--dev-size", "30", "--max-length", "32", "--learning-rate", "1e-3"]
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from noisytune.cli import app
 from tests.cli.test_main import fails, noisytune
-from tests.lab.tasks.glue_files import write_glue
+from tests.support.glue_files import write_glue
 
 QUICK = ["--train-size", "40", "--dev-size", "30", "--max-length", "32", "--budget", "2", "--seeds", "1"]
 SPACE = ["--learning-rate", "1e-3,2e-3", "--epochs", "1,2", "--batch-size", "8", "--noise-lambda", "0.1,0.2"]

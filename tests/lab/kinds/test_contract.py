@@ -29,7 +29,7 @@ from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
-from tests.lab.tiny_models import ARCHITECTURES, save_model
+from tests.support.tiny_models import ARCHITECTURES, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -22,7 +22,7 @@ from noisytune.lab.kinds.spans import LONGEST_ANSWER, N_BEST, _best
 from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.tokens import load_tokenizer
 from noisytune.methods.rdrop import rdrop_loss
-from tests.lab.tiny_models import ARCHITECTURES, save_model
+from tests.support.tiny_models import ARCHITECTURES, save_model
 
 SPANS = KINDS["spans"]
 CONTEXTS = [

@@ -19,7 +19,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
-from tests.lab.tasks.glue_files import write_glue
+from tests.support.glue_files import write_glue
 from tests.support.xtreme_files import write_xtreme
 
 NINE = ("mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb", "wnli")

@@ -15,7 +15,7 @@ import pytest
 from noisytune.errors import ConfigError, DataError, NoisyTuneError
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task, load_tasks
 from noisytune.lab.tasks.glue import OFFICIAL
-from tests.lab.tasks.glue_files import HEADERS, LABELS, PAIRS, write_glue
+from tests.support.glue_files import HEADERS, LABELS, PAIRS, write_glue
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "glue"
 NAMES = list(OFFICIAL)

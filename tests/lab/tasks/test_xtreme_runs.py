@@ -9,7 +9,7 @@ import pytest
 from noisytune.lab import InlineEngine, compare
 from noisytune.lab.tasks import TaskOptions, load_tasks
 from noisytune.lab.tasks.xtreme import OFFICIAL
-from tests.lab.tiny_models import save_model
+from tests.support.tiny_models import save_model
 from tests.support.xtreme_files import WORDS, sentence, write_xtreme
 
 pytestmark = pytest.mark.usefixtures("one_thread")

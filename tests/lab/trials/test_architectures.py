@@ -28,8 +28,8 @@ from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import load_tokenizer, tokenise
 from noisytune.lab.trials.trial import Trial
-from tests.lab.tasks.glue_files import PAIRS, write_glue
-from tests.lab.tiny_models import ARCHITECTURES, save_model
+from tests.support.glue_files import PAIRS, write_glue
+from tests.support.tiny_models import ARCHITECTURES, save_model
 
 SHARED = Path(__file__).parents[4] / "shared"
 QUICK = ("bert", "xlnet")

@@ -20,7 +20,7 @@ from noisytune.lab.trials.arm import PLAIN
 from noisytune.lab.trials.fine_tune import _load
 from noisytune.lab.trials.head import about_head, is_fine_tuned
 from noisytune.lab.trials.trial import Trial
-from tests.lab.tiny_models import save_model
+from tests.support.tiny_models import save_model
 
 KINDS_OF_HEADS = ("bert", "electra", "roberta", "xlnet")
 
