@@ -146,7 +146,7 @@ def test_a_whole_model_of_the_hub_comes_without_copies_in_other_formats(
 
     asked: list[list[str]] = []
 
-    def download(_: str, ignore_patterns: list[str]) -> str:
+    def download(_: str, ignore_patterns: list[str], local_files_only: bool) -> str:
         asked.append(ignore_patterns)
         (tmp_path / "config.json").write_text('{"noisytune": {"seed": 3}}')
         if "pytorch_model*.bin" not in ignore_patterns:
@@ -191,7 +191,7 @@ def test_safetensors_are_preferred_on_the_hub(tmp_path: Path, monkeypatch: pytes
 
     asked: list[list[str]] = []
 
-    def download(_: str, allow_patterns: list[str], ignore_patterns: str) -> str:
+    def download(_: str, allow_patterns: list[str], ignore_patterns: str, local_files_only: bool) -> str:
         asked.append(allow_patterns)
         (tmp_path / "config.json").write_text("{}")
         if "pytorch_model*.bin" in allow_patterns:

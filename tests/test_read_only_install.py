@@ -49,6 +49,7 @@ def run():
             path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_kernels_are_kept_in_the_home_directory_or_compiled_each_time(run):
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o777)

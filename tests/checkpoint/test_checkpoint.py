@@ -314,6 +314,7 @@ def test_neither_torch_nor_transformers_is_loaded(clean, tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_nearest_neighbours_survive_a_little_noise_and_not_much(tmp_path):
     """all-MiniLM-L6-v2 on real text: the noisy model's vectors look for the nearest other text among the clean ones."""
     torch = pytest.importorskip("torch", reason="embeds text")

@@ -82,6 +82,7 @@ def test_a_study_is_run_shown_reported_and_extended(tiny, first, run):
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+@pytest.mark.slow
 def test_glue_is_one_study_of_the_tasks_that_are_there(tiny, tmp_path):
     data = write_glue(tmp_path / "data")
     for name in ("cola", "sst2", "mrpc", "qqp", "qnli", "wnli"):
@@ -191,6 +192,7 @@ def test_wrong_files_are_one_line(text, options, words, tmp_path):
     assert "data.csv" in line
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_one_line_naming_the_tensor(tiny, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny.path, broken)
@@ -280,6 +282,7 @@ def test_studies_of_the_paper_share_a_folder_and_its_trials(longer, tmp_path):
     assert {page: page.read_bytes() for page in run.glob("*.html")} == pages
 
 
+@pytest.mark.slow
 def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path):
     other = shutil.copytree(longer, tmp_path / "other-bert")
     config = json.loads((other / "config.json").read_text())

@@ -51,6 +51,7 @@ def make(minilm, pairs, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_contrastive_loss_falls_and_a_resumed_run_is_an_uninterrupted_one(
     make, minilm, at_start, same, weights, tmp_path, one_thread

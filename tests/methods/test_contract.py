@@ -183,6 +183,7 @@ def test_compiles_as_one_graph(checkpoints: Checkpoints, arm: str) -> None:
     assert other.run(2) == pytest.approx(losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ranks_stay_together(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Two processes with other data and other dropout: after each step the same weights."""
     program = Path(__file__).with_name("ranks.py")

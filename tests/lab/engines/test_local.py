@@ -110,6 +110,7 @@ DRIVER = """
     import signal
     import sys
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a script
     sys.path.insert(0, sys.argv[1])
     from jobs_for_workers import Do
     from noisytune.lab.engines import LocalEngine

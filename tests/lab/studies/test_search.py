@@ -70,7 +70,7 @@ def test_tpe_comes_back_to_what_was_good() -> None:
     assert last[3e-5] > 15, "a quarter of 30 would be chance"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [s if s == "tpe" else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(sampler: str, tmp_path: Path) -> None:
     whole = told(opened(sampler=sampler), 16)
     url, broken = url_of(tmp_path), []

@@ -272,6 +272,6 @@ def test_every_encoding_that_shows_itself_gives_the_same_table(folder, encoding,
     text = io.StringIO()
     csv.writer(text).writerows([("text", "label"), *rows])
     path = write(folder / "t.csv", text.getvalue(), encoding)
-    if encoding in ("utf-16-le", "utf-16-be") and any(ord(c) % 256 == 0 for c in text.getvalue()):
+    if encoding in ("utf-16-le", "utf-16-be") and 0 in text.getvalue().encode("utf-16-le")[::2]:
         return  # a zero in the other byte too: without a mark nobody can tell
     assert read_table(path).columns == {"text": [a for a, _ in rows], "label": [b for _, b in rows]}

@@ -293,7 +293,7 @@ def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
         Tracker("paper", tmp_path)
 
 
-QUICK = ("noisytune", "recadam", "rdrop", "llrd")
+QUICK = ("noisytune", "recadam")
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def _of_the_paper(
     return study, [replace(record, norms=norms) for record in records]
 
 
-@pytest.mark.parametrize("arms", PAPER.values(), ids=PAPER)
+@pytest.mark.parametrize(
+    "arms", [pytest.param(arms, id=name, marks=[pytest.mark.slow] * (name == "types")) for name, arms in PAPER.items()]
+)
 def test_pages_of_the_papers_studies_fit(
     build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], arms: list[tuple[str, dict[str, str]]], tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ def large() -> Built:
     return synthetic(tasks=2, arms=3, seeds=110, examples=20, steps=30)
 
 
+@pytest.mark.slow
 def test_a_page_of_many_trials_is_no_larger_than_one_of_a_few(large: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     study, records = large
     page = render_html(study, records)

@@ -318,7 +318,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(n, marks=pytest.mark.slow) if n == 4 else n for n in CASES])
+@pytest.mark.parametrize("ranks", [n if n == 2 else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_on_ranks(passes_on_ranks, ranks):
     passes_on_ranks(__file__, ranks, CASES[ranks])
 
