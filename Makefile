@@ -40,7 +40,8 @@ $(VENV)-deepspeed/.set-up: pyproject.toml constraints.txt
 
 OLDEST := transformers==5.12.0
 test-oldest: $(VENV)-oldest/.set-up
-	$(VENV)-oldest/bin/pytest -n auto -m 'not slow' tests/integrations tests/lab/trials/test_fine_tune.py
+	$(VENV)-oldest/bin/pytest -n auto -m 'not slow' tests/integrations \
+		tests/lab/trials/test_fine_tune.py tests/lab/trials/test_select.py tests/lab/trials/test_refused.py
 
 $(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(@D)

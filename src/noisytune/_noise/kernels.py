@@ -83,6 +83,8 @@ def moments(weights: Array, pool: Executor | None = None) -> Moments:
         sizes = (min(reference.BLOCK, piece.size - start) for start in starts)
         return reference.merge(list(map(Moments, sizes, means.tolist(), m2s.tolist())))
 
+    if 0 < weights.size <= CHUNK:
+        return of_chunk(slice(0, weights.size))
     return _map(pool, of_chunk, _chunks(weights.size, 0))
 
 

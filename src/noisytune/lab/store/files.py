@@ -72,7 +72,7 @@ def write_file(file: Path, content: bytes) -> None:
         publish(file, content)
 
 
-def read_file(file: Path, most: int = MOST_BYTES) -> bytes:
+def read_file(file: str | Path, most: int = MOST_BYTES) -> bytes:
     """The content of a file.
 
     Args:
@@ -107,7 +107,7 @@ def refuse_links(*places: Path) -> None:
 
 
 @contextmanager
-def one_line(place: Path) -> Iterator[None]:
+def one_line(place: str | Path) -> Iterator[None]:
     """Turn the system's errors into one line that says what to do."""
     try:
         yield

@@ -219,15 +219,15 @@ class Store:
         return self.trials_folder / f"{key}.safetensors"
 
     def _checked(self, key: str) -> TrialRecord:
-        file = self._file(key)
-        record = TrialRecord.from_json(read_file(file, _MOST_BYTES), str(file))
+        file = f"{self.trials_folder}{os.sep}{key}.json"  # ten thousand joined paths take a quarter of a second
+        record = TrialRecord.from_json(read_file(file, _MOST_BYTES), file)
         if record.key != key:
             raise DamagedRecordError(f"{file}: holds the record of trial {record.key}; {TRIAL_ADVICE}")
         if record.outputs_digest:
-            outputs = StoredOutputs(self._outputs_file(key), record.outputs_digest)
-            check_scores(record, outputs.read(), str(file), self._reported)
+            outputs = StoredOutputs(file.removesuffix("json") + "safetensors", record.outputs_digest)
+            check_scores(record, outputs.read(), file, self._reported)
             return replace(record, outputs=outputs)
-        check_scores(record, record.outputs, str(file), self._reported)
+        check_scores(record, record.outputs, file, self._reported)
         return record
 
 

@@ -151,7 +151,7 @@ def _differs(where: str, what: str, recorded: float, found: float) -> NoReturn:
 class StoredOutputs(Mapping[str, Array]):
     """The outputs of a finished trial: read and checked at the first look, then kept as long as the record."""
 
-    def __init__(self, file: Path, digest: str) -> None:
+    def __init__(self, file: str | Path, digest: str) -> None:
         """Read nothing yet.
 
         Args:
