@@ -68,3 +68,15 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
         status = file.stat()
         found[file.stem] = (status.st_ino, status.st_mtime_ns)
     return found
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes whose environment holds ``mark``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found

@@ -17,6 +17,7 @@ import pytest
 from noisytune._machine import available_cores, visible_gpus
 from noisytune.errors import ConfigError, TrialError
 from noisytune.lab.engines import LocalEngine
+from tests.support.engines import processes_with
 
 
 def run(engine: LocalEngine, *jobs: Any) -> list[Any]:
@@ -147,15 +148,3 @@ def test_workers_go_with_their_owner(do: Any, tmp_path: Path, number: int) -> No
     while processes_with(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_with(mark) == []
-
-
-def processes_with(mark: str) -> list[int]:
-    """Processes whose environment holds ``mark``."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found

@@ -26,7 +26,7 @@ from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import TrialProgress
 from noisytune.lab.trials.tokens import Tokens
 from noisytune.records import TrialRecord
-from tests.support.engines import files
+from tests.support.engines import files, processes_with
 
 DRIVER = """
     import os, pickle, sys, time
@@ -85,17 +85,6 @@ def kill_and_resume(study: Study, tmp_path: Path, delays: list[float], after: li
         finished = now
     assert list(folder.rglob(".tmp-*")) == []
     return Store(folder).records([trial.key for trial in study.plan])
-
-
-def processes_with(mark: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 def undisturbed(study: Study, tokens: Tokens) -> list[TrialRecord]:

@@ -19,7 +19,7 @@ from noisytune.lab.studies.study import MOST_TRIALS, Study
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import Notice
 from noisytune.records import StudyRecord, TrialRecord
-from tests.support.engines import Ledger, run
+from tests.support.engines import Ledger, files, run
 
 
 def test_the_plan_goes_seed_by_seed_with_the_baseline_first(with_arms: Callable[..., Study]) -> None:
@@ -299,12 +299,3 @@ def test_a_missing_tracker_is_told_before_anything_starts(
         run(tiny_study, tmp_path / "run", engine=ledger, report_to="wandb")
     assert ledger.started is None
     assert not (tmp_path / "run").exists()
-
-
-def files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Finished trials, and what would change if one were written again."""
-    found = {}
-    for file in (folder / "trials").glob("*.json"):
-        status = file.stat()
-        found[file.stem] = (status.st_ino, status.st_mtime_ns)
-    return found

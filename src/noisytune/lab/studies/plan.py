@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from noisytune._hub import fetch, local_files_only
 from noisytune._pretrained import CONFIG, Model
@@ -16,6 +15,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
 from noisytune.lab.tasks.expected import Expected, expected, languages_of
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.tokens import without_weights
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,9 @@ def _config(name: str) -> Path | None:
 def _parameters(folder: Path) -> int | None:
     """Of the model that a configuration describes, without embeddings; None where transformers does not know it."""
     import torch
-    from transformers import AutoConfig, AutoModel
 
-    any_kind: Any = AutoModel
-    try:
-        with torch.device("meta"):
-            model = any_kind.from_config(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
-    except (ValueError, KeyError, ImportError, OSError):
+    model = without_weights(folder)
+    if model is None:
         return None
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     return sum(int(one.numel()) for one in model.parameters() if id(one) not in looked_up)

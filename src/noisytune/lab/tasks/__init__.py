@@ -59,7 +59,7 @@ TASKS: dict[str, Callable[[TaskOptions], TaskData]] = {
     "topics": load_topics,
     "replies": load_replies,
     **{f"glue/{name}": partial(load_glue, name) for name in OFFICIAL},
-    **{f"{XTREME}/{name}": partial(load_xtreme, name) for name, task in OFFICIAL_XTREME.items() if task.kind in KINDS},
+    **{f"{XTREME}/{name}": partial(load_xtreme, name) for name in OFFICIAL_XTREME},
 }
 """Tasks by name."""
 
@@ -94,11 +94,10 @@ def load_task(name_or_file: str, options: TaskOptions = DEFAULTS) -> TaskData:
     near = [] if known_file else get_close_matches(name_or_file.lower(), spellings, n=1)
     if options.data_dir and not name_or_file.startswith(BENCHMARKS):
         raise ConfigError(f"data_dir is for the tasks of glue and xtreme, not for {name_or_file!r}")
-    given = [name for name in XTREME_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]
-    if given and not name_or_file.startswith(XTREME):
+    if (given := options.given(XTREME_ONLY)) and not name_or_file.startswith(XTREME):
         raise ConfigError(f"{' and '.join(given)} can be given for the tasks of xtreme only, not for {name_or_file!r}")
     if name_or_file in TASKS:
-        if for_files := [name for name in FILES_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]:
+        if for_files := options.given(FILES_ONLY):
             raise ConfigError(f"{' and '.join(for_files)} can be given for files only, not for {name_or_file!r}")
         task = TASKS[name_or_file](options)
     elif known_file or ("/" in name_or_file and not near):
@@ -132,9 +131,8 @@ def task_from_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "r
     >>> task_from_rows(rows, TaskOptions(train_size=4), name="words").notices[0]
     'words: classification, 4 train and 4 dev examples, 2 classes (bad 2 + 2, good 2 + 2; the largest is 50.0 % of dev)'
     """
-    for setting in ("data_dir", "language", *XTREME_ONLY):
-        if getattr(options, setting) != getattr(DEFAULTS, setting):
-            raise ConfigError(f"{setting} is not for rows in memory, but for the project's own tasks")
+    for setting in options.given(("data_dir", "language", *XTREME_ONLY)):
+        raise ConfigError(f"{setting} is not for rows in memory, but for the project's own tasks")
     _known_metric(options)
     return _ready(load_rows(rows, options, name=name, dev=dev), options)
 

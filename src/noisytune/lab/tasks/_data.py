@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +198,14 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def given(self, names: Iterable[str]) -> list[str]:
+        """Those of the settings with these names that are not as by default.
+
+        >>> TaskOptions(train_size=4, layer="dev").given(("layer", "languages"))
+        ['layer']
+        """
+        return [name for name in names if getattr(self, name) != getattr(DEFAULTS, name)]
 
     def asks_for(self, kind: str) -> bool:
         """Whether a kind is asked for: by its name, or by a metric that it alone has.

@@ -87,7 +87,7 @@ def load_questions(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
         DataError: as `read_questions`; no question that can be trained on; too few contexts to split off dev.
         ConfigError: a setting of tables.
     """
-    if given := [name for name in COLUMNS if getattr(options, name) != getattr(DEFAULTS, name)]:
+    if given := options.given(COLUMNS):
         raise ConfigError(f"{' and '.join(given)} say nothing about questions: {path} is read by SQuAD's names")
     dev = None if options.dev_file is None else read_questions(options.dev_file, train=False)
     return task_from_questions(task_name(path), read_questions(path), dev, options, where=str(path))

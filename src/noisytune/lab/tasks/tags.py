@@ -77,7 +77,7 @@ def task_from_sentences(
         DataError: fewer than two tags, or too few sentences to split.
         ConfigError: a setting of tables.
     """
-    if given := [name for name in TABLES_ONLY if getattr(options, name) != getattr(DEFAULTS, name)]:
+    if given := options.given(TABLES_ONLY):
         raise ConfigError(f"{' and '.join(given)} say nothing about tagged sentences: {where} has a tag for each word")
     notices: list[str] = []
     facts: dict[str, Any] = {"rows": [{"source": encodable(Path(where).name), "rows": len(train)}]}

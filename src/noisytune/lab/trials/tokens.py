@@ -268,14 +268,9 @@ def _reserved(model_dir: Path, positions: int) -> int:
     then has a row for padding. No weights are read.
     """
     import torch
-    from transformers import AutoModel
 
-    any_kind: Any = AutoModel
-    try:
-        with torch.device("meta"):
-            model = any_kind.from_config(_configuration(model_dir))
-    except (ValueError, KeyError, ImportError, OSError):
-        # A model of an unknown kind: loading it will say so.
+    model = without_weights(model_dir)
+    if model is None:  # loading it will say so
         return 0
     rows = [
         table.padding_idx + 1
@@ -284,3 +279,20 @@ def _reserved(model_dir: Path, positions: int) -> int:
         if table.padding_idx is not None
     ]
     return max(rows, default=0)
+
+
+def without_weights(model_dir: Path) -> Any | None:
+    """The base model that a configuration describes, without memory for its weights; None of an unknown kind.
+
+    Args:
+        model_dir: a folder with ``config.json``.
+    """
+    import torch
+    from transformers import AutoModel
+
+    any_kind: Any = AutoModel
+    try:
+        with torch.device("meta"):
+            return any_kind.from_config(_configuration(model_dir))
+    except (ValueError, KeyError, ImportError, OSError):
+        return None

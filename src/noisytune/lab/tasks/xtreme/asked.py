@@ -13,7 +13,6 @@ from noisytune.lab.tasks.xtreme.source import Local
 
 XTREME = "xtreme"
 """Stands for its nine tasks."""
-RETRIEVAL_KIND = "retrieval"
 
 
 def scored_part(name: str, options: TaskOptions) -> str:
@@ -25,7 +24,7 @@ def scored_part(name: str, options: TaskOptions) -> str:
     task, part = OFFICIAL[name], options.scored_split or TEST
     if part == DEV and not has_dev_sets(task):
         raise ConfigError(f"scored_split: {XTREME}/{name} has one set in each language; leave scored_split out")
-    if options.layer is not None and task.kind != RETRIEVAL_KIND:
+    if options.layer is not None and task.is_trained:
         raise ConfigError(f"layer is for the retrieval tasks of XTREME, not for {XTREME}/{name}")
     return part
 
@@ -79,7 +78,7 @@ def only_what_fits(name: str, options: TaskOptions) -> TaskOptions:
     True
     """
     task = OFFICIAL[name]
-    layer = options.layer if task.kind == RETRIEVAL_KIND else None
+    layer = None if task.is_trained else options.layer
     scored = options.scored_split if has_dev_sets(task) else None
     return replace(options, layer=layer, scored_split=scored)
 

@@ -7,7 +7,7 @@ from typing import Any
 from noisytune.errors import DataError
 from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
-from noisytune.lab.tasks.xtreme.asked import RETRIEVAL_KIND, XTREME, asked_for, has_dev_sets, scored_part
+from noisytune.lab.tasks.xtreme.asked import XTREME, asked_for, has_dev_sets, scored_part
 from noisytune.lab.tasks.xtreme.gather import Gathered, named
 from noisytune.lab.tasks.xtreme.official import DEV, OFFICIAL, TEST, TRAIN, TRAINED, TRANSLATED, Official
 from noisytune.lab.tasks.xtreme.source import Hub, Local, Source
@@ -98,7 +98,7 @@ def _source(name: str, part: str, codes: tuple[str, ...], others: tuple[str, ...
 
 def _beside(task: Official, part: str, scored: dict[str, Split], gathered: Gathered) -> dict[str, Split]:
     """The languages, and what is scored beside them: English dev where the task has one, retrieval's dev sets."""
-    if task.kind == RETRIEVAL_KIND:
+    if not task.is_trained:
         codes = scored if part == TEST and has_dev_sets(task) else {}
         return scored | {f"dev-{code}": dev for code in codes if (dev := gathered.split(DEV, code)) is not None}
     if "en" not in task.rows.get(DEV, {}) or (part == DEV and "en" in scored):
@@ -109,7 +109,7 @@ def _beside(task: Official, part: str, scored: dict[str, Split], gathered: Gathe
 
 def _trained_on(task: Official, train: Split, learns: Gathered) -> TaskData | None:
     """The task whose trained model is scored; None where questions have no dev set, and so are a task by themselves."""
-    dev = learns.needed(DEV) if task.kind == RETRIEVAL_KIND else learns.split(DEV, "en")
+    dev = learns.split(DEV, "en") if task.is_trained else learns.needed(DEV)
     if dev is None:
         return None
     other = learns.task

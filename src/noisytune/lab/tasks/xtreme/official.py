@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from noisytune.lab.kinds import KINDS
+
 Rows = Mapping[str, Mapping[str, int | None]]
 """Part -> language -> rows. None: not known; a language that is not there has no such part."""
 
@@ -53,6 +55,11 @@ class Official:
     """The task whose trained model is scored; empty: its own."""
     by_language: bool = False
     """Whether answers are read by rules of their language."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a model is trained on such examples; if not, another task's model is scored."""
+        return KINDS[self.kind].is_trained
 
     @property
     def languages(self) -> tuple[str, ...]:
