@@ -28,7 +28,7 @@ from noisytune.records import TrialRecord
 from tests.support.xtreme_files import write_xtreme
 
 CODES = ("de", "en", "zh")
-NAMES = ("xnli", "pawsx", "udpos", "panx", "bucc", "tatoeba", "xquad", "mlqa")
+NAMES = ("xnli", "pawsx", "udpos", "panx", "bucc", "tatoeba", "xquad", "mlqa", "tydiqa")
 
 
 def said_of(task: TaskData, data: TokenSplit, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +64,7 @@ def record_of(study: Study, task: TaskData, splits: dict[str, TokenSplit]) -> Tr
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: Model) -> dict[str, Any]:
-    """A run of eight tasks whose predictions are drawn, and its export."""
+    """A run of all nine tasks whose predictions are drawn, and its export."""
     folder = tmp_path_factory.mktemp("export")
     download = write_xtreme(folder / "download", CODES)
     options = TaskOptions(data_dir=download, languages=CODES)
@@ -133,7 +133,7 @@ def test_mined_pairs(run: dict[str, Any]) -> None:
         assert 2 * both / (len(said) + len(gold)) == pytest.approx(ours(run, "bucc", code, "mining_f1"))
 
 
-@pytest.mark.parametrize("name", ["xquad", "mlqa"])
+@pytest.mark.parametrize("name", ["xquad", "mlqa", "tydiqa"])
 def test_answers(run: dict[str, Any], name: str) -> None:
     said, gold = (json.loads(text) for text in files(run, name, "en", "json"))
     asked = [one for article in gold["data"] for part in article["paragraphs"] for one in part["qas"]]

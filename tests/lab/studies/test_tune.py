@@ -20,12 +20,13 @@ from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.search import Space
 from noisytune.lab.studies.study import Study
 from noisytune.lab.studies.tune import FIRST_SEED, Tuning, tune
-from noisytune.lab.tasks import TaskData
+from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import Notice, TrialDone
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
+from tests.support.xtreme_files import write_xtreme
 
 SPACE = Space(learning_rate=(1e-4, 1e-3), epochs=(1, 2), batch_size=(8, 16), noise_lambda=(0.0, 0.1, 0.2))
 
@@ -274,6 +275,25 @@ def test_an_arm_without_any_score_stops_with_one_line(tuning: Tuning, tmp_path: 
 def test_what_makes_no_sense_is_refused(tuning: Tuning, change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         replace(tuning, **change)
+
+
+def test_on_xtreme_token_embeddings_get_no_noise_and_settings_are_chosen_on_what_is_trained(
+    tuning: Tuning, tmp_path: Path
+) -> None:
+    data = TaskOptions(data_dir=write_xtreme(tmp_path / "download", ("de", "en")), languages=("de",))
+    found = replace(tuning, task=load_task("xtreme/xquad", data), arms=("noisytune", "noisytune(exclude=*norm*)"))
+    assert [arm.name.partition(", ")[2] for arm in found.planned.values()] == [
+        "",
+        "exclude=@token_embeddings)",
+        "exclude=*norm*)",
+    ]
+    (searched,), squad = found.searched.tasks, found.task.trained_on
+    assert squad is not None
+    assert searched.name == f"{squad.name} (held out)"
+    assert len(searched.train) + len(searched.dev) == len(squad.train)
+    assert not set(searched.train.texts) & set(searched.dev.texts)
+    with pytest.raises(ConfigError, match="xtreme/tatoeba is scored with the model that is trained on xtreme/xnli"):
+        replace(tuning, task=load_task("xtreme/tatoeba", data))
 
 
 def test_an_arms_own_training_is_part_of_its_trials_only(tiny_study: Study) -> None:

@@ -9,6 +9,7 @@ import pytest
 from noisytune.lab import InlineEngine, compare
 from noisytune.lab.tasks import TaskOptions, load_tasks
 from noisytune.lab.tasks.xtreme import OFFICIAL
+from tests.support.browser import CHROMIUM, figures_are_legible, measure
 from tests.support.tiny_models import save_model
 from tests.support.xtreme_files import WORDS, sentence, write_xtreme
 
@@ -74,4 +75,11 @@ def test_all_nine_in_one_study(model: Path, data: Path, tmp_path: Path) -> None:
     rates = {record.task: record.settings["training"]["learning_rate"] for record in result.records}
     assert (rates["xtreme/xnli"], rates["xtreme/tatoeba"], rates["xtreme/mlqa"]) == (2e-5, 2e-5, 3e-5)
     assert {record.settings["training"]["epochs"] for record in result.records} == {1}
-    assert result.report().is_file()
+    page = result.report().read_text(encoding="utf-8")
+    if CHROMIUM is None:
+        pytest.skip("all but the page: no Chromium on the PATH")
+    for width in (400, 1400):
+        seen = measure(page, tmp_path, width)
+        assert seen["page"] <= width
+        assert seen["outside"] == []
+        figures_are_legible(seen, page)

@@ -1,9 +1,5 @@
 """The page in headless Chromium, on a phone's and on a wide screen: no console message, everything in sight."""
 
-import html
-import json
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browser import CHROMIUM, figures_are_legible, measure, opened
 from support.records import NOISY, multilingual
 
 from noisytune._paper.numbers import TASKS
@@ -20,7 +17,6 @@ from noisytune.lab.studies.file import paper_studies
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report import render_html, render_overview, verdict_sentence
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 HOSTILE = "<script>document.title='owned'</script>&\"'" + "x" * 60
@@ -38,64 +34,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "lambdas": {"gains": {a: [0.3, -0.1, v * 9, 0.4, 0.2, 0.1, 1.0] for a, v in LAMBDAS.items()}, "lambdas": LAMBDAS},
 }
-# Runs inside the frame; its findings go into the outer page's title, which --dump-dom prints.
-MEASURE = """<script>
-const told = document.getElementById('verdict') || document.querySelector('.models');
-const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
-const scrolls = e => e.closest('.scroll') !== null;
-const figures = [...document.querySelectorAll('figure svg')].map(svg => {
-  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
-  const texts = [...svg.querySelectorAll('text')].map(t => [box(t), parseFloat(getComputedStyle(t).fontSize) * scale]);
-  return {box: box(svg), texts};
-});
-const shapes = [...document.querySelectorAll('svg path, svg use')].map(e => getComputedStyle(e));
-parent.document.title = JSON.stringify({
-  width: innerWidth, page: document.documentElement.scrollWidth, title: document.title,
-  verdict: told.innerText, at: box(told), figures,
-  outside: [...document.querySelectorAll('main *')].filter(e => !scrolls(e) && !e.closest('svg')
-    && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80)),
-  colours: [...new Set(shapes.flatMap(s => [s.stroke, s.fill]))],
-});
-</script>"""
-
-
-def _open(page: str, folder: Path, *flags: str) -> tuple[str, str]:
-    """The page's elements after loading, and what Chromium logged."""
-    file = folder / "page.html"
-    file.write_text(page, encoding="utf-8")
-    command = [
-        CHROMIUM or "",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        f"--user-data-dir={folder / 'profile'}",
-        "--window-size=1500,1300",
-        *flags,
-        "--dump-dom",
-        file.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=True)
-    return done.stdout, done.stderr
-
-
-def _measure(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
-    """What `MEASURE` finds in the page at this width: in a frame, for windows are never as narrow as a phone."""
-    # The page's policy forbids scripts, this one too.
-    allowed = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    inner = html.escape(allowed.replace("</body>", MEASURE + "</body>"))
-    frame = f'<iframe style="width: {width}px; height: 1200px; border: 0" srcdoc="{inner}"></iframe>'
-    dom, log = _open(f'<!doctype html><meta charset="utf-8"><title></title>{frame}', folder, *flags)
-    assert "CONSOLE" not in log
-    title = re.search(r"<title>(.*?)</title>", dom, flags=re.DOTALL)
-    assert title is not None
-    measured: dict[str, Any] = json.loads(html.unescape(title[1]))
-    return measured
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -111,7 +49,7 @@ def test_verdict_and_figures_are_in_sight(
     case: tuple[StudyRecord, list[TrialRecord], str], width: int, tmp_path: Path
 ) -> None:
     study, records, page = case
-    seen = _measure(page, tmp_path, width)
+    seen = measure(page, tmp_path, width)
     assert seen["width"] == width
     assert seen["page"] <= width
     assert seen["outside"] == []
@@ -120,19 +58,7 @@ def test_verdict_and_figures_are_in_sight(
     left, top, right, bottom = seen["at"]
     assert 0 <= left < right <= width
     assert 0 <= top < bottom < 1200
-    _figures_are_legible(seen, page)
-
-
-def _figures_are_legible(seen: dict[str, Any], page: str) -> None:
-    assert len(seen["figures"]) == page.count("<svg ")
-    for figure in seen["figures"]:
-        left, top, right, bottom = figure["box"]
-        assert right - left >= 300
-        assert bottom - top >= 100
-        for (x0, y0, x1, y1), size in figure["texts"]:
-            assert size >= 9.5
-            assert left - 1 <= x0 <= x1 <= right + 1
-            assert top - 1 <= y0 <= y1 <= bottom + 1
+    figures_are_legible(seen, page)
 
 
 PAPER = {
@@ -175,11 +101,11 @@ def test_pages_of_the_papers_studies_fit(
 ) -> None:
     each = [(*_of_the_paper(build, arms, model), f"page-{i}") for i, model in enumerate(MODELS)]
     for page, width in product((render_overview(each), render_html(*each[0][:2])), (400, 1200)):
-        seen = _measure(page, tmp_path, width)
+        seen = measure(page, tmp_path, width)
         assert seen["page"] <= width
         assert seen["outside"] == []
         assert seen["title"] != "owned"
-        _figures_are_legible(seen, page)
+        figures_are_legible(seen, page)
 
 
 @pytest.mark.parametrize("width", [400, 1400])
@@ -187,16 +113,16 @@ def test_a_page_of_forty_languages_and_three_arms_fits(width: int, tmp_path: Pat
     study, records = multilingual(tasks=("panx", "xquad"), arms=("plain", NOISY, "noisytune(0.15, scale=global)"))
     page = render_html(study, records)
     assert page.count(' style="--s: ') == 2 * 2 * 39
-    seen = _measure(page, tmp_path, width)
+    seen = measure(page, tmp_path, width)
     assert seen["page"] <= width
     assert seen["outside"] == []
-    _figures_are_legible(seen, page)
+    figures_are_legible(seen, page)
 
 
 def test_console_stays_empty_under_the_pages_own_policy(
     case: tuple[StudyRecord, list[TrialRecord], str], tmp_path: Path
 ) -> None:
-    dom, log = _open(case[2], tmp_path)
+    dom, log = opened(case[2], tmp_path)
     assert 'id="verdict"' in dom
     assert "CONSOLE" not in log
 
@@ -222,14 +148,14 @@ def test_each_study_of_the_paper_end_to_end(name: str, tmp_path: Path) -> None:
     page = (tmp_path / "run" / f"{name}.html").read_text(encoding="utf-8")
     assert "How far training moved the weights" in page
     for width in (400, 1200):
-        seen = _measure(page, tmp_path, width)
+        seen = measure(page, tmp_path, width)
         assert seen["page"] <= width
         assert seen["outside"] == []
-        _figures_are_legible(seen, page)
+        figures_are_legible(seen, page)
 
 
 def test_console_messages_would_be_seen(tmp_path: Path) -> None:
-    _, log = _open("<!doctype html><script>console.error('here')</script>", tmp_path)
+    _, log = opened("<!doctype html><script>console.error('here')</script>", tmp_path)
     assert "CONSOLE" in log
 
 
@@ -237,8 +163,8 @@ def test_dark_mode_turns_ink_and_paper_around(
     build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], tmp_path: Path
 ) -> None:
     page = render_html(*build())
-    light = _measure(page, tmp_path, 400)["colours"]
-    dark = _measure(page, tmp_path, 400, "--blink-settings=preferredColorScheme=0")["colours"]
+    light = measure(page, tmp_path, 400)["colours"]
+    dark = measure(page, tmp_path, 400, "--blink-settings=preferredColorScheme=0")["colours"]
     assert "rgb(28, 30, 34)" in light
     assert "rgb(233, 230, 224)" in dark
     assert "rgb(28, 30, 34)" not in dark

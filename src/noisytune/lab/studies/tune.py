@@ -11,6 +11,7 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold
 from noisytune.lab.studies.run import each_notice_once, get_ready, run_study, say_notices, set_damaged_aside
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
@@ -36,8 +37,8 @@ class Tuning:
     """What to tune, and how.
 
     Raises:
-        ConfigError: no arm but the baseline, two arms that are one when noise_lambda is searched, or a number out of
-            range.
+        ConfigError: no arm but the baseline, two arms that are one when noise_lambda is searched, a number out of
+            range, or a task that is trained on another with another score.
     """
 
     name: str
@@ -69,6 +70,11 @@ class Tuning:
                 raise ConfigError(f"{name} must be a whole number, 1 to {most:,}, got {value!r}")
         if self.training.select != "last":
             raise ConfigError("a search chooses the number of epochs, so the last one is scored: leave select as it is")
+        source = self.task.trained_on
+        if source and source.metric != self.task.metric:
+            raise ConfigError(
+                f"{self.task.name} is scored with the model that is trained on {source.name}: search settings on that"
+            )
         named: dict[str, str] = {}
         for asked, arm in self.planned.items():
             same = named.setdefault(_with(arm, {"noise_lambda": 0.0}).name, asked)
@@ -80,14 +86,22 @@ class Tuning:
             raise ConfigError("only the baseline is asked for: give an arm to compare it with")
 
     @cached_property
-    def planned(self) -> dict[str, Arm]:
+    def asked(self) -> dict[str, Arm]:
         """The arms by what the user wrote, the baseline first."""
         return {PLAIN.name: PLAIN, **{text.strip(): Arm.parse(text) for text in self.arms}}
 
     @cached_property
+    def planned(self) -> dict[str, Arm]:
+        """The same as the paper has them on this task: see `noisytune.lab.studies.compare.arms_for`."""
+        return dict(zip(self.asked, arms_for([self.task.name], tuple(self.asked.values())), strict=True))
+
+    @cached_property
     def searched(self) -> Study:
-        """Task and arms as the search sees them. Its trials are others: their settings are searched."""
-        task = self.task
+        """Task and arms as the search sees them. Its trials are others: their settings are searched.
+
+        Where the task is scored with the model of another, XQuAD's with SQuAD's, settings are chosen on that one.
+        """
+        task = self.task.trained_on or self.task
         if self.training.protocol == "clean":
             kept, held = hold_out(task.of_kind.spread(task.train.targets))
             task = replace(
@@ -185,7 +199,7 @@ def _search(
     done = sum(one.done for search in searches.values() for one in search.candidates()[: tuning.budget])
     missing = tuning.budget * len(searches) - done
     on_event(SearchStarted(study.record, tuning.budget, done, store.folder))
-    say_notices(study, (notice,), on_event)
+    say_notices(study, (notice, NO_NOISE_ON_TOKENS if tuning.planned != tuning.asked else ""), on_event)
     if not missing:
         return
     running: dict[str, tuple[str, Candidate]] = {}

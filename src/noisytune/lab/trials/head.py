@@ -96,14 +96,17 @@ def keep_head_(model: Any, loaded: dict[str, Any], model_dir: Path, labels: Sequ
     """
     import torch
 
+    if not labels:
+        raise ConfigError(
+            "keep_head: outputs are kept for classes, by their names, and this task has none: leave it out"
+        )
     config = json.loads((model_dir / "config.json").read_bytes())
     named = {int(i): str(label) for i, label in (config.get("id2label") or {}).items()}
     known = [named[i] for i in sorted(named)]
-    if not labels or sorted(known) != sorted(labels):
-        ours = ", ".join(labels) or "values"
+    if sorted(known) != sorted(labels):
         raise ConfigError(
-            f"keep_head: the checkpoint's classes are {', '.join(known) or 'not named'}, the task's {ours}: they must "
-            "have the same names; leave keep_head out for a new head"
+            f"keep_head: the checkpoint's classes are {', '.join(known) or 'not named'}, the task's "
+            f"{', '.join(labels)}: they must have the same names; leave keep_head out for a new head"
         )
     body = f"{model.base_model_prefix}."
     head = [name for name, _ in model.named_parameters() if not name.startswith(body)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +47,7 @@ def slope(comparison: Comparison, *, singly: bool = True, key: str) -> str:
         axes.set_ylim(low, high)
         axes.set_xticks([0, 1], [f"{name}\n{number(mean)}" for name, mean in zip(names, means, strict=True)])
         axes.tick_params(axis="x", labelcolor=svg.INK)
-        axes.set_ylabel(f"{svg.shortened(comparison.task['metric_label'])}, points")
+        axes.set_ylabel("\n".join(wrap(f"{svg.shortened(comparison.task['metric_label'], 34)}, points", 22)))
         title = f"Scores of each seed without and with {comparison.arm}"
         return svg.inline(figure, key=key, title=title, description=_said(pairs, means, singly))
 

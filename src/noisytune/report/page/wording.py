@@ -325,11 +325,7 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
                 f"The baseline on {row.task} hardly beats the majority class ({number(100 * share)} %): "
                 "differences between runs that learned nothing say little."
             )
-        if row.n > 1 and row.sd == 0.0:
-            notes.append(
-                f"All differences of {row.arm} on {row.task} are equal: they show no spread, so no interval is "
-                "drawn from them."
-            )
+    notes += _without_spread(task_rows(evidence))
     arms = 1 + len(evidence.begun)
     if arms > 2:
         notes.append(
@@ -338,6 +334,19 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
             "the highest mean does not."
         )
     return list(dict.fromkeys(notes))
+
+
+def _without_spread(rows: Iterable[SummaryRow]) -> list[str]:
+    """One sentence an arm that did the same to every pair of a task."""
+    tasks: dict[str, list[str]] = {}
+    for row in rows:
+        if row.n > 1 and row.sd == 0.0:
+            tasks.setdefault(row.arm, []).append(row.task)
+    return [
+        f"All differences of {arm} on {', '.join(named)} are equal: they show no spread, so no interval is drawn from "
+        "them."
+        for arm, named in tasks.items()
+    ]
 
 
 def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
