@@ -7,80 +7,17 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from support.families import config_of, head_classes, scatter
 from transformers import AutoConfig, AutoModel
-from transformers.models.auto import modeling_auto
 
 from noisytune._perturb.families import FAMILIES
 from noisytune.checkpoint import inspect_checkpoint, perturb_checkpoint, verify_checkpoint
 from noisytune.errors import ConfigError
 from noisytune.torch import perturb_
 
-SIZES = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers"), 2),
-    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "n_heads", "num_key_value_heads"), 2),
-    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
-    **dict.fromkeys(("intermediate_size", "d_inner", "d_ff", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
-    **dict.fromkeys(("head_dim", "d_kv"), 16),
-    "embedding_size": 32,
-    "image_size": 32,
-    "patch_size": 16,
-    "vocab_size": 99,
-    "max_position_embeddings": 70,
-    "n_positions": 70,
-    "attention_window": 4,
-    "rotary_dim": 8,
-    "num_experts": 2,
-    "num_local_experts": 2,
-    "moe_intermediate_size": 16,
-    "shared_expert_intermediate_size": 16,
-}
-SPECIAL = {
-    "falcon": {"head_dim": None},
-    "xlnet": {"max_position_embeddings": None},
-    "gpt_neo": {"attention_types": [[["global"], 2]]},
-    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
-    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 4}
-    | dict.fromkeys(("num_attention_heads", "num_hidden_layers", "num_layers", "hidden_size", "intermediate_size")),
-    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
-    "xlm-roberta-xl": {"num_attention_heads": 2},
-    "big_bird": {"attention_type": "original_full"},
-    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
-}
-HEADS = [
-    getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING")
-    for task in ("MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION")
-]
 EXPERTS = ("mixtral", "qwen2_moe")
 """transformers joins several of their files' tensors to one: no equality is claimed."""
 QUICK = ("bert", "roberta", "electra", "xlnet", "xlm-roberta", "gpt2", "t5", "llama", "modernbert", "vit", "bart")
-
-
-def config_of(family, **more):
-    known = AutoConfig.for_model(family)
-    sizes = {key: value for key, value in SIZES.items() if hasattr(known, key)} | SPECIAL.get(family, {})
-    sizes = {key: value for key, value in sizes.items() if value is not None}
-    if hasattr(known, "pad_token_id"):
-        sizes["pad_token_id"] = 3
-    return AutoConfig.for_model(family, **sizes | more)
-
-
-def head_classes(config):
-    found = []
-    for mapping in HEADS:
-        if type(config) in mapping:
-            classes = mapping[type(config)]
-            found += classes if isinstance(classes, tuple) else [classes]
-    return list(dict.fromkeys(found))
-
-
-def scatter(model):
-    """Constant biases and norms take no noise: give every parameter different values."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.copy_(torch.randn(parameter.shape) * 0.1 + 0.01)
-    return model
 
 
 def save(model, folder, **options):
