@@ -90,7 +90,8 @@ def make_trainer(make_model, make_arguments, examples):
         for_trainer = {name: settings.pop(name) for name in names if name in settings}
         if "model_init" not in for_trainer:
             for_trainer["model"] = make_model() if model is None else model
-        return kind(args=make_arguments(**settings), train_dataset=examples, **for_trainer)
+        train_dataset = settings.pop("train_dataset", examples)
+        return kind(args=make_arguments(**settings), train_dataset=train_dataset, **for_trainer)
 
     return make
 

@@ -1,5 +1,6 @@
 """The Trainer of transformers: when the noise comes, when it does not, and what is left behind on disk."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -233,8 +234,42 @@ def test_a_record_that_the_weights_deny_is_doubted(make_trainer, make_model, cap
     model, clean = make_model(), make_model().state_dict()
     perturb_(model, **SETTINGS)
     model.load_state_dict(clean)
-    attach(make_trainer(model, max_steps=1, save_strategy="no"), **SETTINGS).train()
+    with pytest.warns(UserWarning, match="none was added; none of it is to be seen in them: if other weights"):
+        attach(make_trainer(model, max_steps=1, save_strategy="no"), **SETTINGS).train()
     assert "none was added; none of it is to be seen in them: if other weights were loaded" in lines(caplog)[0]
+
+
+def test_the_configuration_of_a_noisy_model_does_not_make_clean_weights_noisy(make_trainer, make_model, tmp_path):
+    noisy = make_model()
+    perturb_(noisy, **SETTINGS)
+    noisy.save_pretrained(tmp_path / "noisy")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "noisy")
+    with pytest.warns(UserWarning, match="none of it is to be seen in them"):
+        attach(make_trainer(make_model(config=config), max_steps=1, save_strategy="no"), **SETTINGS).train()
+
+
+def test_a_layer_that_came_in_after_the_noise_is_told(make_trainer, make_model):
+    model = make_model()
+    perturb_(model, scope="all", **SETTINGS)
+    model.bert.encoder.layer[1] = copy.deepcopy(make_model().bert.encoder.layer[1])
+    with pytest.warns(UserWarning, match=r"bert\.encoder\.layer\.1\.\S+ and 15 more came in later and may be clean"):
+        attach(make_trainer(model, max_steps=1, save_strategy="no"), **SETTINGS).train()
+
+
+def test_noise_on_one_model_says_nothing_of_the_next_one(make_trainer, caplog, at_start, weights, same):
+    """Models of some types share one activation, which the module of their code holds."""
+    config = transformers.OpenAIGPTConfig(vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2, pad_token_id=0)
+    one, other = (transformers.OpenAIGPTForSequenceClassification(config) for _ in range(2))
+    assert {id(part) for part in one.modules()} & {id(part) for part in other.modules()}
+    clean = weights(other)
+    perturb_(one, **SETTINGS)
+    assert receipt(one)
+    assert receipt(other) is None
+    examples = [{"input_ids": torch.arange(4), "labels": torch.tensor(i % 2)} for i in range(4)]
+    trainer = make_trainer(other, train_dataset=examples, callbacks=[at_start], max_steps=1, save_strategy="no")
+    attach(trainer, **SETTINGS).train()
+    assert not same(at_start.weights[0], clean)
+    assert "perturbed" in lines(caplog)[0]
 
 
 # --- resuming ---

@@ -86,8 +86,9 @@ def test_classes_of_ones_own_and_other_trainers(make_trainer, at_start, noised, 
 
 
 def test_a_copy_that_is_marked_counts_as_noised(make_trainer, make_model, weights, same):
-    """Weights that another process broadcasts, or load_state_dict brings."""
+    """Weights that another process broadcasts, or load_state_dict brings. Here nobody did, which is told."""
     copy = make_model()
     mark(copy, NoisyTuneConfig(**SETTINGS))
-    attach(make_trainer(copy, max_steps=1, learning_rate=0.0), **SETTINGS).train()
+    with pytest.warns(UserWarning, match="none of it is to be seen"):
+        attach(make_trainer(copy, max_steps=1, learning_rate=0.0), **SETTINGS).train()
     assert same(weights(copy), weights(make_model()))

@@ -10,15 +10,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from noisytune._perturb.receipt import settings_in
+from noisytune._perturb.receipt import none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, UnsupportedTensorError
 from noisytune.integrations._announce import TOO_SMALL, TRACED
 from noisytune.integrations._trace import TENSORS, Array, Trace, look, sample_size
 from noisytune.torch import mark, receipt
 from noisytune.torch._module import find_targets
+from noisytune.torch._receipt import unmarked
+from noisytune.torch._tensors import TensorTarget
 
 _NOT_SEEN = "; none of it is to be seen in them: if other weights were loaded since, load the model afresh"
+_PARTLY = "; {}{} came in later and may be clean: if so, put the model together first, and perturb it then"
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,18 @@ class Found:
 def find_noise(module: nn.Module, config: NoisyTuneConfig) -> Found:
     """Look for noise in a module's receipt and in its weights. Noise without a receipt gets one.
 
+    A receipt that the weights deny is warned of: the training would start from clean weights.
+
     Args:
         module: the receipt is put on it.
         config: the noise that is about to be added.
     """
     if recorded := settings_in(receipt(module)):
-        trace = _trace(module, recorded)
-        return Found(recorded, _NOT_SEEN if trace.config is None and trace.is_certain else "")
-    trace = _trace(module, config)
+        doubt = _doubt(module, recorded)
+        if doubt:
+            warnings.warn(none_added(recorded) + doubt, stacklevel=3)
+        return Found(recorded, doubt)
+    trace = _trace(_chosen(module, config), config)
     if trace.config:
         mark(module, trace.config)
         return Found(trace.config, TRACED)
@@ -66,14 +73,30 @@ def refuse_averages(holders: Iterable[object], instead: str) -> None:
                 )
 
 
-def _trace(module: nn.Module, config: NoisyTuneConfig) -> Trace:
+def _doubt(module: nn.Module, recorded: NoisyTuneConfig) -> str:
+    """What speaks against a receipt; nothing, most of the time."""
+    targets = _chosen(module, recorded)
+    trace = _trace(targets, recorded)
+    if trace.config is None and trace.is_certain:
+        return _NOT_SEEN
+    names = unmarked(module)
+    later = [t.own_names[0] for t in targets if t.own_names[0] in names and _can_be_read(t.tensor)]
+    return _PARTLY.format(later[0], f" and {len(later) - 1} more" if later[1:] else "") if later else ""
+
+
+def _chosen(module: nn.Module, config: NoisyTuneConfig) -> list[TensorTarget]:
+    """The tensors that take noise with these settings; none where globs of another run match nothing here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # perturb_ says it
         try:
             targets, _ = find_targets(module, config)
-        except ConfigError:  # globs of another run may match nothing here
-            return Trace(None, False)
-    tensors = {t.name: t.tensor for t in targets if t.left_alone is None and _can_be_read(t.tensor)}
+        except ConfigError:
+            return []
+    return [target for target in targets if target.left_alone is None]
+
+
+def _trace(targets: list[TensorTarget], config: NoisyTuneConfig) -> Trace:
+    tensors = {target.name: target.tensor for target in targets if _can_be_read(target.tensor)}
     largest = sorted(tensors.items(), key=lambda pair: -pair[1].numel())[:TENSORS]
     return look([(name, _first(tensor, sample_size(config))) for name, tensor in largest], config)
 

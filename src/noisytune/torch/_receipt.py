@@ -25,10 +25,26 @@ def receipt(module: nn.Module) -> dict[str, Any] | None:
     """
     for part in module.modules():
         on_config = getattr(config_of(part), KEY, None)
-        found = part.__dict__.get(_RECEIPT) or (None if isinstance(on_config, _Receipt) else on_config)
-        if found:
+        mark = part.__dict__.get(_RECEIPT) if _owns_parameters(part) else None
+        if found := mark or (None if isinstance(on_config, _Receipt) else on_config):
             return dict(found)
     return None
+
+
+def unmarked(module: nn.Module) -> set[str]:
+    """Names of the parameters beside marked ones that have no mark themselves: layers that came in after the noise.
+
+    Empty where nothing is marked: weights that were loaded with their noise are known by their configuration.
+    """
+    owners = [(f"{path}." if path else "", part) for path, part in module.named_modules() if _owns_parameters(part)]
+    marked = [part for _, part in owners if _RECEIPT in part.__dict__]
+    without = owners if marked else []
+    return {path + name for path, part in without if _RECEIPT not in part.__dict__ for name in part._parameters}
+
+
+def _owns_parameters(part: nn.Module) -> bool:
+    """Whether a mark on it says something. Several models may share a part that owns none, such as an activation."""
+    return any(parameter is not None for parameter in part._parameters.values())
 
 
 def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
@@ -37,7 +53,7 @@ def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
     Such are a copy that ``load_state_dict`` fills, and the placeholders of a rank that another one broadcasts to.
 
     Args:
-        module: `receipt` finds the settings on it, and on each of its parts, from now on.
+        module: `receipt` finds the settings on it, and on each of its parts that has parameters, from now on.
         config: the settings of the noise that the weights carry, or soon will.
 
     Example:
@@ -60,6 +76,7 @@ def put_receipt(module: nn.Module, config: NoisyTuneConfig, earlier: dict[str, A
     """Before the first write: an interrupted perturbation must not pass for a clean model."""
     content = _Receipt(receipt_of(config, earlier))
     for part in module.modules():
-        part.__dict__[_RECEIPT] = content
+        if _owns_parameters(part):
+            part.__dict__[_RECEIPT] = content
         if (part_config := config_of(part)) is not None:
             setattr(part_config, KEY, content)
