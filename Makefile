@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-deepspeed test-oldest lint types docs bench clean
+.PHONY: setup demo test test-slow test-deepspeed test-oldest sweep lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,12 @@ $(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --build-constraint constraints.txt \
 		--editable '.[demo,peft]' hypothesis pytest pytest-xdist '$(OLDEST)'
 	@touch $@
+
+# Every model type of transformers, tiny: minutes to an hour. make sweep TYPES="bert llama"; make sweep PART=1/2 beside PART=2/2.
+PART := 1/1
+TYPES :=
+sweep: setup
+	PYTHONPATH=tools OMP_NUM_THREADS=1 $(BIN)/python -m sweep $(TYPES) --part $(PART)
 
 lint: setup
 	$(BIN)/ruff check .

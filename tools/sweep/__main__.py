@@ -1,0 +1,101 @@
+"""``python -m sweep [TYPE ...] [--part 1/2] [--out FOLDER]``: each type in a process of its own, results as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from pathlib import Path
+
+MEMORY = 8 * 2**30
+"""Bytes that the process of one type may take."""
+SECONDS = 300
+"""That one type may take."""
+
+
+def main() -> int:
+    """Run what was asked for; results that are there already are kept."""
+    options = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
+    options.add_argument("types", nargs="*", help="model types; all where none is given")
+    options.add_argument("--part", default="1/1", help="which part of the types, such as 1/2")
+    options.add_argument("--out", type=Path, default=Path("sweep-results"), help="folder of the results")
+    asked = options.parse_args()
+    part, parts = map(int, asked.part.split("/"))
+    _import_once()
+    from sweep.configs import model_types
+
+    asked.out.mkdir(parents=True, exist_ok=True)
+    types = (asked.types or model_types())[part - 1 :: parts]
+    for number, model_type in enumerate(types, 1):
+        file = asked.out / f"{model_type}.json"
+        if not file.exists() or asked.types:
+            _run(model_type, file)
+        found = json.loads(file.read_text())
+        print(f"{number}/{len(types)} {model_type}: {found['result']} {found['reason'][:150]}", flush=True)
+    return 0
+
+
+def _import_once() -> None:
+    """What every type needs, loaded before the processes part."""
+    import numpy as np
+    import torch
+    import transformers
+
+    import sweep.pairings
+    from noisytune.arrays import perturb_arrays
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    del sweep.pairings
+    perturb_arrays({"w": np.arange(8, dtype=np.float32)})
+
+
+def _run(model_type: str, file: Path) -> None:
+    """One type in a process of its own; what kills the process is the result."""
+    started = time.monotonic()
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=(model_type, file))
+    worker.start()
+    worker.join(SECONDS)
+    if worker.is_alive():
+        worker.kill()
+        worker.join()
+        _write(file, model_type, [], "fails", f"took more than {SECONDS} seconds", started)
+    elif worker.exitcode:
+        _write(file, model_type, [], "fails", f"the process ended with {worker.exitcode}", started)
+
+
+def _work(model_type: str, file: Path) -> None:
+    from sweep.pairings import EQUAL, UNBUILT, WORST_FIRST, findings_of
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    started = time.monotonic()
+    findings = list(findings_of(model_type))
+    counted = [each for each in findings if each.result != UNBUILT] or findings
+    worst = min(counted, key=lambda each: WORST_FIRST.index(each.result))
+    reason = "" if worst.result == EQUAL else f"{worst.model_class}, {worst.pairing}: {worst.reason}"
+    _write(file, model_type, [each.to_dict() for each in findings], worst.result, reason, started)
+
+
+def _write(
+    file: Path, model_type: str, findings: list[dict[str, str]], result: str, reason: str, started: float
+) -> None:
+    import transformers
+
+    found = {
+        "type": model_type,
+        "result": result,
+        "reason": reason,
+        "transformers": transformers.__version__,
+        "seconds": round(time.monotonic() - started, 1),
+        "findings": findings,
+    }
+    file.with_suffix(".new").write_text(json.dumps(found, indent=1))
+    file.with_suffix(".new").replace(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

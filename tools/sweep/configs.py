@@ -1,0 +1,229 @@
+"""A tiny configuration of any model type that transformers registers, made from its defaults by rule.
+
+Widths are divided by one power of two everywhere, so that whatever has to fit still fits: heads times their width, the
+channels of the stages, what one part of a model hands to the next. Layers, experts and vocabularies become few.
+What the rules cannot guess is in `STUBBORN`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+VOCABULARY = 128
+LAYERS = 2
+EXPERTS = 4
+DIVISORS = (32, 16, 64, 8, 4, 2, 1)
+"""What widths are divided by: the first of them with which a model can be built, and is small."""
+LARGEST = 4_000_000
+"""Parameters that a tiny model may have, where a divisor offers it."""
+
+_OF_ALL = frozenset(field.name for field in fields(PreTrainedConfig))
+"""Settings of every configuration, which have nothing to do with sizes."""
+_IDS = re.compile(r"(_id|_ids|_token|_index|_token_ids|token_id_.*|_idx)$")
+_FEW = (
+    (re.compile(r"^(vocab_size|.*_vocab_size|vocab_size_.*|num_embeds|.*num_embeddings|codebook_size)$"), VOCABULARY),
+    (re.compile(r"^(max_.*position.*|n_positions|n_ctx|.*max_position_embeddings|max_seq_len|seq_length)$"), 64),
+    (re.compile(r"^(num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_expert.*_total)$"), EXPERTS),
+    (re.compile(r"^(num_experts_per_tok|moe_k|moe_top_?k|num_selected_experts|top_k_experts|moe_topk)$"), 2),
+    (re.compile(r"^(n_group|num_expert_group)$"), 2),
+    (re.compile(r"^(topk_group|first_k_dense_replace|moe_layer_start_index|num_dense_layers)$"), 1),
+    (re.compile(r"^(decoder_sparse_step|encoder_sparse_step|interleave_moe_layer_step|moe_layer_interval)$"), 1),
+    (re.compile(r"^(num_queries|num_query_tokens|num_latents|resampler_n_latents|num_denoising)$"), 8),
+)
+_LAYERS = re.compile(
+    r"^(layers|depths?|num_blocks|n_layers?|num_hidden_layers|num_layers|.*_layers|num_.*_layers|.*_depth)$"
+)
+_BY_LAYER = re.compile(r"type|pattern|per_layer|no_rope_layers")
+_NO_LAYERS = re.compile(r"conv|feat|shared|no_rope|window|residual|adapter|max_")
+_WIDTH = re.compile(
+    r"hidden|dim|embed|d_model|channels|width|inner|ffn|d_ff|d_kv|rank|units|proj|filters|_size$|_sizes$|d_head|depths?_in"
+    r"|n_embd|d_state|attention_head_size|query_pre_attn_scalar|chan|node_size|c_"
+)
+_NO_WIDTH = re.compile(
+    r"vocab|patch|image|window|kernel|stride|^max_|^num_|position|chunk|sampling|rate|codebook_size|bins|buckets|group|"
+    r"scale|tokens|length|layers|heads|levels|queries|batch|crop|merge|temporal|ratio|factor|type_|state_size|grid|"
+    r"frame|downsample|split|hop|n_fft|pool|block|out_features|feature_size|num_|max|sample|memory"
+)
+
+
+def model_types() -> list[str]:
+    """All that this release registers."""
+    return sorted(CONFIG_MAPPING_NAMES)
+
+
+def tiny_config(model_type: str, divisor: int | None = None) -> PreTrainedConfig:
+    """The configuration of a tiny model.
+
+    Args:
+        model_type: such as "bert".
+        divisor: of widths; None takes the first of `DIVISORS` that gives a model which can be built, and is small.
+
+    Raises:
+        Exception: whatever transformers raises when none can be built.
+    """
+    if divisor is not None:
+        return _Shrunk(divisor).config(_default(model_type), STUBBORN.get(model_type, {}))
+    from sweep.models import classes
+
+    failed: Exception | None = None
+    found: dict[int, PreTrainedConfig] = {}
+    for each in DIVISORS:
+        try:
+            config = tiny_config(model_type, each)
+            with torch.device("meta"):
+                size = sum(p.numel() for p in classes(model_type, config)[0]._from_config(config).parameters())
+        except Exception as error:  # whatever a model's code raises on sizes that do not fit
+            failed = failed or error
+            continue
+        if size <= LARGEST:
+            return config
+        found[size] = config
+    if found:
+        return found[min(found)]
+    raise failed or ValueError(f"{model_type}: no divisor")
+
+
+def _default(model_type: str) -> PreTrainedConfig:
+    parts = COMPOSED.get(model_type)
+    if parts is None:
+        return CONFIG_MAPPING[model_type](**DEFAULTS.get(model_type, {}))
+    return CONFIG_MAPPING[model_type](**{name: CONFIG_MAPPING[part]().to_dict() for name, part in parts.items()})
+
+
+class _Shrunk:
+    """One pass through a configuration and those inside it; token ids that are equal stay equal."""
+
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+        self.ids: dict[int, int] = {}
+
+    def config(self, config: PreTrainedConfig, stubborn: Mapping[str, Any] = {}) -> PreTrainedConfig:
+        """A new configuration of the same class."""
+        values = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+        layers = {value for name, value in values.items() if _is_layers(name) and type(value) is int}
+        kinds = values.get("layer_types")
+        count = max(LAYERS, len(set(kinds))) if isinstance(kinds, list | tuple) else LAYERS
+        own = {field.name for field in fields(type(config))} - _OF_ALL
+        changes: dict[str, Any] = {name: value for name, value in values.items() if name in own and value is not None}
+        for name, value in values.items():
+            if isinstance(value, PreTrainedConfig):
+                inside = {key.partition(".")[2]: v for key, v in stubborn.items() if key.startswith(name + ".")}
+                changes[name] = self.config(value, inside)
+            elif (small := self.value(name, value, layers, count)) != value:
+                changes[name] = small
+        changes |= {name: value for name, value in stubborn.items() if "." not in name}
+        _fit_rotary(values, changes)
+        return type(config)(**changes)
+
+    def value(self, name: str, value: Any, layers: set[int], count: int) -> Any:
+        """A setting made small; itself where it has nothing to do with sizes."""
+        if isinstance(value, bool) or value is None:
+            return value
+        if isinstance(value, list | tuple) and value:
+            if len(value) in layers and len(value) > count and (_BY_LAYER.search(name) or len(value) > 5):
+                return type(value)(_each_kind(list(value), count))
+            return type(value)(self.value(name, each, layers, count) for each in value)
+        if type(value) is not int:
+            return value
+        if _IDS.search(name):
+            return self.token(value)
+        if _is_layers(name):
+            return min(value, count)
+        for pattern, few in _FEW:
+            if pattern.match(name):
+                return min(value, few)
+        if name == "image_size":
+            return value // 4 if value > 256 and value % 4 == 0 else value
+        if _WIDTH.search(name) and not _NO_WIDTH.search(name) and value >= 16:
+            return max(1, value // self.divisor)
+        return value
+
+    def token(self, value: int) -> int:
+        """A token's number in the small vocabulary."""
+        if value < VOCABULARY // 2:
+            return value
+        return self.ids.setdefault(value, VOCABULARY - 1 - len(self.ids))
+
+
+def _is_layers(name: str) -> bool:
+    return bool(_LAYERS.match(name)) and not _NO_LAYERS.search(name)
+
+
+def _each_kind(values: list[Any], count: int) -> list[Any]:
+    """So many of the values, in their order, with as many different ones as can be."""
+    chosen: list[int] = []
+    for index, value in enumerate(values):
+        if len(chosen) < count and value not in [values[i] for i in chosen]:
+            chosen.append(index)
+    rest: Iterator[int] = (index for index in range(len(values)) if index not in chosen)
+    return [values[index] for index in sorted([*chosen, *(next(rest) for _ in range(count - len(chosen)))])]
+
+
+def _fit_rotary(values: Mapping[str, Any], changes: dict[str, Any]) -> None:
+    """Sections of rotary positions add up to half a head's width."""
+
+    def now(name: str) -> Any:
+        return changes.get(name, values.get(name))
+
+    hidden, heads = now("hidden_size"), now("num_attention_heads")
+    width = now("head_dim") or (hidden // heads if type(hidden) is int and type(heads) is int else 0)
+    for name in ("rope_parameters", "rope_scaling"):
+        found = now(name)
+        if isinstance(found, dict) and isinstance(found.get("mrope_section"), list) and width:
+            half = int(width * found.get("partial_rotary_factor", 1.0)) // 2
+            rest = half - 2 * (half // 3)
+            changes[name] = found | {"mrope_section": [rest, half // 3, half // 3][: len(found["mrope_section"])]}
+
+
+COMPOSED: Mapping[str, Mapping[str, str]] = {
+    "encoder-decoder": {"encoder": "bert", "decoder": "bert"},
+    "vision-encoder-decoder": {"encoder": "vit", "decoder": "bert"},
+    "speech-encoder-decoder": {"encoder": "wav2vec2", "decoder": "bert"},
+    "vision-text-dual-encoder": {"text_config": "bert", "vision_config": "vit"},
+}
+"""Types that have no default: the types of their parts."""
+
+_RESNET = {"backbone_config": {"model_type": "resnet", "out_features": ["stage2", "stage3", "stage4"]}}
+_LAST_STAGE = {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}}
+_HEAD_DIM = {"head_dim": 128}
+_SERIES = {"prediction_length": 8, "context_length": 16}
+_MOE = {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 1024}
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "autoformer": _SERIES,
+    "informer": _SERIES,
+    "time_series_transformer": _SERIES,
+    "chameleon": {"vocabulary_map": {"<image>": 8, "IMGIMGA": 9}},
+    "conditional_detr": _LAST_STAGE,
+    "dab-detr": _LAST_STAGE,
+    "detr": _LAST_STAGE,
+    "table-transformer": _LAST_STAGE,
+    "deformable_detr": _RESNET,
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"] * 6, "num_experts_per_tok": 2},
+    "diffusion_gemma_text": _MOE,
+    "diffusion_gemma": {"text_config": _MOE},
+    "dots1": {"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1},
+    "granite4_vision": {"deepstack_layer_map": [[-1, 0]]},
+    "hunyuan_v1_dense": _HEAD_DIM,
+    "hunyuan_v1_moe": _HEAD_DIM,
+    "hunyuan_vl_text": _HEAD_DIM,
+    "hunyuan_vl": {"text_config": _HEAD_DIM},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "ministral": _HEAD_DIM,
+}
+"""What the class itself has to be given."""
+
+STUBBORN: Mapping[str, Mapping[str, Any]] = {
+    "emu3": {"vq_config.base_channels": 32},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
+}
+"""Settings that the rules get wrong, by type; ``part.name`` for one of a configuration inside."""
