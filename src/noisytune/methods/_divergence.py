@@ -40,7 +40,7 @@ def symmetric_divergence(one: Tensor, other: Tensor, *, regression: bool) -> Ten
     Returns:
         a scalar, >= 0.
     """
-    one, other = one.float(), other.float()
+    one, other = (logits if logits.dtype == torch.float64 else logits.float() for logits in (one, other))
     if regression:
         return 2 * functional.mse_loss(one, other)
     p, q = one.log_softmax(-1), other.log_softmax(-1)
