@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,15 @@ from noisytune._settings import checked
 from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.engines import Engine, LocalEngine
 from noisytune.lab.store import Store, run_folder
+from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for, arms_of, given_of, seeds_of
 from noisytune.lab.studies.events import Event
-from noisytune.lab.studies.run import Until, run_study
+from noisytune.lab.studies.run import USUAL, Until, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, noticed, task_from_rows, trained_as
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.settings import TrainingSettings
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,8 @@ class Result:
     """Of its trials."""
     folder: Path
     """The run folder."""
+    failures: list[FailureRecord] = field(default_factory=list)
+    """Trials that failed; the same call tries them again."""
 
     @property
     def summary(self) -> list[SummaryRow]:
@@ -61,7 +64,7 @@ class Result:
         """What to be careful about, one sentence or two each."""
         from noisytune.report import notes
 
-        return notes(self.study, self.records)
+        return notes(self.study, self.records, self.failures)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each finished trial: ``task``, ``arm``, ``seed``, ``status``, ``seconds`` and its scores.
@@ -91,7 +94,7 @@ class Result:
         """Write ``report.html`` and ``report.md`` into the run folder. Returns the path of the HTML file."""
         from noisytune.report import write_report
 
-        return write_report(self.folder, self.study, self.records)
+        return write_report(self.folder, self.study, self.records, failures=self.failures)
 
     def __str__(self) -> str:
         lines = [self.verdict, *(f"Note: {note}" for note in self.notes), f"Run folder: {self.folder}"]
@@ -113,6 +116,7 @@ def compare(
     engine: Engine | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     report_to: str | None = None,
+    rules: Rules = USUAL,
 ) -> Result:
     """Fine-tune a model on a task without and with other arms, seed by seed, as far as that has not been done yet.
 
@@ -136,10 +140,10 @@ def compare(
         engine: where trials run; None: processes on this machine. ``InlineEngine()`` runs them in this process.
         on_event: told of everything that happens, in this thread; ``print`` shows it.
         report_to: a tracker that trials log to as well: tensorboard, mlflow, wandb or trackio.
+        rules: what to do about trials that fail or take too long, and when to stop; see `Result.failures`.
 
     Raises:
-        NoisyTuneError: something is wrong with the model, the data or a setting, or a trial failed; finished trials are
-            kept.
+        NoisyTuneError: something is wrong with the model, the data or a setting, or no trial came to its end.
 
     Example::
 
@@ -169,8 +173,10 @@ def compare(
         own = [one.training for one in study.tasks if one.training]
         shared = [study.model.digest, *(one.digest for one in study.tasks), study.training.to_dict(), *own]
         store = Store(Path(out) if out is not None else run_folder(study.name, study.model.name, shared))
-        record = run_study(study, store, engine, on_event, until, report_to)
-    return Result(record, list(store.records(entry["key"] for entry in record.trials)), store.folder)
+        record = run_study(study, store, engine, on_event, until, report_to, rules=rules)
+    keys = [entry["key"] for entry in record.trials]
+    failures = store.failures()
+    return Result(record, store.records(keys), store.folder, [failures[key] for key in keys if key in failures])
 
 
 def _tasks(task: Any, dev: Any, options: TaskOptions) -> tuple[TaskData, ...]:

@@ -34,6 +34,8 @@ def one_line_errors(options: Iterable[str], debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         message = "Interrupted. Finished trials are kept: the same command goes on from there."
         code = INTERRUPTED
+    except typer.Exit:
+        raise
     except NoisyTuneError as error:
         if debug:
             raise

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from noisytune._settings import setting_of, settings_of
+from noisytune.cli._running import Running
 from noisytune.config import NoisyTuneConfig
 from noisytune.lab.studies.compare import Noises
 from noisytune.lab.studies.search import Space
@@ -200,9 +201,7 @@ Values = Annotated[dict[str, Any], Settings(Space, SPACE)]
 Out = Annotated[
     Path | None, option(RUN, "Keep everything in this run folder. Default: one of its own in runs/.", "DIR")
 ]
-Workers = Annotated[
-    int | None, option(RUN, "Run this many trials at a time. Default: one for each core, or for each GPU.", "N", min=1)
-]
+HowToRun = Annotated[dict[str, Any], Settings(Running, RUN)]
 ReportTo = Annotated[
     Tracker | None, option(RUN, "Log each trial there as well: tensorboard, mlflow, wandb or trackio.", "TRACKER")
 ]

@@ -9,6 +9,7 @@ from noisytune.cli._options import (
     WHAT,
     Arms,
     Data,
+    HowToRun,
     Margin,
     Model,
     Noise,
@@ -17,9 +18,9 @@ from noisytune.cli._options import (
     Seeds,
     Task,
     Training,
-    Workers,
     option,
 )
+from noisytune.cli._running import Running, stoppable
 
 if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
@@ -40,17 +41,16 @@ def compare(
     data: Data,
     training: Training,
     out: Out = None,
-    workers: Workers = None,
+    running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
     """Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
 
     The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
     """
-    from noisytune.cli.reports import console, need, show
+    from noisytune.cli.reports import console, need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab import compare as run_comparison
-    from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import STUDY
     from noisytune.lab.studies.compare import Noises, arms_for, arms_of
     from noisytune.lab.tasks import TaskOptions
@@ -59,7 +59,8 @@ def compare(
     noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
     arms = arms_of(*noises, *(arm or ()))
     options = TaskOptions(**data)
-    with LocalEngine(workers) as engine, StudyDisplay(console()) as display:
+    how = Running(**running)
+    with stoppable() as stop, how.engine() as engine, StudyDisplay(console()) as display:
         found = run_comparison(
             model,
             task,
@@ -71,10 +72,11 @@ def compare(
             until=partial(_decided, [arm.name for arm in arms_for(task.split(","), arms)]) if until_decided else None,
             out=out,
             engine=engine,
-            on_event=display.on_event,
+            on_event=stop.watched(display.on_event),
             report_to=report_to and report_to.value,
+            rules=how.rules(stop),
         )
-    show(found.folder, {STUDY: found.study}, found.records)
+    show_run(found.folder, {STUDY: found.study}, found.records)
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

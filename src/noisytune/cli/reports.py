@@ -9,6 +9,7 @@ import typer
 
 from noisytune._console import Console
 from noisytune._text import terminal
+from noisytune.cli._errors import FAILED
 from noisytune.errors import NotFoundError, RunFolderError, require
 
 if TYPE_CHECKING:
@@ -41,29 +42,45 @@ def methods(
         print_method(console(), method_class(name))
 
 
-def show(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> None:
+def show(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> int:
     """Write the reports of one study, for each of its models and on all, and print what they say.
 
     Args:
         folder: the run folder.
         studies: by file name, all of one name.
         known: the finished trials, where they have been read already.
+
+    Returns:
+        how many trials of the study failed.
     """
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import STUDY, Store, file_name
     from noisytune.report import write_overview, write_report
 
-    results = []
+    results, failures = [], list(Store(folder).failures().values())
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
         if len(studies) > 1:
             console().print(f"\n{terminal(study.model['name'])}", style="bold")
         records = known or Store(folder).records(entry["key"] for entry in study.trials)
-        print_summary(console(), study, records, write_report(folder, study, records, page))
+        written = write_report(folder, study, records, page, failures)
+        print_summary(console(), study, records, written, failures)
         results.append((study, records, page))
     if len(results) > 1:
         overview = write_overview(folder, results, file_name(results[0][0].name))
         console().print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
+    failed = {failure.key for failure in failures}
+    return sum(entry["key"] in failed for study in studies.values() for entry in study.trials)
+
+
+def show_run(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> None:
+    """`show` what a command has run.
+
+    Raises:
+        typer.Exit: with the code of a failure, where a trial failed.
+    """
+    if show(folder, studies, known):
+        raise typer.Exit(FAILED)
 
 
 def need(what: str, *more: str) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noisytune.cli._options import (
     WHAT,
     DryRun,
+    HowToRun,
     OtherData,
     OtherTraining,
     Out,
     ReportTo,
     Tracker,
-    Workers,
     option,
 )
-from noisytune.cli.reports import console, need, show
+from noisytune.cli._running import Running, stoppable
+from noisytune.cli.reports import console, need, show_run
 
 if TYPE_CHECKING:
     from noisytune.lab.engines import LocalEngine
@@ -29,13 +30,14 @@ def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
     dry_run: DryRun = False,
     out: Out = None,
-    workers: Workers = None,
+    *,
+    running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
     """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption."""
     from noisytune.lab.studies.file import Changes
 
-    _run(study, Changes(), out, dry_run, workers, report_to)
+    _run(study, Changes(), out, dry_run, running, report_to)
 
 
 def reproduce(
@@ -56,7 +58,7 @@ def reproduce(
     training: OtherTraining,
     dry_run: DryRun = False,
     out: Out = None,
-    workers: Workers = None,
+    running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
     """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption."""
@@ -74,21 +76,26 @@ def reproduce(
         options=data,
         training=training,
     )
-    _run(file, changes, out or Path("runs/paper"), dry_run, workers, report_to)
+    _run(file, changes, out or Path("runs/paper"), dry_run, running, report_to)
 
 
 def _run(
-    file: Path, changes: Changes, out: Path | None, dry_run: bool, workers: int | None, report_to: Tracker | None
+    file: Path,
+    changes: Changes,
+    out: Path | None,
+    dry_run: bool,
+    running: dict[str, Any],
+    report_to: Tracker | None,
 ) -> None:
     """Run the studies of a file, one for each model, in one run folder."""
     from noisytune.cli.study_display import StudyDisplay
-    from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import Store, file_name
     from noisytune.lab.studies.file import read_studies
     from noisytune.lab.studies.run import run_study
 
     need("a study", "yaml")
-    with LocalEngine(workers) as engine:
+    how = Running(**running)
+    with stoppable() as stop, how.engine() as engine:
         engine.start(at_most=1)  # imports while the data is loaded
         if dry_run:
             _plan(file, changes, out, engine)
@@ -98,9 +105,11 @@ def _run(
         folder = out or Path("runs") / file_name(name)
         for study in studies:
             with StudyDisplay(console()) as display:
-                store = Store(folder, study.file_name)
-                run_study(study, store, engine, display.on_event, None, report_to and report_to.value)
-    show(folder, Store(folder).studies(name))
+                store, told = Store(folder, study.file_name), stop.watched(display.on_event)
+                run_study(study, store, engine, told, None, report_to and report_to.value, rules=how.rules(stop))
+            if stop.asked:
+                break
+    show_run(folder, Store(folder).studies(name))
 
 
 def _plan(file: Path, changes: Changes, out: Path | None, engine: LocalEngine) -> None:

@@ -19,7 +19,7 @@ from noisytune._text import terminal
 from noisytune.cli._errors import spelled
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, StudyStarted
 from noisytune.lab.trials.events import Notice, TrialDone, TrialFailed, TrialProgress, TrialStarted
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from noisytune.lab.trials.trial import Trial
@@ -101,8 +101,10 @@ class StudyDisplay:
                 self._done += 1
                 if not self._live:
                     self._say(self._line(record))
-            case TrialFailed():
-                self._say(f"{event.label} failed")
+            case TrialFailed(trial, message, again):
+                if trial.key in self._trials:
+                    self._running.remove_task(self._trials.pop(trial.key))
+                self._say(f"{spelled(message)}{'; it is tried again alone' if again else ''}")
         if self._bar is not None:
             partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
             self._overall.update(self._bar, completed=self._done + partial, done=self._done)
@@ -196,13 +198,15 @@ def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> lis
     ]
 
 
-def print_summary(out: Console, study: StudyRecord, records: list[TrialRecord], page: Path) -> None:
+def print_summary(
+    out: Console, study: StudyRecord, records: list[TrialRecord], page: Path, failures: Iterable[FailureRecord] = ()
+) -> None:
     """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
     from noisytune.report import findings
 
     several = len(study.tasks) > 1
     headings = ["task", "arm", "pairs", study.arms[0], "this arm", "difference", "95 % anytime", "W/T/L"]
-    found = findings(study, records)
+    found = findings(study, records, failures)
     rows = [_cells(row) for row in found.rows]
     out.print()
     said = {"task"} if not several else set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from noisytune.cli._options import RUN, WHAT, Arms, Data, Margin, Model, Out, TuneTraining, Values, Workers, option
+from noisytune.cli._options import RUN, WHAT, Arms, Data, HowToRun, Margin, Model, Out, TuneTraining, Values, option
+from noisytune.cli._running import Running, stoppable
 
 if TYPE_CHECKING:
     from noisytune.lab.studies.tune import Tuning
@@ -32,17 +33,16 @@ def tune(
         str | None, option(RUN, "Keep the search in this Optuna storage. Default: SQLite in the run folder.", "URL")
     ] = None,
     out: Out = None,
-    workers: Workers = None,
+    running: HowToRun,
 ) -> None:
     """Search each arm's settings with the same number of trials, then compare the winners on fresh seeds.
 
     The same command goes on after an interruption; with more --budget or --seeds it extends a finished search.
     """
     from noisytune._pretrained import Model as Pretrained
-    from noisytune.cli.reports import console, need, show
+    from noisytune.cli.reports import console, need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.errors import ConfigError, require
-    from noisytune.lab.engines import LocalEngine
     from noisytune.lab.store import STUDY, Store
     from noisytune.lab.studies.search import Space
     from noisytune.lab.studies.tune import Tuning
@@ -57,7 +57,8 @@ def tune(
         raise ConfigError(f"tune searches one task at a time: choose one of {task.upper()}'s, for example {example}")
     space, options = Space(**values), TaskOptions(**data)
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
-    with LocalEngine(workers) as engine, StudyDisplay(console()) as display:
+    how = Running(**running)
+    with stoppable() as stop, how.engine() as engine, StudyDisplay(console()) as display:
         engine.start(at_most=1)  # imports while the data is loaded
         loaded = trained_as(load_task(task, options), {}, training)
         tuning = Tuning(
@@ -73,8 +74,8 @@ def tune(
             margin=margin,
         )
         store = Store(out or _default_folder(tuning))
-        found = run_search(tuning, store, engine, display.on_event, storage)
-    show(store.folder, {STUDY: found})
+        found = run_search(tuning, store, engine, stop.watched(display.on_event), storage, rules=how.rules(stop))
+    show_run(store.folder, {STUDY: found})
 
 
 def _default_folder(tuning: Tuning) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from noisytune._pretrained import Model
     from noisytune.lab.engines import InlineEngine, LocalEngine
     from noisytune.lab.store import Store
+    from noisytune.lab.studies.attempts import Rules
     from noisytune.lab.studies.run import run_study
     from noisytune.lab.studies.study import Study
     from noisytune.lab.tasks import TaskData, TaskOptions, load_task, load_tasks, task_from_rows
@@ -30,6 +31,7 @@ __all__ = [
     "LocalEngine",
     "Model",
     "Result",
+    "Rules",
     "Store",
     "Study",
     "TaskData",
@@ -49,6 +51,7 @@ _ROOMS = {
     "LocalEngine": "lab.engines",
     "Model": "_pretrained",
     "Result": "_comparison",
+    "Rules": "lab.studies.attempts",
     "Store": "lab.store",
     "Study": "lab.studies.study",
     "TaskData": "lab.tasks",

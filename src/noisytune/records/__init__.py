@@ -260,6 +260,38 @@ class TrialRecord(_Record):
         return [] if found is None else list(found.tolist())
 
 
+@dataclass(frozen=True)
+class FailureRecord(_Record):
+    """A trial that was begun and has no record, until a later run finishes it."""
+
+    key: str
+    """The trial's; its study says which one that is."""
+    cause: str
+    """"error": an exception. "memory": want of memory, said or supposed. "died": its worker died. "time": its time was
+    up."""
+    reason: str
+    """One line."""
+    last_words: str = ""
+    """The end of a traceback, or of what its worker wrote."""
+    process: dict[str, Any] = field(default_factory=dict)
+    """Whose worker it was: as `noisytune._processes.Process.told`."""
+    ended: str = ""
+    """When, UTC."""
+    format: int = FORMAT
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Self:
+        """Read a failure back; ``text`` and ``where`` as for `TrialRecord.from_json`.
+
+        Raises:
+            DamagedRecordError: not JSON, or not a failure.
+            RunFolderError: written by a later version of noisytune.
+        """
+        schema = _schema_module()
+        found: Self = schema.checked(text, where, cls, schema.FailureParts, FORMAT, TRIAL_ADVICE)
+        return found
+
+
 def _from_format_1(raw: dict[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
     """Bring the JSON of format 1 into the present one, in place: predictions, and scores named ``SPLIT/METRIC``.
 

@@ -18,6 +18,8 @@ Record = TypeVar("Record")
 
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Size = Annotated[int, Meta(ge=0, lt=2**53)]
+Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+"""Names files: it must not lead out of their folder."""
 Names = Annotated[list[str], Meta(min_length=1)]
 Fields = dict[str, Any]
 
@@ -84,7 +86,7 @@ class Evaluation(TypedDict):
 class TrialParts(TypedDict):
     """The fields of a trial's record, and what is inside them."""
 
-    key: str
+    key: Key
     settings: Settings
     status: Status
     scores: dict[str, float]
@@ -96,6 +98,17 @@ class TrialParts(TypedDict):
     norms: NotRequired[dict[str, Norms]]
     epoch_scores: NotRequired[list[float | None]]
     outputs_digest: NotRequired[str]
+
+
+class FailureParts(TypedDict):
+    """The fields of a failure's record."""
+
+    key: Key
+    cause: str
+    reason: str
+    last_words: NotRequired[str]
+    process: NotRequired[Fields]
+    ended: NotRequired[str]
 
 
 class Facts(TypedDict):
@@ -130,7 +143,7 @@ class Task(TypedDict):
 class Entry(TypedDict):
     """A trial in a study's plan."""
 
-    key: str
+    key: Key
     task: str
     arm: str
     seed: Seed
@@ -141,7 +154,7 @@ class Searched(TypedDict):
 
     number: Size
     seed: Seed
-    key: str
+    key: Key
     settings: dict[str, float]
     value: float | None
 

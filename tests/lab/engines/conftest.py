@@ -19,6 +19,8 @@ class Do:
     label: str
     what: str
     value: object = None
+    limit: float | None = None
+    together: str = ""
 
     def __call__(self, report):
         return globals()[self.what](self.value, report)
@@ -50,6 +52,20 @@ def fail(value, report):
 
 def complain(value, report):
     raise DataError("column 'x' is empty")
+
+def run_out(value, report):
+    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+def have_children(value, report):
+    # One in the worker's group that holds its pipes open, and one that has gone its own way.
+    import subprocess
+    if os.fork() == 0:
+        time.sleep(600)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    report("asleep")
+    time.sleep(600 if value is None else 0)
+    if value:
+        os.kill(os.getpid(), value)
 
 def die(value, report):
     os.kill(os.getpid(), value)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from noisytune.errors import ConfigError, DataError, TrialError
-from noisytune.lab.engines import Engine, InlineEngine, LocalEngine
-from noisytune.lab.trials.events import TrialFailed
+from noisytune.lab.engines import Engine, InlineEngine, JobFailed, LocalEngine
 
 ENGINES = [LocalEngine, InlineEngine]
 
@@ -46,35 +45,39 @@ def test_a_job_is_asked_for_only_when_a_worker_is_free(engine: Engine, do: Any) 
     assert log.count("done") == 6
 
 
-def test_a_failure_is_one_line_and_the_running_jobs_are_finished(engine: Engine, do: Any) -> None:
-    answers: list[Any] = []
-    jobs = [do("topics-plain-seed0", "fail"), do("slow", "sleep", 0.3), do("never", "echo", "never")]
-    with pytest.raises(TrialError) as caught:
-        engine.run(jobs, answers.append)
-    assert "slept" in answers
-    assert "never" not in answers
-    assert TrialFailed("topics-plain-seed0", str(caught.value)) in answers
-    assert str(caught.value).startswith("topics-plain-seed0 failed: ValueError: first line")
-    assert "\n" not in str(caught.value)
-    assert "second line" in "".join(caught.value.__notes__)
-    assert run(engine, do("b", "echo", "again")) == ["again"]
+def failures(answers: list[Any]) -> dict[str, JobFailed]:
+    return {one.job.label: one for one in answers if isinstance(one, JobFailed)}
 
 
-def test_of_two_failures_the_first_is_raised(engine: Engine, do: Any) -> None:
-    answers: list[Any] = []
-    with pytest.raises(TrialError) as caught:
-        engine.run([do("a", "fail"), do("b", "fail"), do("c", "echo", "never")], answers.append)
-    failed = [answer for answer in answers if isinstance(answer, TrialFailed)]
-    assert {one.label for one in failed} == {"a", "b"}
-    assert failed[0].message == str(caught.value)
-    assert "never" not in answers
+def test_a_failure_is_one_line_and_the_other_jobs_go_on(engine: Engine, do: Any) -> None:
+    jobs = [do("topics-plain-seed0", "fail"), do("slow", "sleep", 0.1), do("b", "fail"), do("last", "echo", "last")]
+    answers = run(engine, *jobs)
+    assert {"slept", "last"} <= {answer for answer in answers if isinstance(answer, str)}
+    failed = failures(answers)
+    assert set(failed) == {"topics-plain-seed0", "b"}
+    one = failed["topics-plain-seed0"]
+    assert isinstance(one.error, TrialError)
+    assert (one.job, one.cause) == (jobs[0], "error")
+    assert str(one.error).startswith("topics-plain-seed0 failed: ValueError: first line")
+    assert "\n" not in str(one.error)
+    assert "second line" in "".join(one.error.__notes__)
 
 
 def test_an_error_raised_on_purpose_arrives_as_it_is(engine: Engine, do: Any) -> None:
-    with pytest.raises(DataError) as caught:
-        run(engine, do("a", "complain"))
-    assert str(caught.value) == "column 'x' is empty"
-    assert "Traceback" in "".join(caught.value.__notes__)
+    (failure,) = run(engine, do("a", "complain"))
+    assert isinstance(failure.error, DataError)
+    assert str(failure.error) == "column 'x' is empty"
+    assert "Traceback" in "".join(failure.error.__notes__)
+
+
+def test_want_of_memory_is_told_apart_and_a_job_may_run_alone(engine: Engine, do: Any) -> None:
+    answers = run(engine, do("a", "run_out"), do("b", "echo", "b"))
+    assert "b" in answers
+    assert failures(answers)["a"].cause == "memory"
+    together: list[Any] = []
+    engine.run([do(str(i), "look", ()) for i in range(3)], together.append, alone=True)
+    assert len({answer["pid"] for answer in together}) == 1
+    assert run(engine, do("c", "echo", "again")) == ["again"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

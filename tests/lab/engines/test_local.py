@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 from noisytune._machine import available_cores, visible_gpus
-from noisytune.errors import ConfigError, TrialError
-from noisytune.lab.engines import LocalEngine
+from noisytune.errors import ConfigError
+from noisytune.lab.engines import JobFailed, LocalEngine
+from noisytune.lab.engines.devices import Device, JobQueue, shared_out
 from tests.support.engines import processes_with
 
 
@@ -26,29 +28,67 @@ def run(engine: LocalEngine, *jobs: Any) -> list[Any]:
     return answers
 
 
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the environment of this process's children holds, and its own has not held from the beginning."""
+    value = str(uuid.uuid4())
+    monkeypatch.setenv("NOISYTUNE_TEST", value)
+    return f"NOISYTUNE_TEST={value}"
+
+
 def test_what_a_job_prints_does_not_disturb_the_answers(do: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with LocalEngine(1) as engine:
         assert run(engine, do("a", "chat"), do("b", "chat")) == ["chatted", "chatted"]
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGKILL, "memory"), (signal.SIGSEGV, "SIGSEGV")])
-def test_a_worker_that_is_killed_is_reported(do: Any, number: int, said: str) -> None:
-    with LocalEngine(1) as engine, pytest.raises(TrialError, match=said) as caught:
-        run(engine, do("topics-plain-seed0", "die", number))
-    assert str(caught.value).startswith("topics-plain-seed0: ")
+@pytest.mark.parametrize(
+    ("number", "said", "cause"), [(signal.SIGKILL, "memory", "memory"), (signal.SIGSEGV, "SIGSEGV", "died")]
+)
+def test_a_worker_that_is_killed_is_reported_and_replaced(do: Any, number: int, said: str, cause: str) -> None:
+    with LocalEngine(1) as engine:
+        failure, after = run(engine, do("topics-plain-seed0", "die", number), do("b", "echo", "after"))
+    assert after == "after"
+    assert failure.cause == cause
+    assert str(failure.error).startswith("topics-plain-seed0: ")
+    assert said in str(failure.error)
 
 
 def test_the_last_words_of_a_worker_are_kept(do: Any) -> None:
-    with LocalEngine(1) as engine, pytest.raises(TrialError, match="code 3") as caught:
-        run(engine, do("a", "leave"))
-    assert "last words" in "".join(caught.value.__notes__)
-
-
-def test_after_a_failure_an_engine_can_be_used_again(do: Any) -> None:
     with LocalEngine(1) as engine:
-        with pytest.raises(TrialError):
-            run(engine, do("a", "die", signal.SIGKILL))
+        (failure,) = run(engine, do("a", "leave"))
+    assert "code 3" in str(failure.error)
+    assert "last words" in "".join(failure.error.__notes__)
+
+
+def test_a_job_whose_time_is_up_is_given_up_with_all_that_it_started(do: Any, mark: str) -> None:
+    began = time.monotonic()
+    with LocalEngine(2) as engine:
+        answers = run(engine, do("a", "have_children", limit=0.3), do("b", "echo", "b"), do("c", "echo", "c"))
+        failure = next(answer for answer in answers if isinstance(answer, JobFailed))
+        assert (failure.job.label, failure.cause) == ("a", "time")
+        assert "given up after 0.3 s" in str(failure.error)
+        assert {"b", "c"} <= {answer for answer in answers if isinstance(answer, str)}
+        assert len(processes_with(mark)) == 2
+    assert processes_with(mark) == []
+    assert time.monotonic() - began < 60
+
+
+def test_nothing_is_left_of_a_worker_that_died(do: Any, mark: str) -> None:
+    """A child that holds its pipes open neither hides its death nor outlives it."""
+    with LocalEngine(1) as engine:
+        answers = run(engine, do("a", "have_children", signal.SIGKILL), do("b", "echo", "b"))
+        assert [answer if isinstance(answer, str) else answer.cause for answer in answers] == ["asleep", "memory", "b"]
+        assert len(processes_with(mark)) == 1
+
+
+def test_a_worker_that_dies_while_it_waits_is_replaced(do: Any) -> None:
+    with LocalEngine(2) as engine:
+        engine.start()
+        os.kill(engine._team[0]._process.pid, signal.SIGKILL)
+        engine._team[0]._process.wait()
+        answers = run(engine, *(do(str(i), "sleep", 0.05) for i in range(4)))
+        assert [answer for answer in answers if answer == "slept"].count("slept") >= 3
         assert run(engine, do("b", "echo", "again")) == ["again"]
 
 
@@ -101,6 +141,37 @@ def test_each_worker_sees_one_gpu(do: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(set(seen.values())) == len(seen)
 
 
+def test_gpus_are_shared_out_one_after_the_other() -> None:
+    gpus = [Device("0", "A100"), Device("1", "A100"), Device("2", "T4")]
+    assert [one.gpu for one in shared_out(gpus, 8)] == ["0", "1", "2"]
+    assert [one.gpu for one in shared_out(gpus, 8, trials_per_gpu=2)] == ["0", "1", "2"] * 2
+    assert [one.gpu for one in shared_out(gpus, 8, 4, 2)] == ["0", "1", "2", "0"]
+    assert shared_out([], 3) == [Device()] * 3
+    with pytest.raises(ConfigError, match="workers must be at most 6: 3 GPUs with 2 trials each"):
+        shared_out(gpus, 8, 7, 2)
+    with pytest.raises(ConfigError, match="no GPU is visible"):
+        shared_out([], 8, trials_per_gpu=2)
+
+
+def test_a_pair_stays_on_one_kind_of_device(do: Any) -> None:
+    """Whichever worker is free first, and however jobs are spread, jobs of one name see one kind; none is forgotten."""
+    for seed in range(50):
+        draw = random.Random(seed)
+        jobs = [do(f"{pair} {arm}", "echo", together=str(pair)) for pair in range(20) for arm in range(3)]
+        queue, kinds = JobQueue(jobs), [draw.choice(["A100", "T4", "L4"]) for _ in range(5)]
+        seen: dict[str, set[str]] = {}
+        done, idle = [], list(kinds)
+        while idle:
+            kind = idle.pop(draw.randrange(len(idle)))
+            job = queue.next_for(kind, others=len(kinds))
+            if job:
+                seen.setdefault(job.together, set()).add(kind)
+                done.append(job)
+                idle = list(kinds)
+        assert sorted(job.label for job in done) == sorted(job.label for job in jobs)
+        assert all(len(found) == 1 for found in seen.values())
+
+
 @pytest.mark.parametrize("bad", [{"workers": 0}, {"threads_per_worker": -1}])
 def test_impossible_numbers_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
@@ -117,7 +188,7 @@ DRIVER = """
     from noisytune.lab.engines import LocalEngine
     try:
         with LocalEngine(2) as engine:
-            engine.run([Do("a", "sleep", 600), Do("b", "sleep", 600)], lambda message: print(message, flush=True))
+            engine.run([Do("a", "have_children"), Do("b", "have_children")], lambda message: print(message, flush=True))
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -139,7 +210,7 @@ def test_workers_go_with_their_owner(do: Any, tmp_path: Path, number: int) -> No
         assert driver.stdout is not None
         assert driver.stderr is not None
         assert [driver.stdout.readline() for _ in range(2)] == ["asleep\n", "asleep\n"]
-        assert len(processes_with(mark)) == 3
+        assert len(processes_with(mark)) == 7
         # As a terminal does: to the whole foreground group.
         os.killpg(driver.pid, number)
         assert driver.wait(30) == (130 if number == signal.SIGINT else -number)

@@ -18,6 +18,7 @@ from noisytune._console import Console
 from noisytune.cli.study_display import StudyDisplay, print_summary
 from noisytune.lab.studies.events import StudyStarted
 from noisytune.lab.trials.events import Notice, TrialFailed
+from noisytune.lab.trials.trial import Trial
 
 HOSTILE = (
     "\x1b[31m\x1b]8;;http://e\x07\u202e\x00\x9b <img src=x onerror=alert(1)> [a](http://e) ![b](http://e) **c** `d` | e"
@@ -151,7 +152,7 @@ def test_the_terminal_shows_names_as_text(built: Built, kept: set[str], width: i
         display = StudyDisplay(out)
         display.on_event(Notice(HOSTILE))
         display.on_event(StudyStarted(study, tuple(records[:1]), (), Path("runs\x1b[31m")))
-        display.on_event(TrialFailed(HOSTILE, HOSTILE))
+        display.on_event(TrialFailed(Trial({}), HOSTILE))
         out.print(display)
         print_summary(out, study, records, Path("runs\x1b[31m/report.html"))
 

@@ -1,7 +1,7 @@
 """Where jobs run."""
 
 from noisytune.lab.engines.inline import InlineEngine
-from noisytune.lab.engines.local import LocalEngine, worker_environment
-from noisytune.lab.engines.protocol import Engine, Job
+from noisytune.lab.engines.local import LocalEngine
+from noisytune.lab.engines.protocol import Cause, Engine, Job, JobFailed
 
-__all__ = ["Engine", "InlineEngine", "Job", "LocalEngine", "worker_environment"]
+__all__ = ["Cause", "Engine", "InlineEngine", "Job", "JobFailed", "LocalEngine"]

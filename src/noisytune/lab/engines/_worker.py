@@ -6,12 +6,15 @@ import contextlib
 import gc
 import os
 import pickle
+import re
+import signal
 import sys
 import threading
 import traceback
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from noisytune._processes import MARK, end_family
 from noisytune.errors import NoisyTuneError, TrialError
 
 if TYPE_CHECKING:
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read pickled jobs from stdin, write pickled (kind, content) pairs to what was stdout.
 
-    Kinds are "message", "done" (content: the job's result) and "failed" (content: an exception).
+    Kinds are "begun", "message", "done" (content: the job's result), and "failed" or "memory" (content: an exception).
     """
+    _outlive_signals()
     # Whatever a library prints must not get between the pickles: it goes with the errors, which the engine keeps.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -33,7 +37,21 @@ def main() -> None:
         _warm_up()
     while True:
         job = jobs.get()
-        _send(answers, *carry_out(job, lambda message: _send(answers, "message", message)))
+        _send(answers, "begun", None)
+        kind, content = carry_out(job, lambda message: _send(answers, "message", message))
+        _send(answers, kind, content)
+        if kind == "memory":  # what is left of the job would want it again
+            os._exit(0)
+
+
+def _outlive_signals() -> None:
+    """Whoever stops a study sends these to every process of it, and the main process decides what is finished.
+
+    Handlers, unlike ignored signals, are not handed on to what a trial starts.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: None)
 
 
 def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Job]) -> None:
@@ -42,10 +60,15 @@ def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Job]) -> None:
         try:
             jobs.put(pickle.load(stdin))
         except EOFError:
-            os._exit(0)
+            code = 0
         except BaseException:
             traceback.print_exc()
-            os._exit(1)
+            code = 1
+        else:
+            continue
+        # The main process may have been killed: what a trial started would run on for nobody.
+        end_family(os.getpid(), f"{MARK}={os.environ[MARK]}", spared=[os.getpid()])
+        os._exit(code)
 
 
 def _warm_up() -> None:
@@ -64,7 +87,7 @@ def _warm_up() -> None:
 
 
 def carry_out(job: Job, report: Any) -> tuple[str, Any]:
-    """Do a job: ("done", its result), or ("failed", an exception whose message is one line)."""
+    """Do a job: ("done", its result), or an exception whose message is one line, as "failed" or as "memory"."""
     try:
         return "done", job(report)
     except Exception as error:
@@ -74,7 +97,24 @@ def carry_out(job: Job, report: Any) -> tuple[str, Any]:
             reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
             known = TrialError(f"{job.label} failed: {reason}")
         known.add_note(traceback.format_exc())
-        return "failed", known
+        return "memory" if wants_memory(error) else "failed", known
+
+
+_WANT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+"""What PyTorch's allocators and CUDA's libraries say, in a RuntimeError."""
+
+
+def wants_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or what led to it, was for want of memory.
+
+    >>> wants_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), wants_memory(ValueError("memory"))
+    (True, False)
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _WANT_OF_MEMORY.search(str(error))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _send(answers: BinaryIO, kind: str, content: object) -> None:

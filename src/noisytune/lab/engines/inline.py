@@ -8,8 +8,7 @@ from typing import Any, Self
 
 from noisytune.errors import ConfigError
 from noisytune.lab.engines._worker import carry_out
-from noisytune.lab.engines.protocol import Job
-from noisytune.lab.trials.events import TrialFailed
+from noisytune.lab.engines.protocol import Job, JobFailed
 
 
 class InlineEngine:
@@ -44,24 +43,21 @@ class InlineEngine:
     def start(self, at_most: int | None = None) -> None:
         """Do nothing: the worker is this process."""
 
-    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None]) -> None:
-        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
+    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says; limits of time are not kept."""
         waiting, begun = iter(jobs), deque[Job]()
-        failure: Exception | None = None
+        most = 1 if alone else self.workers
         while True:
-            while failure is None and len(begun) < self.workers and (job := next(waiting, None)) is not None:
+            while len(begun) < most and (job := next(waiting, None)) is not None:
                 begun.append(job)
             if not begun:
-                break
+                return
             job = begun.popleft()
             outcome, content = _carried_out(job, on_message)
             if outcome == "done":
                 on_message(content)
             else:
-                on_message(TrialFailed(job.label, str(content)))
-                failure = failure or content
-        if failure:
-            raise failure
+                on_message(JobFailed(job, content, "memory" if outcome == "memory" else "error"))
 
     def close(self) -> None:
         """Do nothing: nothing runs between calls."""

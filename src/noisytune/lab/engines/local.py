@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from queue import SimpleQueue
-from typing import IO, Any, Self
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Self
 
-from noisytune._machine import available_cores, visible_gpus
-from noisytune.errors import ConfigError, TrialError
-from noisytune.lab.engines.protocol import Job
-from noisytune.lab.trials.events import TrialFailed
+from noisytune._machine import available_cores
+from noisytune.errors import ConfigError, NoisyTuneError, TrialError
+from noisytune.lab.engines._process import Inbox, WorkerProcess
+from noisytune.lab.engines.devices import JobQueue, shared_out, visible_devices
+from noisytune.lab.engines.protocol import Cause, Job, JobFailed
 
 
 class LocalEngine:
@@ -31,24 +26,28 @@ class LocalEngine:
     ...     engine.run([], print)
     """
 
-    def __init__(self, workers: int | None = None, threads_per_worker: int | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, threads_per_worker: int | None = None, trials_per_gpu: int | None = None
+    ) -> None:
         """Nothing starts yet.
 
         Args:
             workers: processes, >= 1. None: one for each GPU, or one for each core where there is none.
             threads_per_worker: >= 1. None: the cores, shared out.
+            trials_per_gpu: workers that share a GPU, >= 1. None: one, or as many as ``workers`` asks for.
 
         Raises:
-            ConfigError: a number is not positive.
+            ConfigError: a number is not positive, or there are not so many GPUs.
         """
-        for name, value in (("workers", workers), ("threads_per_worker", threads_per_worker)):
+        given = {"workers": workers, "threads_per_worker": threads_per_worker, "trials_per_gpu": trials_per_gpu}
+        for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        self.gpus = visible_gpus()
-        self.workers = workers or len(self.gpus) or available_cores()
+        self._devices = shared_out(visible_devices(), available_cores(), workers, trials_per_gpu)
+        self.workers = len(self._devices)
         self.threads_per_worker = threads_per_worker or max(1, available_cores() // self.workers)
-        self._team: list[_Worker] = []
-        self._inbox: SimpleQueue[tuple[_Worker, str, Any]] = SimpleQueue()
+        self._team: list[WorkerProcess] = []
+        self._inbox: Inbox = SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
@@ -63,19 +62,22 @@ class LocalEngine:
             at_most: start no more than this, for a study with few trials left.
         """
         wanted = self.workers if at_most is None else min(self.workers, at_most)
-        while len(self._team) < wanted:
-            gpu = self.gpus[len(self._team) % len(self.gpus)] if self.gpus else None
-            self._team.append(_Worker(worker_environment(self.threads_per_worker, gpu), self._inbox))
+        for device in self._devices[len(self._team) : wanted]:
+            self._team.append(WorkerProcess(device, self.threads_per_worker, self._inbox))
 
-    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None]) -> None:
+    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
         """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
+        if alone:
+            self.close()
         if not self._team:
-            self.start()
+            self.start(1 if alone else None)
         try:
-            self._run(iter(jobs), on_message)
+            self._run(JobQueue(jobs), on_message)
         except BaseException:
             self.close()
             raise
+        if alone:
+            self.close()
 
     def close(self) -> None:
         """Stop all workers, whatever they are doing."""
@@ -86,106 +88,84 @@ class LocalEngine:
             worker.wait()
         self._inbox = SimpleQueue()
 
-    def _run(self, jobs: Any, on_message: Callable[[Any], None]) -> None:
-        idle, busy = deque(self._team), {}
-        failure: Exception | None = None
-        more = True
+    def _run(self, jobs: JobQueue, on_message: Callable[[Any], None]) -> None:
+        idle, busy = deque(self._team), dict[WorkerProcess, _Running]()
         while True:
-            while idle and more and failure is None:
-                job = next(jobs, None)
-                more = job is not None
-                if job is not None:
-                    worker = idle.popleft()
-                    busy[worker] = job.label
-                    worker.give(job)
+            self._hand_out(jobs, idle, busy)
             if not busy:
-                break
-            worker, kind, content = self._inbox.get()
+                return
+            worker, kind, content = self._heard(busy)
+            if worker not in self._team:  # what a worker said before it was killed
+                continue
             if kind == "message":
                 on_message(content)
                 continue
-            label = busy.pop(worker, "a worker")
-            if kind == "done":
-                on_message(content)
-                idle.append(worker)
+            if kind == "begun":
+                busy[worker] = _Running(busy[worker].job, time.monotonic())
                 continue
-            if kind == "failed":
-                error = content
+            running = busy.pop(worker, None)
+            if kind in ("done", "failed"):
                 idle.append(worker)
             else:
-                error = worker.obituary(label)
-            on_message(TrialFailed(label, str(error)))
-            failure = failure or error
-        if failure:
-            raise failure
+                if running:
+                    kind, content = _failure(worker, running.job, kind, content)
+                else:  # it died while it had nothing to do
+                    idle.remove(worker)
+                idle.append(self._replaced(worker))
+            if running:
+                cause: Cause = "error" if kind == "failed" else kind  # type: ignore[assignment]
+                on_message(content if kind == "done" else JobFailed(running.job, content, cause))
 
+    def _hand_out(self, jobs: JobQueue, idle: deque[WorkerProcess], busy: dict[WorkerProcess, _Running]) -> None:
+        """Give every idle worker a job, if there is one for it."""
+        for _ in range(len(idle)):
+            worker = idle.popleft()
+            job = jobs.next_for(worker.device.kind, others=len(self._team))
+            if job is None:
+                idle.append(worker)
+                continue
+            busy[worker] = _Running(job)
+            worker.give(job)
 
-class _Worker:
-    """One worker process and the thread that listens to it."""
-
-    def __init__(self, environment: dict[str, str], inbox: SimpleQueue[tuple[_Worker, str, Any]]) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker lives)
-        # The same modules as here, from the same places; the user's own script is not run again.
-        program = f"import sys; sys.path[:] = {sys.path!r}; from noisytune.lab.engines._worker import main; main()"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            start_new_session=True,
-        )
-        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
-
-    def give(self, job: Job) -> None:
-        """Send a job. A worker that has died meanwhile says so through the inbox."""
-        with suppress(BrokenPipeError):
-            pickle.dump(job, self._process.stdin)  # type: ignore[arg-type]
-            self._process.stdin.flush()  # type: ignore[union-attr]
-
-    def dismiss(self) -> None:
-        """Tell it to go."""
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()  # type: ignore[union-attr]
-
-    def wait(self) -> None:
-        """Wait until it has gone."""
+    def _heard(self, busy: dict[WorkerProcess, _Running]) -> tuple[WorkerProcess, str, Any]:
+        """What comes next: what a worker says, that it died, or that the time of one is up."""
+        # A new worker takes its time to start: that is not the job's.
+        late = min(busy, key=lambda worker: busy[worker].deadline)
+        left = busy[late].deadline - time.monotonic()
         try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
+            return self._inbox.get(timeout=None if left == math.inf else max(left, 0.0))
+        except Empty:
+            return late, "time", None
 
-    def obituary(self, label: str) -> TrialError:
-        """What to tell about a worker that died."""
-        code = self._process.wait()
-        self._errors.seek(0)
-        last_words = self._errors.read().decode(errors="replace").strip()
-        if code == -signal.SIGKILL:
-            reason = "was killed, most likely for want of memory: try fewer workers or a smaller batch_size"
-        elif code < 0:
-            reason = f"died of {signal.Signals(-code).name}"
-        else:
-            reason = f"ended with code {code}"
-        error = TrialError(f"{label}: its worker {reason}")
-        if last_words:
-            error.add_note(last_words)
-        return error
-
-    def _listen(self, inbox: SimpleQueue[tuple[_Worker, str, Any]]) -> None:
-        with self._process.stdout as answers:  # type: ignore[union-attr]
-            while True:
-                try:
-                    kind, content = pickle.load(answers)
-                except (EOFError, pickle.UnpicklingError):
-                    inbox.put((self, "died", None))
-                    return
-                inbox.put((self, kind, content))
+    def _replaced(self, worker: WorkerProcess) -> WorkerProcess:
+        """Another worker in the place of one, of which nothing is left."""
+        worker.kill()
+        worker.dismiss()
+        worker.wait()
+        another = WorkerProcess(worker.device, self.threads_per_worker, self._inbox)
+        self._team[self._team.index(worker)] = another
+        return another
 
 
-def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:
-    """The environment of a worker: this process's own, its threads counted, and one GPU where there is one."""
-    threading_ = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(threading_, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
-    return environment | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
+class _Running(NamedTuple):
+    """What a worker is doing."""
+
+    job: Job
+    begun: float = math.inf
+    """When, by the clock that nobody sets."""
+
+    @property
+    def deadline(self) -> float:
+        """When its time is up."""
+        return self.begun + (math.inf if self.job.limit is None else self.job.limit)
+
+
+def _failure(worker: WorkerProcess, job: Job, kind: str, said: Any) -> tuple[Cause, NoisyTuneError]:
+    """Why a job failed whose worker is gone, or better gone."""
+    if kind == "memory":
+        return "memory", said
+    if kind == "died":
+        return worker.obituary(job.label)
+    worker.kill()
+    error = TrialError(f"{job.label}: given up after {job.limit:g} s, the most that a trial may take")
+    return "time", worker.with_last_words(error)

@@ -2,6 +2,6 @@
 
 from noisytune.lab.store.files import file_name, refuse_links, run_folder, write_file
 from noisytune.lab.store.folder import STUDY, Store
-from noisytune.lab.store.protocol import TrialStore
+from noisytune.lab.store.protocol import StudyStore, TrialStore
 
-__all__ = ["STUDY", "Store", "TrialStore", "file_name", "refuse_links", "run_folder", "write_file"]
+__all__ = ["STUDY", "Store", "StudyStore", "TrialStore", "file_name", "refuse_links", "run_folder", "write_file"]

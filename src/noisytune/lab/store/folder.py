@@ -5,6 +5,7 @@
     RUN/study.json                 what was asked for; where several studies share the folder, NAME-MODEL.json each
     RUN/trials/<key>.json          one finished trial each
     RUN/trials/<key>.safetensors   what its model answered, example by example
+    RUN/failed/<key>.json          why a trial has no record yet
     RUN/cache/                     tokens; may be deleted
     RUN/logs/                      what tensorboard wrote
 """
@@ -24,7 +25,7 @@ from noisytune.errors import DamagedRecordError, RunFolderError
 from noisytune.lab.store.files import content_digest, file_name, one_line, read_file, refuse_links, write_file
 from noisytune.lab.store.lock import hold
 from noisytune.lab.store.outputs import StoredOutputs, check_scores, pack
-from noisytune.records import TRIAL_ADVICE, StudyRecord, TrialRecord
+from noisytune.records import TRIAL_ADVICE, FailureRecord, StudyRecord, TrialRecord
 
 STUDY = "study"
 """The file name of the only study of a folder."""
@@ -52,6 +53,7 @@ class Store:
         self.folder = Path(folder)
         self.study_file = self.folder / f"{study}.json"
         self.trials_folder = self.folder / "trials"
+        self.failed_folder = self.folder / "failed"
         self.cache_folder = self.folder / "cache"
         self.logs_folder = self.folder / "logs"
         self._known: dict[str, TrialRecord] = {}
@@ -98,10 +100,7 @@ class Store:
 
     def index(self) -> frozenset[str]:
         """The keys of all finished trials."""
-        with one_line(self.trials_folder), suppress(FileNotFoundError):
-            names = os.listdir(self.trials_folder)
-            return frozenset(name[:16] for name in names if name.endswith(".json") and _KEY.fullmatch(name[:-5]))
-        return frozenset()
+        return _keys_in(self.trials_folder)
 
     def has(self, key: str) -> bool:
         """Whether a trial is finished."""
@@ -147,6 +146,8 @@ class Store:
             record = replace(record, outputs=StoredOutputs(self._outputs_file(record.key), record.outputs_digest))
         write_file(self._file(record.key), record.to_json().encode())
         self._known[record.key] = record
+        with one_line(self.failed_folder), suppress(FileNotFoundError):
+            (self.failed_folder / f"{record.key}.json").unlink()
 
     def set_aside(self, key: str) -> Path:
         """Rename the files of a damaged trial, so that it counts as not finished, and nothing of it is lost.
@@ -163,6 +164,26 @@ class Store:
                 with suppress(FileNotFoundError):
                     os.replace(file, _damaged(file))
         return _damaged(self._file(key))
+
+    def failures(self) -> dict[str, FailureRecord]:
+        """By key, what failed and has not been finished since; of a damaged file, that it is damaged."""
+        found = {}
+        for key in sorted(_keys_in(self.failed_folder) - self.index()):
+            file = self.failed_folder / f"{key}.json"
+            try:
+                found[key] = FailureRecord.from_json(read_file(file, _MOST_BYTES), str(file))
+            except DamagedRecordError as error:
+                found[key] = FailureRecord(key, "error", str(error))
+        return found
+
+    def write_failure(self, failure: FailureRecord) -> None:
+        """Keep that a trial failed, in place of an earlier failure of it.
+
+        Raises:
+            RunFolderError: no space, or no permission.
+        """
+        refuse_links(self.failed_folder)
+        write_file(self.failed_folder / f"{failure.key}.json", failure.to_json().encode())
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -229,6 +250,14 @@ class Store:
             return replace(record, outputs=outputs)
         check_scores(record, record.outputs, file, self._reported)
         return record
+
+
+def _keys_in(folder: Path) -> frozenset[str]:
+    """The keys after which files of JSON in a folder are named."""
+    with one_line(folder), suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        return frozenset(name[:16] for name in names if name.endswith(".json") and _KEY.fullmatch(name[:-5]))
+    return frozenset()
 
 
 def _damaged(file: Path) -> Path:

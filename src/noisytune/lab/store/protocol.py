@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
-from noisytune.records import TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 
 class TrialStore(Protocol):
-    """Finished trials by their keys, each written once and whole, or not at all.
+    """Finished trials by their keys, each written once and whole, or not at all; and what failed.
 
     A key is the digest of everything that decides a trial's outcome: whoever writes a trial first, it is the same one.
     `noisytune.lab.store.Store`, a folder, is one; a database or a bucket may be another. `tests/lab/store` has the
@@ -33,19 +35,68 @@ class TrialStore(Protocol):
         """
         ...
 
+    def records(self, keys: Iterable[str]) -> list[TrialRecord]:
+        """Finished trials, in the order of ``keys``; those that are not finished are left out."""
+        ...
+
     def write(self, record: TrialRecord) -> None:
-        """Keep a finished trial and its outputs. One that is there already stays as it is.
+        """Keep a finished trial and its outputs. One that is there already stays as it is; a failure of it is over.
 
         Raises:
             RunFolderError: it cannot be kept; then nothing of it is.
         """
         ...
 
-    def claim(self, key: str) -> AbstractContextManager[bool]:
-        """Reserve a trial for whoever is about to run it, among processes and machines that share the store.
+    def set_aside(self, key: str) -> Path:
+        """Give a damaged trial another name, under which it can be looked at: it counts as not finished.
 
         Returns:
-            a context: True inside it if the trial is neither finished nor claimed by another. Whoever leaves it, or
-            dies, gives the claim back. It only saves work: two runs of one trial are the same trial.
+            the new name.
+        """
+        ...
+
+    def failures(self) -> dict[str, FailureRecord]:
+        """By key, what failed and has not been finished since."""
+        ...
+
+    def write_failure(self, failure: FailureRecord) -> None:
+        """Keep that a trial failed, in place of an earlier failure of it."""
+        ...
+
+
+class StudyStore(TrialStore, Protocol):
+    """A `TrialStore` with a study in it."""
+
+    @property
+    def folder(self) -> Path:
+        """What the store is called, for people."""
+        ...
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where tokens are kept on this machine; may be deleted."""
+        ...
+
+    @property
+    def logs_folder(self) -> Path:
+        """Where trackers write."""
+        ...
+
+    def read_study(self) -> StudyRecord | None:
+        """The study, or None where none was begun."""
+        ...
+
+    def write_study(self, study: StudyRecord) -> None:
+        """Write the study, in place of an earlier one."""
+        ...
+
+    def lock(self) -> AbstractContextManager[str]:
+        """Keep other processes from changing the study at the same time. Whoever dies lets go.
+
+        Returns:
+            a context; inside it, what the user should know about the lock, or nothing.
+
+        Raises:
+            RunFolderError: another process holds it.
         """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from noisytune.lab.engines import Engine
+from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import Split, TaskData
@@ -137,8 +137,14 @@ def _speeds(study: Study, missing: list[Trial], engine: Engine, runner: Runner) 
         tasks = [task for task in study.tasks if study.trained_for(task).kind == kind]
         samples = {task.name: _sampled(task) for task in (*tasks, *map(study.trained_for, tasks))}
         job = CalibrationJob(trial, runner, tuple(samples.values()))
-        engine.run([job], partial(speeds.__setitem__, kind))
+        engine.run([job], partial(_note, speeds, kind))
     return speeds
+
+
+def _note(speeds: dict[str, Speed], kind: str, found: Speed | JobFailed) -> None:
+    if isinstance(found, JobFailed):
+        raise found.error
+    speeds[kind] = found
 
 
 def _sample(split: Split) -> Split:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import cached_property
 
 from noisytune.errors import DamagedRecordError
-from noisytune.lab.engines import Engine
-from noisytune.lab.store import Store
+from noisytune.lab.engines import Engine, JobFailed
+from noisytune.lab.store import StudyStore, TrialStore
+from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.events import Event, StudyStarted
 from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.studies.study import Study
-from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent
+from noisytune.lab.trials.events import Notice, TrialEvent
 from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.jobs import CheckJob, PrepareJob, TrialJob
 from noisytune.lab.trials.runner import Runner
@@ -21,6 +22,9 @@ from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
+
+USUAL = Rules()
+"""Trials take as long as they take, and a failure leaves the others alone."""
 
 Until = Callable[[StudyRecord, list[TrialRecord]], bool]
 """Decides whether a study has enough seeds. It gets the study so far and its finished trials; True ends the study.
@@ -34,14 +38,17 @@ Twenty pairs, whatever they show::
 
 def run_study(
     study: Study,
-    store: Store,
+    store: StudyStore,
     engine: Engine,
     on_event: Callable[[Event], None],
     until: Until | None = None,
     report_to: str | None = None,
     runner: Runner | None = None,
+    rules: Rules = USUAL,
 ) -> StudyRecord:
     """Run what is missing of a study, and keep every trial as soon as it is finished.
+
+    A trial that fails is written down, the others go on, and the next run tries it again.
 
     Args:
         study: what to compare.
@@ -52,13 +59,15 @@ def run_study(
             begins no more seeds. None: all seeds are run. Example: ``lambda study, records: len(study.seeds) >= 20``.
         report_to: a tracker that trials log to as well: one of `noisytune.lab.trials.trackers.TRACKERS`.
         runner: how trials are carried out; None: with the transformers Trainer.
+        rules: what to do about failures, for how long, and until when.
 
     Returns:
-        the study as it is kept now: the seeds that were begun, and what was there before.
+        the study as it is kept now: the seeds that were begun, and what was there before. ``store.failures()`` has the
+        trials that failed.
 
     Raises:
         RunFolderError: the folder holds another study, is in use, or cannot be written.
-        TrialError: a trial failed; finished ones are kept.
+        TrialError: a trial failed, and no other trial of the study is finished, or the rules say so.
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
     runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
@@ -68,7 +77,7 @@ def run_study(
         if earlier:
             model, tasks = under_known_names(study.model, study.tasks, earlier)
             study = replace(study, model=model, tasks=tasks)
-        run = _Run(study, earlier, store, engine, runner, on_event, until, tracker)
+        run = _Run(study, earlier, store, engine, runner, on_event, until, tracker, rules)
         run.announce(notice)
         return run.to_its_end()
 
@@ -80,15 +89,17 @@ class _Run:
         self,
         study: Study,
         earlier: StudyRecord | None,
-        store: Store,
+        store: StudyStore,
         engine: Engine,
         runner: Runner,
         on_event: Callable[[Event], None],
         until: Until | None,
         tracker: Tracker | None,
+        rules: Rules,
     ) -> None:
         self.study, self.earlier, self.store, self.engine, self.runner = study, earlier, store, engine, runner
-        self.on_event, self.until, self.tracker = each_notice_once(on_event), until, tracker
+        self.on_event, self.until, self.tracker, self.rules = each_notice_once(on_event), until, tracker, rules
+        self.attempts = Attempts(store, engine, self.on_event, rules)
         self.everything = extend(earlier, study.record, store.folder)
         self.damaged = set_damaged_aside(store, (entry["key"] for entry in self.everything.trials))
         before = set(earlier.seeds) if earlier else set()
@@ -118,14 +129,15 @@ class _Run:
         if self.missing and (unfinished or not self.settled()):
             missing = [trial for trials in self.missing.values() for trial in trials]
             self.engine.start(len(missing))
-            get_ready(self.study, self.runner, self.engine, missing, self.on_message)
+            get_ready(self.study, self.runner, self.engine, missing, self.on_event)
         if self.begun:
             self.store.write_study(self.kept())
         if unfinished:
             self.work()
         # Trials that were still running when the answer was yes may have changed it.
-        while self.waiting and not self.settled():
+        while self.waiting and not self.rules.stopping() and not self.settled():
             self.work()
+        self.raise_if_all_failed()
         return self.kept() if self.begun else self.everything
 
     def kept(self) -> StudyRecord:
@@ -144,7 +156,7 @@ class _Run:
     def work(self) -> None:
         """Run the trials that are missing of the seeds begun, and of those that are begun meanwhile."""
         if self.missing:
-            self.engine.run(self.jobs(), self.on_message)
+            self.attempts.run(self.jobs())
         else:
             deque(self.jobs(), maxlen=0)
 
@@ -158,20 +170,20 @@ class _Run:
             yield from self.jobs_of(self.begun[-1])
 
     def jobs_of(self, seed: int) -> Iterator[TrialJob]:
-        """The trials of a seed that are not finished, those of one training together."""
+        """The trials of a seed that are not finished, the longest first, those of one training together."""
         together: dict[str, tuple[Trial, list[Trial]]] = {}
         for trial in self.missing.get(seed, ()):
             training = self.study.training_of(trial)
             together.setdefault(training.key, (training, []))[1].append(trial)
-        for training, trials in together.values():
-            if missing := tuple(trial for trial in trials if not self.store.has(trial.key)):
-                yield TrialJob(training, missing, self.runner, self.tracker)
+        # Of equal ones the baseline stays the first. The last to run are short, so that no worker waits for long.
+        for training, trials in sorted(together.values(), key=lambda each: -each[0].examples):
+            yield TrialJob(training, tuple(trials), self.runner, self.tracker)
 
-    def on_message(self, message: TrialEvent) -> None:
-        """Keep a finished trial, and pass on what happens."""
-        if isinstance(message, TrialDone):
-            self.store.write(message.record)
-        self.on_event(message)
+    def raise_if_all_failed(self) -> None:
+        """Where nothing else came out, the first failure is what there is to tell."""
+        failed = self.attempts.failed
+        if failed and not any(self.store.has(trial.key) for trial in self.study.plan):
+            raise next(iter(failed.values()))
 
 
 def each_notice_once(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -202,7 +214,7 @@ def say_notices(study: Study, of_folder: Iterable[str], on_event: Callable[[Even
         on_event(Notice(text))
 
 
-def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[str]:
+def set_damaged_aside(store: TrialStore, keys: Iterable[str]) -> list[str]:
     """Rename records that are not what was written, so that their trials are run again.
 
     Args:
@@ -243,7 +255,9 @@ def get_ready(
     trainings = [study.training_of(trial) for trial in missing]
     firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(trainings)}
 
-    def told(message: TrialEvent | None) -> None:
+    def told(message: TrialEvent | JobFailed | None) -> None:
+        if isinstance(message, JobFailed):
+            raise message.error
         if message is not None:
             on_message(message)
 

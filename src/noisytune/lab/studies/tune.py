@@ -11,9 +11,10 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold
-from noisytune.lab.studies.run import each_notice_once, get_ready, run_study, say_notices, set_damaged_aside
+from noisytune.lab.studies.run import USUAL, each_notice_once, get_ready, run_study, say_notices, set_damaged_aside
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, hold_out
@@ -137,6 +138,7 @@ def tune(
     on_event: Callable[[Event], None],
     storage: str | None = None,
     runner: Runner | None = None,
+    rules: Rules = USUAL,
 ) -> StudyRecord:
     """Search what has not been searched yet, then run the study of the winners as far as it has not been run.
 
@@ -147,13 +149,14 @@ def tune(
         on_event: told of everything that happens, in this thread.
         storage: any URL that Optuna takes. None: SQLite in the run folder. One process at a time may use a search.
         runner: how trials are carried out; None: with the transformers Trainer.
+        rules: what to do about failures, for how long, and until when.
 
     Returns:
         the study of the winners as it is kept, with the search in it.
 
     Raises:
         RunFolderError: the folder or the storage holds something else, is in use, or cannot be written.
-        TrialError: a trial failed, or no trial of an arm has a score. Finished trials are kept.
+        TrialError: a trial of the search failed, or no trial of an arm has a score. Finished trials are kept.
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
     runner = runner or TransformersRunner.of(tuning.model, tuning.training.max_length, store.cache_folder)
@@ -163,11 +166,11 @@ def tune(
         if earlier and earlier.search is None:
             raise RunFolderError(f"{store.folder} holds a study that searched nothing; choose another run folder")
         searches = _open(tuning, storage or sqlite_url(store.folder.absolute() / "optuna.db"), store.folder.name)
-        _search(tuning, searches, store, engine, runner, on_event, notice)
+        _search(tuning, searches, store, engine, runner, on_event, rules, notice)
         study = _winners(tuning, searches)
         if earlier and not _goes_on(earlier, study):
             store.study_file.unlink()
-    return run_study(study, store, engine, on_event, runner=runner)
+    return run_study(study, store, engine, on_event, runner=runner, rules=rules)
 
 
 def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
@@ -192,6 +195,7 @@ def _search(
     engine: Engine,
     runner: Runner,
     on_event: Callable[[Event], None],
+    rules: Rules,
     notice: str,
 ) -> None:
     """Bring every arm to the budget, trial by trial, so that all arms are equally far at any time."""
@@ -227,16 +231,19 @@ def _search(
                 else:
                     yield TrialJob(trial, (trial,), runner)
 
-    def on_message(message: TrialEvent) -> None:
-        if isinstance(message, TrialDone):
-            store.write(message.record)
+    def on_trial(message: TrialEvent) -> None:
         on_event(message)
         if isinstance(message, TrialDone):
             told(message.record)
 
     engine.start(missing)
     get_ready(study, runner, engine, study.plan, on_event)
-    engine.run(jobs(), on_message)
+    attempts = Attempts(store, engine, on_trial, rules)
+    attempts.run(jobs())
+    if rules.stopping():
+        raise TrialError("the search was stopped before it was done: the same command goes on from there")
+    if attempts.failed:  # arms with other numbers of trials cannot be compared
+        raise next(iter(attempts.failed.values()))
 
 
 def _winners(tuning: Tuning, searches: dict[str, Search]) -> Study:

@@ -44,10 +44,13 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class TrialFailed:
-    """A trial failed. Running ones are finished, no new ones are begun, then the error is raised."""
+    """A trial has no record. The others go on."""
 
-    label: str
+    trial: Trial
     message: str
+    """One line."""
+    again: bool = False
+    """Whether it is tried once more, alone, before the study ends."""
 
 
 TrialEvent = Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from noisytune.errors import TrialError
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialProgress, TrialStarted
 from noisytune.lab.trials.runner import Runner, Speed
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
+from noisytune.records import TrialRecord
 
 Report = Callable[[TrialEvent], None]
 
@@ -25,14 +27,25 @@ class TrialJob:
     """Those that are to be scored: usually the same one alone."""
     runner: Runner
     tracker: Tracker | None = None
+    limit: float | None = None
+    """Seconds after which it is given up; None: never."""
 
     @property
     def label(self) -> str:
         """The first trial's."""
         return self.trials[0].label
 
+    @property
+    def together(self) -> str:
+        """A pair differs in the arm only: not in the kind of device either."""
+        return f"{self.trials[0].task} {self.trials[0].seed}"
+
     def __call__(self, report: Report) -> TrialDone:
-        """Run it, reporting every step. Each record but the last is reported as soon as it is there."""
+        """Run it, reporting every step. Each record but the last is reported as soon as it is there.
+
+        Raises:
+            TrialError: a record is not the trial's, or holds a number that is not finite.
+        """
         first, last = self.trials[0], self.trials[-1]
 
         def on_step(step: int, total_steps: int, loss: float | None) -> None:
@@ -42,14 +55,36 @@ class TrialJob:
         records = self.runner.run(self.training, self.trials, on_step, tracker)
         for trial in self.trials:
             report(TrialStarted(trial))
-            done = TrialDone(next(records))
+            done = TrialDone(_believable(next(records, None), trial))
             if trial is not last:
                 report(done)
         return done
 
 
+def _believable(record: TrialRecord | None, trial: Trial) -> TrialRecord:
+    """What a runner gave, if it can be kept: a runner may be anybody's."""
+    if record is None or record.key != trial.key:
+        raise TrialError(
+            f"{trial.label} failed: its runner gave {'no' if record is None else 'another'} trial's record"
+        )
+    try:
+        record.to_json()
+    except (TypeError, ValueError) as error:
+        raise TrialError(
+            f"{trial.label} failed: its record cannot be kept ({error}): a score that is undefined is left out"
+        ) from error
+    return record
+
+
+class _Anywhere:
+    """What takes as long as it takes, on any device."""
+
+    limit: float | None = None
+    together: str = ""
+
+
 @dataclass(frozen=True)
-class CheckJob:
+class CheckJob(_Anywhere):
     """See whether arms are possible."""
 
     trial: Trial
@@ -70,7 +105,7 @@ class CheckJob:
 
 
 @dataclass(frozen=True)
-class PrepareJob:
+class PrepareJob(_Anywhere):
     """Do what the trials of a task share."""
 
     task: TaskData
@@ -88,7 +123,7 @@ class PrepareJob:
 
 
 @dataclass(frozen=True)
-class CalibrationJob:
+class CalibrationJob(_Anywhere):
     """Time a few steps of one trial."""
 
     trial: Trial

@@ -82,6 +82,12 @@ class Trial:
         return tuple(task.get("primary", [task["select"]] if "select" in task else []))
 
     @property
+    def examples(self) -> int:
+        """Training examples that it sees, for a guess at how long it takes beside others of its study."""
+        training = TrainingSettings.from_dict(self.settings["training"])
+        return training.batch_size * training.steps(int(self.settings["task"]["train_size"]))
+
+    @property
     def label(self) -> str:
         """For people and for the names of runs in trackers: ``topics-plain-seed0``."""
         return f"{self.task}-{self.arm}-seed{self.seed}"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.statistics.intervals import Floats
 
 TRIALS_UP_TO = 600
@@ -68,6 +68,8 @@ class Evidence:
     """Finished trials of the plan by key, in the plan's order."""
     comparisons: tuple[Comparison, ...]
     """Task by task, arm by arm."""
+    failed: dict[str, FailureRecord] = field(default_factory=dict)
+    """Trials of the plan that failed and are not finished, by key, in the plan's order."""
     found: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `once` keeps."""
 
@@ -163,12 +165,13 @@ def _labels(arms: Iterable[str], lambdas: dict[str, float | None]) -> dict[str, 
     return {arm: label if used.count(label) == 1 else arm for arm, label in labels.items()}
 
 
-def gather(study: StudyRecord, records: Iterable[TrialRecord]) -> Evidence:
+def gather(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterable[FailureRecord] = ()) -> Evidence:
     """Match the records with the study's plan; records of other plans are left out.
 
     Args:
         study: the plan.
         records: finished trials in any order, for example all that a run folder holds.
+        failures: of trials, in any order; those that are finished or of other plans are left out.
 
     Returns:
         Every comparison of the plan, with the pairs of which both runs are there.
@@ -194,4 +197,6 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord]) -> Evidence:
                 if before and after:
                     pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after)))
             comparisons.append(Comparison(task, arm, labels[arm], lambdas.get(arm), tuple(pairs), planned))
-    return Evidence(study, done, tuple(comparisons))
+    reasons = {failure.key: failure for failure in failures}
+    failed = {key: reasons[key] for key in plan.values() if key in reasons and key not in done}
+    return Evidence(study, done, tuple(comparisons), failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import SummaryRow, pooled_rows, primary_rows, task_rows
 from noisytune.report.page.scores import beside_paper, score_table
@@ -28,14 +28,15 @@ class Findings:
     """As `noisytune.report.page.scores.beside_paper`."""
 
 
-def findings(study: StudyRecord, records: Iterable[TrialRecord]) -> Findings:
+def findings(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterable[FailureRecord] = ()) -> Findings:
     """All of a study at once, in the time that its rows alone take.
 
     Args:
         study: the plan.
         records: finished trials in any order.
+        failures: of trials that are not finished.
     """
-    evidence = gather(study, records)
+    evidence = gather(study, records, failures)
     rows, primary = task_rows(evidence) + pooled_rows(evidence), primary_rows(evidence)
     beside = beside_paper(score_table([evidence]))
     return Findings(rows, sentence(evidence, primary), scored_on(study), cautions(evidence), beside)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from noisytune._files import publish
 from noisytune._text import html, markdown
 from noisytune.errors import RunFolderError
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.page.view import overview, view
 
@@ -51,8 +51,21 @@ def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     return _markdown_of(view(gather(study, records), drawn=False))
 
 
-def write_report(folder: str | Path, study: StudyRecord, records: Iterable[TrialRecord], name: str = "report") -> Path:
+def write_report(
+    folder: str | Path,
+    study: StudyRecord,
+    records: Iterable[TrialRecord],
+    name: str = "report",
+    failures: Iterable[FailureRecord] = (),
+) -> Path:
     """Write ``NAME.html`` and ``NAME.md`` into a folder, each whole or not at all.
+
+    Args:
+        folder: where.
+        study: the plan.
+        records: finished trials in any order.
+        name: of both files.
+        failures: of trials that are not finished.
 
     Returns:
         The path of the HTML file.
@@ -60,7 +73,7 @@ def write_report(folder: str | Path, study: StudyRecord, records: Iterable[Trial
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    found = view(gather(study, records), drawn=True)
+    found = view(gather(study, records, failures), drawn=True)
     return _write(Path(folder), name, _html_of(found), _markdown_of(found))
 
 

@@ -111,7 +111,7 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
     lines = []
     for row in evidence.study.trials:
         record = evidence.trials.get(row["key"])
-        score, seconds, status = "", "", "not done"
+        score, seconds, status = "", "", "failed" if row["key"] in evidence.failed else "not done"
         if record:
             score = number(evidence.score(record)) + (" (undefined)" if evidence.undefined(record) else "")
             metric = evidence.metrics[record.task]
@@ -124,6 +124,21 @@ def _trial_lines(evidence: Evidence) -> list[dict[str, Any]]:
             status = record.status
         lines.append({**row, "score": score, "status": status, "seconds": seconds})
     return lines
+
+
+FAILURES = 20
+"""Whose last words are shown; more are counted."""
+LINES = 12
+"""Of the last words of each."""
+
+
+def _failed(evidence: Evidence) -> list[dict[str, Any]]:
+    """Trials that have no record, why, and what was heard of them last."""
+    plan = {row["key"]: row for row in evidence.study.trials}
+    return [
+        {**plan[key], "reason": failure.reason, "last_words": failure.last_words.splitlines()[-LINES:]}
+        for key, failure in list(evidence.failed.items())[:FAILURES]
+    ]
 
 
 def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
@@ -160,6 +175,8 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "class_rows": class_rows(evidence),
         "search": search_view(evidence, drawn=drawn),
         "trials": [] if many else _trial_lines(evidence),
+        "failed": _failed(evidence),
+        "failed_more": max(0, len(evidence.failed) - FAILURES),
         "trial_groups": trial_groups(evidence) if many else [],
         "sampled": len(first_seeds(evidence)[0].pairs) if first_seeds(evidence) is not evidence.comparisons else 0,
         "run": what_was_run(evidence),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_spread
 from noisytune.report.evidence.summary import (
@@ -364,19 +364,31 @@ def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     return [more]
 
 
-def notes(study: StudyRecord, records: Iterable[TrialRecord]) -> list[str]:
+def _failures(evidence: Evidence) -> list[str]:
+    """That trials are missing because they failed, and why the first of them did."""
+    first = next(iter(evidence.failed.values()), None)
+    if first is None:
+        return []
+    counted = f"{len(evidence.failed)} of {count(evidence.planned, 'trial')} failed, and no pair has them"
+    reasons = len({failure.reason for failure in evidence.failed.values()})
+    more = f" ({reasons - 1} other reasons)" if reasons > 2 else ""
+    return [f"{counted}: the same command tries them again. {first.reason}{more}"]
+
+
+def notes(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterable[FailureRecord] = ()) -> list[str]:
     """What to be careful about beside the verdict, one sentence or two each: failed runs, doubtful intervals.
 
     Args:
         study: the plan.
         records: finished trials in any order.
+        failures: of trials that are not finished.
     """
-    return cautions(gather(study, records))
+    return cautions(gather(study, records, failures))
 
 
 def cautions(evidence: Evidence) -> list[str]:
     """See `notes`."""
-    return _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
+    return _failures(evidence) + _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
 
 
 def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
@@ -384,7 +396,7 @@ def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     progress = []
     if not evidence.complete:
         progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
-    return progress + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
+    return progress + _failures(evidence) + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
 
 
 def smallest_p(pairs: int) -> str:

@@ -1,0 +1,124 @@
+"""Processes: which one is this, is another one still alive, and what has one started?"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+PROC = Path("/proc")
+MARK = "NOISYTUNE_WORKER"
+"""The variable by which a worker, and all that it starts, are known."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who holds something: named so that other machines can tell people, and this one can tell whether it lives."""
+
+    host: str
+    """For people."""
+    place: str
+    """The boot of a machine, and the container in it: numbers of processes mean something inside one place only."""
+    pid: int
+    began: str
+    """When it began, as its system counts: another process of the same number began at another time."""
+
+    @classmethod
+    def this(cls) -> Self:
+        """This one."""
+        return cls(socket.gethostname(), _place(), os.getpid(), _began(os.getpid()))
+
+    @classmethod
+    def of(cls, told: Any) -> Self | None:
+        """From what `told` gave; None where that is something else."""
+        kinds = {"host": str, "place": str, "pid": int, "began": str}
+        if not isinstance(told, dict) or any(type(told.get(name)) is not kind for name, kind in kinds.items()):
+            return None
+        return cls(**{name: told[name] for name in kinds}) if told["pid"] > 0 else None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has certainly ended. Of another machine or container nothing is certain."""
+        if self.place != _place():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # somebody else's
+            return False
+        return _began(self.pid) != self.began
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@cache
+def _place() -> str:
+    boot = _words(PROC / "sys/kernel/random/boot_id")
+    try:
+        inside = os.readlink(PROC / "self/ns/pid")
+    except OSError:
+        inside = ""
+    return f"{boot[0] if boot else socket.gethostname()} {inside}".strip()
+
+
+def _began(pid: int) -> str:
+    """The 22nd word of the kernel's line on a process; the second, its name, may hold anything."""
+    words = " ".join(_words(PROC / str(pid) / "stat")).rpartition(")")[2].split()
+    return words[19] if len(words) > 19 else ""
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(errors="replace").split()
+    except OSError:
+        return []
+
+
+def end_family(leader: int, mark: str, spared: Collection[int] = ()) -> None:
+    """Kill a process group, and everything that carries a mark in its environment: children of children inherit it.
+
+    Args:
+        leader: of the group, which may have ended already.
+        mark: ``NAME=value``, as in the environment.
+        spared: processes that live on.
+    """
+    if not spared:
+        with suppress(OSError):
+            os.killpg(leader, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    # Whoever is killed last may have started another one just before.
+    while time.monotonic() < deadline and (found := [pid for pid in marked(mark) if pid not in spared]):
+        for pid in found:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def marked(mark: str) -> list[int]:
+    """The living processes of this user whose environment holds ``NAME=value``; none where the system cannot say."""
+    wanted, found = mark.encode(), []
+    try:
+        names = os.listdir(PROC)
+    except OSError:
+        return []
+    for name in names:
+        if re.fullmatch("[0-9]+", name):
+            with suppress(OSError):
+                if wanted in (PROC / name / "environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+    return found

@@ -1,0 +1,160 @@
+"""How a study is run by a command: on which workers, by which rules, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from noisytune._console import Console
+from noisytune._settings import check, number, switch, whole
+from noisytune.errors import NoisyTuneError
+
+if TYPE_CHECKING:
+    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.studies.attempts import Rules
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The options of every command that runs trials.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    workers: int | None = whole(
+        None, "Run this many trials at a time. Default: one for each core, or for each GPU.", ">= 1", lambda n: n >= 1
+    )
+    trials_per_gpu: int | None = whole(
+        None, "Run this many trials at a time on each GPU.", "a whole number >= 1", lambda n: n >= 1
+    )
+    trial_timeout: float | None = number(
+        None, "Give a trial up after this long.", "a number of seconds > 0", lambda x: x > 0, "SECONDS"
+    )
+    fail_fast: bool = switch("Stop at the first trial that fails. Default: the others go on.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def engine(self) -> LocalEngine:
+        """The workers; none is started."""
+        from noisytune.lab.engines import LocalEngine
+
+        return LocalEngine(self.workers, trials_per_gpu=self.trials_per_gpu)
+
+    def rules(self, stop: Stop) -> Rules:
+        """What to do about failures, and when to stop."""
+        from noisytune.lab.studies.attempts import Rules
+
+        return Rules(fail_fast=self.fail_fast, trial_timeout=self.trial_timeout, stopping=lambda: stop.asked)
+
+
+@dataclass
+class Stop:
+    """Whether somebody wants the study to stop."""
+
+    number: int = 0
+    """The signal that said so; 0: none."""
+    running: set[str] = field(default_factory=set)
+    """Keys of the trials that run. Where there is none, nothing is to be finished."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether no more trials may begin."""
+        return bool(self.number)
+
+    def watched(self, on_event: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same listener; the trials that run are noted, and it is told when they are the last."""
+        from noisytune.lab.trials.events import Notice, TrialDone, TrialFailed, TrialStarted
+
+        said = False
+
+        def told(event: Any) -> None:
+            nonlocal said
+            if isinstance(event, TrialStarted):
+                self.running.add(event.trial.key)
+            elif isinstance(event, TrialDone):
+                self.running.discard(event.record.key)
+            elif isinstance(event, TrialFailed):
+                self.running.discard(event.trial.key)
+            on_event(event)
+            if self.asked and self.running and not said:
+                said = True
+                trials = f"{len(self.running)} running trial" + "s" * (len(self.running) > 1)
+                on_event(Notice(f"stopping once the {trials} are finished; Ctrl-C stops at once"))
+
+        return told
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Let Ctrl-C and SIGTERM stop a study once the trials that run are finished; the second one stops at once.
+
+    A terminal that is closed stops nothing: what would be shown there is dropped.
+
+    Raises:
+        typer.Exit: at the end, if it was stopped: with the shell's code, 128 + the number of the signal.
+    """
+    stop = Stop()
+    try:
+        with _signals(stop):
+            yield stop
+    except KeyboardInterrupt:
+        how, code = "Interrupted", 128 + (stop.number or signal.SIGINT)
+    except NoisyTuneError:
+        if not stop.asked:
+            raise
+        how, code = "Stopped", 128 + stop.number
+    else:
+        if not stop.asked:
+            return
+        how, code = "Stopped", 128 + stop.number
+    Console(stderr=True, soft_wrap=True).print(f"{how}. Finished trials are kept: the same command goes on from there.")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Hear the signals, unless somebody, nohup say, has decided about one already."""
+    if threading.current_thread() is not threading.main_thread():  # others are given none
+        yield
+        return
+
+    def asked(number: int, _: FrameType | None) -> None:
+        again, stop.number = stop.asked, number
+        if again or not stop.running:
+            raise KeyboardInterrupt
+
+    def hung_up(_: int, __: FrameType | None) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            if stream.isatty():
+                os.dup2(nowhere, stream.fileno())
+
+    handlers: dict[str, Callable[[int, FrameType | None], None]] = {
+        "SIGINT": asked,
+        "SIGTERM": asked,
+        "SIGHUP": hung_up,
+    }
+    wanted = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
+    before = {which: signal.getsignal(which) for which in wanted}
+    usual = [which for which in wanted if before[which] in (signal.SIG_DFL, signal.default_int_handler)]
+    for which in usual:
+        signal.signal(which, wanted[which])
+    try:
+        yield
+    finally:
+        for which in usual:
+            signal.signal(which, before[which])
