@@ -18,12 +18,13 @@ from noisytune.lab.studies.search import Space
 from noisytune.lab.tasks import XTREME_ONLY, TaskOptions
 from noisytune.lab.trials.settings import TrainingSettings
 
-WHAT, NOISE, NOISES, SPACE, TRAINING, LANGUAGES, FILE, RUN = (
+WHAT, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, RUN = (
     "What to compare",
     "Noise",
     "Noise: an arm for each combination of values",
     "Values to try, with commas between them",
     "Training",
+    "Memory and speed",
     "XTREME",
     "Your own file",
     "Run",
@@ -40,6 +41,8 @@ _HEADINGS = {
     **dict.fromkeys(XTREME_ONLY, LANGUAGES),
 }
 """Of those options of a task that do not stand under `FILE`."""
+_LARGE = dict.fromkeys(("precision", "gradient_accumulation", "gradient_checkpointing", "attention", "compile"), MEMORY)
+"""Headings of the settings of the training that large models need."""
 
 
 def option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
@@ -179,20 +182,21 @@ Training = Annotated[
     Settings(
         TrainingSettings,
         TRAINING,
-        without=("schedule",),
+        headings=_LARGE,
         unset=True,
         more={"learning_rate": "Default: 2e-4 for the default model, 2e-5 for others."},
         shown=True,
     ),
 ]
 OtherData = Annotated[dict[str, Any], Settings(TaskOptions, FILE, headings=_HEADINGS, unset=True)]
-OtherTraining = Annotated[dict[str, Any], Settings(TrainingSettings, TRAINING, without=("schedule",), unset=True)]
+OtherTraining = Annotated[dict[str, Any], Settings(TrainingSettings, TRAINING, headings=_LARGE, unset=True)]
 TuneTraining = Annotated[
     dict[str, Any],
     Settings(
         TrainingSettings,
         TRAINING,
-        *("max_length", "warmup", "weight_decay", "max_grad_norm"),
+        *("max_length", "warmup", "weight_decay", "max_grad_norm", "schedule", "optimizer", "logging", *_LARGE),
+        headings=_LARGE,
         unset=True,
         shown=True,
     ),

@@ -92,6 +92,8 @@ class Method:
     neutral: ClassVar[Mapping[str, Any] | None] = None
     """Settings under which training is bit for bit the plain one; None: there are none."""
     stage: ClassVar[Stage] = Stage.TRAIN
+    own_optimizer: ClassVar[bool] = False
+    """Whether it replaces the optimizer, instead of changing its groups or its steps."""
     excludes: ClassVar[Mapping[str, str]] = {}
     """Methods that it cannot be combined with, each with the reason. One side says so."""
 

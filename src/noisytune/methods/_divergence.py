@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,10 +23,22 @@ def refuse_other_masks(method: str, run: Run) -> None:
     names = ("is_activation_checkpointing", "is_gradient_checkpointing")  # transformers' today, and until 5.22
     name = next((name for name in names if hasattr(type(run.model), name)), None)
     if run.kept.get("mixout") and name and getattr(run.model, name):
-        raise ConfigError(
-            f"mixout+{method} under gradient checkpointing would compute wrong gradients: switch checkpointing off, or "
-            "leave one of the two out"
-        )
+        refuse_checkpointing(("mixout", method))
+
+
+def refuse_checkpointing(methods: Iterable[str]) -> None:
+    """See that methods, by their names, go together under gradient checkpointing: see `refuse_other_masks`.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    names = set(methods)
+    for method in ("rdrop", "r3f"):
+        if names >= {"mixout", method}:
+            raise ConfigError(
+                f"mixout+{method} under gradient checkpointing would compute wrong gradients: switch checkpointing "
+                "off, or leave one of the two out"
+            )
 
 
 def symmetric_divergence(one: Tensor, other: Tensor, *, regression: bool) -> Tensor:

@@ -230,6 +230,7 @@ class RecAdamMethod(Method):
     cost: ClassVar = "a copy of the weights; an optimizer step takes half as long again"
     source: ClassVar = "Chen et al. 2020, EMNLP"
     revision: ClassVar = 2  # the head was multiplied by lam(t) as the body is
+    own_optimizer: ClassVar = True
 
     anneal: str = choice("sigmoid", "how the pull fades", *get_args(Anneal))
     k: float = number(0.5, "steepness of the sigmoid; searched: 0.05 to 1", "> 0", lambda k: k > 0)

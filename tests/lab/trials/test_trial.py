@@ -34,7 +34,7 @@ from noisytune.methods.rdrop import RDrop
         ("warmup", 1.0),
         ("warmup", -0.1),
         ("max_grad_norm", float("inf")),
-        ("schedule", "cosine"),
+        ("schedule", "cosines"),
         ("select", "first"),
         ("protocol", "dirty"),
     ],
@@ -102,9 +102,17 @@ def test_every_setting_decides_the_key(tiny_study: Study) -> None:
         "max_steps": 3,
         "select": "best",
         "protocol": "clean",
+        "schedule": "cosine",
         "keep_head": True,
+        "optimizer": "SGD",
+        "logging": 5,
+        "precision": "bf16",
+        "gradient_accumulation": 2,
+        "gradient_checkpointing": True,
+        "attention": "eager",
+        "compile": True,
     }
-    assert set(changed) == {field.name for field in fields(TrainingSettings)} - {"schedule"}
+    assert set(changed) == {field.name for field in fields(TrainingSettings)}
     for name, value in changed.items():
         others.append(Trial.resolve(model, task, PLAIN, 0, replace(training, **{name: value})))
     keys = [trial.key, *(other.key for other in others)]

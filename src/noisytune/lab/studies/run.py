@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from noisytune.errors import DamagedRecordError
 from noisytune.lab.engines import Engine, JobFailed
@@ -18,6 +19,7 @@ from noisytune.lab.trials.events import Notice, TrialEvent
 from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.jobs import CheckJob, PrepareJob, TrialJob
 from noisytune.lab.trials.runner import Runner
+from noisytune.lab.trials.settings import MAY_BE_REFUSED
 from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
@@ -234,6 +236,26 @@ def set_damaged_aside(store: TrialStore, keys: Iterable[str]) -> list[str]:
     return notices
 
 
+def to_check(study: Study, missing: Sequence[Trial]) -> list[tuple[Trial, tuple[tuple[dict[str, Any], ...], ...]]]:
+    """What may be impossible: a trial of each kind of task, whose head is its own, and of each training that a machine
+    or a model may not allow; with the methods of the arms that are trained so.
+
+    Args:
+        study: what to compare.
+        missing: trials that are to be run.
+    """
+    arms = {arm.name: arm.methods for arm in study.arms}
+    found: dict[Any, tuple[Trial, dict[str, Any]]] = {}
+    for trial in missing:
+        training = study.training_of(trial)
+        settings = training.settings["training"]
+        asked = tuple((name, settings[name]) for name in MAY_BE_REFUSED if name in settings)
+        _, methods = found.setdefault((training.settings["task"]["kind"], asked), (training, {}))
+        if arms[trial.arm]:
+            methods[trial.arm] = arms[trial.arm]
+    return [(trial, tuple(methods.values())) for (_, asked), (trial, methods) in found.items() if methods or asked]
+
+
 def get_ready(
     study: Study, runner: Runner, engine: Engine, missing: Sequence[Trial], on_message: Callable[[TrialEvent], None]
 ) -> None:
@@ -249,11 +271,7 @@ def get_ready(
     Raises:
         NoisyTuneError: an arm, or a task, is not possible.
     """
-    wanted = {trial.arm for trial in missing}
-    arms = tuple(arm.methods for arm in study.arms if arm.name in wanted and arm.methods)
-    # Each kind of task has a head of its own.
-    trainings = [study.training_of(trial) for trial in missing]
-    firsts = {trial.settings["task"]["kind"]: trial for trial in reversed(trainings)}
+    checks = [CheckJob(trial, runner, arms) for trial, arms in to_check(study, missing)]
 
     def told(message: TrialEvent | JobFailed | None) -> None:
         if isinstance(message, JobFailed):
@@ -261,8 +279,7 @@ def get_ready(
         if message is not None:
             on_message(message)
 
-    if arms:
-        engine.run([CheckJob(trial, runner, arms) for trial in firsts.values()], told)
+    engine.run(checks, told)
     wanted = {trial.task for trial in missing}
     tasks = [task for task in study.tasks if task.name in wanted]
     prepared = {task.digest: task for task in (*tasks, *map(study.trained_for, tasks))}

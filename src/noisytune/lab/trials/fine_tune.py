@@ -6,21 +6,22 @@ With `evaluate` and `trainer` beside it the only file of the lab that loads torc
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 import transformers
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from noisytune.errors import DataError
+from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
+from noisytune.lab.trials.arguments import arguments_of, checkpoint_, optimizer_of, refuse_machine, refuse_methods
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
@@ -86,6 +87,8 @@ def run_trials(
     environment, clock = describe(torch.get_num_threads()), _Clock()
     task, settings = training.settings["task"], TrainingSettings.from_dict(training.settings["training"])
     kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
+    methods = methods_of(training.settings["arm"]["methods"])
+    refuse_methods(settings, methods)
     set_seed(training.seed)
     model = _load(training, model_dir)
     clock.lap("load")
@@ -102,7 +105,7 @@ def run_trials(
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
     run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
-    stack = Stack(methods_of(training.settings["arm"]["methods"]), run)
+    stack = Stack(methods, run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
     before = copies(weights)
@@ -122,7 +125,7 @@ def run_trials(
         yield TrialRecord(
             key=trial.key,
             settings=trial.settings,
-            loss_curve=losses if finite else losses[:-1],
+            loss_curve=list(takewhile(math.isfinite, losses)),
             timing=clock.taken(),
             applied=applied,
             environment=environment,
@@ -147,12 +150,15 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
         NoisyTuneError: whatever else `run_trial` would raise before it trains.
     """
     settings = TrainingSettings.from_dict(trial.settings["training"])
+    stacks = [methods_of(arm) for arm in arms]
+    for methods in stacks:
+        refuse_methods(settings, methods)
     run = Run(_load(trial, model_dir), learning_rate=settings.learning_rate)
     run.total_steps = settings.steps(int(trial.settings["task"]["train_size"]))
-    methods = dict.fromkeys(method for arm in arms for method in methods_of(arm))
-    for method in methods:
+    distinct = dict.fromkeys(method for methods in stacks for method in methods)
+    for method in distinct:
         method.check(run)
-    return tuple(dict.fromkeys(notice for method in methods for notice in method.notices(run)))
+    return tuple(dict.fromkeys(notice for method in distinct for notice in method.notices(run)))
 
 
 class _Clock:
@@ -175,7 +181,7 @@ class _Clock:
 
 @dataclass
 class _Steps(TrainerCallback):
-    """Keeps every loss, passes it on, and stops at the first that is not finite."""
+    """Keeps the loss of every step, a mean for each of its steps, passes it on, and stops where it is not finite."""
 
     report: Report | None
     losses: list[float]
@@ -184,11 +190,15 @@ class _Steps(TrainerCallback):
         loss = kwargs["logs"].get("loss")
         if loss is None:
             return
-        self.losses.append(loss)
+        self.losses += [loss] * (state.global_step - len(self.losses))
         if self.report:
             self.report(state.global_step, state.max_steps, loss if math.isfinite(loss) else None)
         if not math.isfinite(loss):
             control.should_training_stop = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 class _BestEpoch(TrainerCallback):
@@ -220,7 +230,8 @@ class _BestEpoch(TrainerCallback):
 
 def _load(trial: Trial, model_dir: Path) -> Any:
     task, name = trial.settings["task"], trial.settings["model"]["name"]
-    kind = KINDS[task["kind"]]
+    kind, settings = KINDS[task["kind"]], TrainingSettings.from_dict(trial.settings["training"])
+    refuse_machine(settings)
     model_class: Any = getattr(transformers, kind.model_class)
     load = partial(
         model_class.from_pretrained,
@@ -233,19 +244,24 @@ def _load(trial: Trial, model_dir: Path) -> Any:
         # A checkpoint fine-tuned on another task has a head with another number of classes: it gets a new one.
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **({"attn_implementation": settings.attention} if settings.attention else {}),
     )
     try:
         model, loading = load()
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
+        if settings.attention and ("attention" in reason.lower() or "attn" in reason):
+            raise ConfigError(f"attention {settings.attention} does not go with model {name!r}: {reason}") from error
         raise DataError(
             f"model {name!r}: transformers has no classifier for it, and code that comes with a model is never run: "
             f"{reason}"
         ) from error
-    if trial.settings["training"].get("keep_head"):
+    if settings.keep_head:
         keep_head_(model, loading, model_dir, task["labels"])
     else:
         model = without_head(model, loading, trial.seed)
+    if settings.gradient_checkpointing:
+        checkpoint_(model)
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
     if body and set(body) <= set(loading["missing_keys"]):
         raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")
@@ -278,39 +294,20 @@ def _train(
     best: _BestEpoch | None,
 ) -> list[float]:
     """Train in place and return every step's loss, the last one not finite if training stopped for that."""
-    arguments = TrainingArguments(
-        # Nothing is saved; the Trainer wants a folder that exists.
-        output_dir=tempfile.gettempdir(),
-        save_strategy="no",
-        seed=trial.seed,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=trial.settings["training"]["learning_rate"],
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch_fused",
-        train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to=tracker.report_to if tracker else "none",
-        run_name=trial.label,
-    )
+    if settings.compile:
+        torch.compiler.reset()  # what was compiled for earlier trials counts towards the limit of versions
+        stack.run.model.compile()
     steps = _Steps(report, [])
     callbacks = [steps, *([best] if best else []), *(tracker.callbacks(trial.label) if tracker else [])]
     trainer = StackTrainer(
         stack,
         stack.run.model,
-        arguments,
+        arguments_of(settings, trial.seed, trial.label),
         data_collator=collate,
         train_dataset=data,
         processing_class=tokenizer,
         callbacks=callbacks,
+        optimizer_cls_and_kwargs=optimizer_of(settings),
     )
     trainer.remove_callback(PrinterCallback)
     try:

@@ -11,10 +11,20 @@ from noisytune._settings import check, choice, keyed, later, number, switch, who
 if TYPE_CHECKING:
     from noisytune._pretrained import Model
 
+SCHEDULES = ("linear", "cosine", "constant", "inverse_sqrt")
+OPTIMIZERS = (
+    *("AdamW", "Adam", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor"),
+    *("ASGD", "RMSprop", "SGD"),
+)
+"""Those of torch.optim that take any parameters and a weight decay, and step on one backward pass."""
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention", "compile")
+"""Settings that a machine, a model or a method may not allow."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How every trial of a study is trained: AdamW, the learning rate falling linearly to zero.
+    """How every trial of a study is trained.
 
     Raises:
         ConfigError: a value is out of range; says which and what is allowed.
@@ -49,7 +59,7 @@ class TrainingSettings:
         "SHARE",
     )
     weight_decay: float = number(
-        0.01, "Decay the weights by AdamW with this strength.", "a finite number >= 0", lambda x: x >= 0, "W"
+        0.01, "Decay the weights with this strength.", "a finite number >= 0", lambda x: x >= 0, "W"
     )
     """Biases and layer norms are exempt."""
     max_grad_norm: float = number(
@@ -58,7 +68,8 @@ class TrainingSettings:
     max_steps: int | None = whole(
         None, "Stop after this many steps, whatever the epochs.", "a whole number >= 1", lambda n: n >= 1
     )
-    schedule: Literal["linear"] = choice("linear", "Let the learning rate fall along this line.", "linear")
+    schedule: str = choice("linear", "Let the learning rate fall along this curve.", *SCHEDULES)
+    """After the warm-up. ``inverse_sqrt`` falls as the root of the step."""
     select: Literal["last", "best"] = choice("last", "Score the last epoch, or the best.", "last", "best")
     """``best``: the one with the best primary score, the first of equal ones."""
     protocol: Literal["paper", "clean"] = choice(
@@ -70,6 +81,25 @@ class TrainingSettings:
 
     keep_head: bool = later(switch("Keep the head of an earlier fine-tuning; its classes are mapped by name."))
     """Without it each trial's seed sets a new head."""
+    optimizer: str = later(choice("AdamW", "Train with this optimizer of torch.optim.", *OPTIMIZERS))
+    """With torch's defaults besides learning rate and weight decay."""
+    logging: int = later(
+        whole(1, "Note the loss once in this many steps: their mean.", "a whole number >= 1", lambda n: n >= 1)
+    )
+    """A loss that is not finite is seen then too, and ends the trial. On a GPU each look waits for it."""
+    precision: Literal["float32", "bf16", "fp16"] = later(
+        choice("float32", "Multiply matrices in this precision; weights stay float32.", "float32", "bf16", "fp16")
+    )
+    """In training and in scoring. ``fp16`` needs a GPU; its loss is scaled."""
+    gradient_accumulation: int = later(
+        whole(1, "Take a step for this many batches, their gradients added.", "a whole number >= 1", lambda n: n >= 1)
+    )
+    """A step has ``batch_size`` times as many examples, and is the same as on one batch of them all."""
+    gradient_checkpointing: bool = later(switch("Compute activations twice instead of keeping them: slower, smaller."))
+    attention: str | None = later(
+        choice(None, "Compute attention this way. Default: transformers chooses.", *ATTENTIONS)
+    )
+    compile: bool = later(switch("Compile the model by torch.compile: a slow start, then faster."))
 
     def __post_init__(self) -> None:
         check(self)
@@ -84,7 +114,7 @@ class TrainingSettings:
         >>> TrainingSettings(epochs=3, batch_size=16).steps(265)
         51
         """
-        return self.max_steps or self.epochs * math.ceil(examples / self.batch_size)
+        return self.max_steps or self.epochs * math.ceil(examples / (self.batch_size * self.gradient_accumulation))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values, as they are part of a trial's key: see `noisytune._settings.keyed`."""

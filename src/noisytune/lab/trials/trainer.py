@@ -35,23 +35,35 @@ class StackTrainer(Trainer):
             plain = super().create_optimizer(model)
             shared = ("params", "lr", "weight_decay")
             groups: Groups = [{key: group[key] for key in shared} for group in plain.param_groups]
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = self._stack.optimizer(groups, lambda groups: kind(groups, **options))
         return self.optimizer
+
+    def get_batch_samples(self, *args: Any) -> tuple[list[Any], Any]:
+        """The batches of a step. Of several the Trainer's count of their items is kept from the model: not every one
+        divides its loss by it, and then their sum would be too large."""
+        batches, items = super().get_batch_samples(*args)
+        if self.args.gradient_accumulation_steps == 1:
+            return batches, items
+        self._mean_items = sum(map(_items, batches)) / len(batches)
+        return batches, None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The stack's loss while training."""
+        """The stack's loss while training; of one of a step's batches weighted by its share of their items."""
         plain = super().compute_loss
-        if return_outputs or not model.training or not self._stack.changes_loss:
+        if return_outputs or not model.training:
             return plain(model, inputs, return_outputs, num_items_in_batch)
 
         def compute(inputs: Inputs) -> Any:
             loss, outputs = plain(model, dict(inputs), True, num_items_in_batch)
             return SimpleNamespace(**dict(outputs) | {"loss": loss})
 
-        return self._stack.loss(inputs, compute)
+        weight = _items(inputs) / self._mean_items if self.args.gradient_accumulation_steps > 1 else 1
+        changed = self._stack.changes_loss
+        loss: Any = self._stack.loss(inputs, compute) if changed else plain(model, inputs, False, num_items_in_batch)
+        return loss if weight == 1 else loss * weight
 
     def training_step(self, *args: Any, **settings: Any) -> torch.Tensor:
         """A step of the Trainer; the stack sees the gradients once they are accumulated."""
@@ -60,3 +72,9 @@ class StackTrainer(Trainer):
         if self.accelerator.sync_gradients:
             self._stack.gradient_()
         return loss
+
+
+def _items(inputs: Inputs) -> int:
+    """How many terms the loss of a batch is the mean of: labelled words, or examples."""
+    labels = inputs.get("labels")
+    return len(inputs["input_ids"]) if labels is None else int(labels.ne(-100).sum())

@@ -81,11 +81,11 @@ class TransformersRunner:
 
         training = trial.settings["training"]
         tokens = {task.name: tokenise(self.model_dir, task, training["max_length"]) for task in tasks}
-        mine, size = tokens[trial.task], STEPS * training["batch_size"]
+        mine, size = tokens[trial.task], STEPS * training["batch_size"] * training.get("gradient_accumulation", 1)
         evaluate = {name: split.first(1) for name, split in mine.evaluate.items()}
         few = replace(mine, train=mine.train.first(size), evaluate=evaluate)
         # Batches hold texts of like length: only a whole pass has known tokens. The first one warms up.
-        settings = {**trial.settings, "training": {**training, "epochs": 2, "max_steps": None}}
+        settings = {**trial.settings, "training": {**training, "epochs": 2, "max_steps": None, "logging": 1}}
         ends: list[float] = []
         record = run_trial(Trial(settings), self.model_dir, few, lambda *_: ends.append(perf_counter()))
         half = len(ends) // 2
