@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 import transformers as tf
 
@@ -32,13 +31,23 @@ def test_learnt_positions_are_not_told():
     assert not is_sinusoidal(np.tile([0.0, 1.0], (2, 8)))
 
 
-def test_stacks_of_experts_are_told_by_both_routes(tmp_path):
-    config = tf.MixtralConfig(**SIZES, max_position_embeddings=32, num_key_value_heads=1, num_local_experts=2)
-    told = [notice for notice in perturb_(tf.MixtralModel(config)).notices if "stacks experts" in notice]
-    assert told
-    assert "(and 1 more)" in told[0]
-    weights = {"layers.0.mlp.experts.gate_up_proj": np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)}
-    safetensors.numpy.save_file(weights, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text('{"model_type": "gpt_oss"}')
-    manifest = perturb_checkpoint(tmp_path, tmp_path.parent / "noisy")
-    assert any("stacks experts" in notice for notice in manifest.notices)
+def test_each_expert_of_a_stack_counts_as_a_matrix_by_both_routes(tmp_path):
+    config = tf.GptOssConfig(**SIZES, num_key_value_heads=1, head_dim=8, num_local_experts=3, num_experts_per_tok=1)
+    clean = tf.GptOssModel(config)
+    stack = clean.layers[0].mlp.experts.down_proj.detach()
+    stack[1] *= 1000
+    clean.save_pretrained(tmp_path / "clean")
+    memory = tf.GptOssModel.from_pretrained(tmp_path / "clean")
+    for manifest in (perturb_(memory, seed=1), perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=1)):
+        (told,) = [notice for notice in manifest.notices if "experts" in notice]
+        assert told.startswith("layers.0.mlp.experts.")
+        assert "(and 5 more) is one of the experts that the files stack" in told
+        assert [e.name for e in manifest.perturbed if "down_proj" in e.name and "bias" not in e.name] == [
+            f"layers.0.mlp.experts.down_proj[{expert}]" for expert in range(3)
+        ]
+    noise = memory.layers[0].mlp.experts.down_proj.detach() - stack
+    assert all(abs(noise[i].std() / stack[i].std() - 0.0433) < 0.01 for i in range(3))
+    disk = tf.GptOssModel.from_pretrained(tmp_path / "noisy")
+    assert all(torch.equal(a, b) for a, b in zip(memory.parameters(), disk.parameters(), strict=True))
+    left = perturb_(tf.GptOssModel.from_pretrained(tmp_path / "clean"), exclude="*.experts.down_proj")
+    assert sum(entry.left_alone == "excluded" for entry in left.entries) == 3

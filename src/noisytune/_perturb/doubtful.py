@@ -1,7 +1,6 @@
 """What takes noise although somebody may not want it: said in a notice, not decided here.
 
-Stacks of experts have one standard deviation over all their experts, where the files of many models hold a matrix for
-each. Fixed tables of sinusoidal positions are parameters, but are never learnt.
+Each expert of a stack counts as a matrix. Fixed tables of sinusoidal positions are parameters, but are never learnt.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
     for target in targets:
         if target.left_alone is not None:
             continue
-        if len(target.shape) > 2 and "experts" in target.name:
+        if target.name.endswith("]"):
             stacks.append(target)
         elif len(target.shape) == 2 and target.shape[0] > 1 and _POSITIONS.search(target.name):
             rows = first_rows(target)
@@ -39,8 +38,8 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
     told = []
     if stacks:
         told.append(
-            f"{_some(stacks)} stacks experts: its noise is scaled by one standard deviation over all of them, so that "
-            "experts with small weights get more of it; noise on files that hold each expert by itself differs"
+            f"{_some(stacks)} is one of the experts that the files stack in one tensor: each has noise by its own "
+            "standard deviation, as every matrix does"
         )
     if fixed:
         told.append(

@@ -8,14 +8,14 @@ with. Pure functions of strings; what the model looks like is for `noisytune.tor
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 
 from noisytune.config import ROLES
 from noisytune.errors import ConfigError
 
-_WRAPPERS = (
+WRAPPERS = (
     "module",  # DataParallel, DistributedDataParallel
     "_orig_mod",  # torch.compile
     "_fsdp_wrapped_module",
@@ -23,11 +23,14 @@ _WRAPPERS = (
     "base_layer",  # PEFT: the wrapped layer
     "original_module",  # PEFT: modules_to_save keeps the original
 )
-_WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(_WRAPPERS)})\.")
+_WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 _MODULES_TO_SAVE = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
 _PEFT_ROOT = "base_model.model."
 
 _ADAPTER = re.compile(r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_|prompt_encoder\.|prompt_embeddings)")
+
+_STACK = re.compile(r"(?:^|\.)\w*(?:experts|moe)(?:\.(?!\d+(?:\.|$))\w+)+$")
+"""Names of what several experts share; a number behind them is one expert's own."""
 
 HEAD = "head:"
 """Namespace of the parameters outside the base model."""
@@ -95,6 +98,36 @@ def canonical(name: str, base_prefix: str | None) -> str:
         return bare
     prefix = base_prefix + "."
     return bare.removeprefix(prefix) if bare.startswith(prefix) else HEAD + bare
+
+
+def is_stack(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor stacks a matrix, or a bias, for each expert along its first dimension.
+
+    >>> is_stack("layers.0.mlp.experts.down_proj", (8, 32, 16)), is_stack("layers.0.mlp.experts.7.weight", (32, 16))
+    (True, False)
+    >>> is_stack("layers.0.mlp.experts.down_proj_bias", (8, 32)), is_stack("layers.0.conv.weight", (8, 32, 3))
+    (True, False)
+    """
+    bias = name.rpartition(".")[2].endswith("bias")
+    return len(shape) > 2 - bias and _STACK.search(name) is not None
+
+
+def expert(name: str, index: int) -> str:
+    """The name of one expert's share of a stack.
+
+    >>> expert("mlp.experts.down_proj", 3)
+    'mlp.experts.down_proj[3]'
+    """
+    return f"{name}[{index}]"
+
+
+def without_index(name: str) -> str:
+    """The name of the stack that one expert's share is of.
+
+    >>> without_index("mlp.experts.down_proj[3]"), without_index("wte.weight")
+    ('mlp.experts.down_proj', 'wte.weight')
+    """
+    return name.partition("[")[0]
 
 
 def tied(identities: Mapping[str, Hashable], base_prefix: str | None = None) -> list[tuple[str, list[str]]]:

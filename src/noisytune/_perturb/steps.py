@@ -82,7 +82,7 @@ def check_names(targets: Sequence[Target], config: NoisyTuneConfig, no_role: str
     """
     refusals.refuse_collisions(targets)
     usual = [t for t in targets if t.left_alone != refusals.ADAPTER and not names.is_adapter(t.own_names[0])]
-    every_name = (name for t in usual for name in (t.name, *t.own_names))
+    every_name = (name for t in usual for name in t.spellings)
     roles = {role for t in usual for role in t.roles}
     names.check_globs(every_name, config.include, config.exclude, roles, no_role)
 
@@ -92,7 +92,7 @@ def why_left_alone(target: Target, config: NoisyTuneConfig) -> str | None:
 
     An adapter is one whatever else it is. What its host knows of a tensor counts more than what the settings say.
     """
-    every_name = (target.name, *target.own_names)
+    every_name = target.spellings
     if any(map(names.is_adapter, every_name)):
         return refusals.ADAPTER
     if target.left_alone is not None:

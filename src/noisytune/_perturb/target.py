@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from noisytune._noise.facts import Facts
 from noisytune._noise.moments import Moments
+from noisytune._perturb import names
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.manifest import TensorEntry
@@ -43,6 +44,12 @@ class Target:
     """The standard deviation that scales the noise: the tensor's own, or the pooled one."""
     realised: Moments | None = field(default=None, kw_only=True)
     """Of what was really added."""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """All names that ``include`` and ``exclude`` know it by: the canonical one too, and that of its whole stack."""
+        own = (self.name, *self.own_names)
+        return (*own, *map(names.without_index, own)) if self.name.endswith("]") else own
 
     @property
     def size(self) -> int:

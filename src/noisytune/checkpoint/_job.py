@@ -35,6 +35,7 @@ from noisytune.checkpoint._targets import (
     group_copies,
     is_known,
     join_copies,
+    places,
 )
 from noisytune.checkpoint._ties import find_ties, recorded_ties
 from noisytune.config import NoisyTuneConfig
@@ -118,10 +119,10 @@ class Job:
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}
         self._target_of: dict[Place, FileTarget] = {}
         """Of the tensors whose scale is known."""
-        places = _stream.places(source.files)
-        self._old, self._new = Digests(places), Digests(places)
-        self._measured: dict[Place, dict[int, Facts]] = {place: {} for place in places}
-        self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in places}
+        held = places(source.files)
+        self._old, self._new = Digests(held), Digests(held)
+        self._measured: dict[Place, dict[int, Facts]] = {place: {} for place in held}
+        self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in held}
         self._lock = Lock()
 
     def run(self, sink: Sink | None = None) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._files import parse_object
+from noisytune._perturb.names import expert, is_stack
 from noisytune._perturb.refusals import quantised
 from noisytune.errors import DataError, UnsupportedTensorError
 
@@ -53,6 +54,7 @@ _OTHERS: dict[str, npt.DTypeLike] = {
 }
 _PACKED = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0")
 DTYPES = {code: np.dtype(dtype) for code, dtype in (FLOATING | _OTHERS).items()}
+_NOISY = frozenset(DTYPES[code] for code in FLOATING)
 CODES = {dtype.name: code for code, dtype in DTYPES.items()}
 """The format's name of a dtype, by NumPy's and torch's."""
 
@@ -78,6 +80,17 @@ class TensorInfo:
     def elements(self) -> int:
         """Number of elements."""
         return (self.end - self.begin) // self.dtype.itemsize
+
+    @cached_property
+    def matrices(self) -> tuple[TensorInfo, ...]:
+        """Each expert's share, where it is a stack of them; else the tensor itself."""
+        if self.dtype not in _NOISY or not is_stack(self.name, self.shape):
+            return (self,)
+        size = (self.end - self.begin) // max(self.shape[0], 1)
+        return tuple(
+            TensorInfo(expert(self.name, i), self.dtype, self.shape[1:], begin, begin + size)
+            for i, begin in enumerate(range(self.begin, self.begin + size * self.shape[0], size or 1))
+        )
 
 
 class Weights(Protocol):

@@ -16,7 +16,7 @@ import xxhash
 
 from noisytune._noise import moments
 from noisytune.checkpoint._safetensors import TensorInfo, Weights
-from noisytune.checkpoint._targets import Place
+from noisytune.checkpoint._targets import Place, places
 
 LARGEST_PIECE = 16 * moments.BLOCK
 """Bytes of the largest piece: what was read is still in the core's cache when it is hashed, measured and written."""
@@ -47,11 +47,6 @@ class Piece(NamedTuple):
     def bytes(self) -> int:
         """Length."""
         return (self.stop - self.start) * self.place.tensor.dtype.itemsize
-
-
-def places(files: Sequence[Weights]) -> list[Place]:
-    """Every tensor, in the order of the bytes."""
-    return [Place(i, tensor) for i, file in enumerate(files) for tensor in file.tensors]
 
 
 def pieces(held: Iterable[Place], largest: int = LARGEST_PIECE) -> Iterator[Piece]:

@@ -6,7 +6,6 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from noisytune._perturb import names
 from noisytune._perturb.families import FAMILIES, Family, guess
 from noisytune._perturb.steps import check_names, why_left_alone, why_no_parameter
 from noisytune._perturb.target import Target
-from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, dtype_name
+from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, Weights, dtype_name
 from noisytune.checkpoint._source import Source
 from noisytune.config import NoisyTuneConfig
 
@@ -30,6 +29,11 @@ class Place(NamedTuple):
 
     file: int
     tensor: TensorInfo
+
+
+def places(files: Sequence[Weights]) -> list[Place]:
+    """Every matrix, in the order of the bytes: a tensor, or each expert's share of a stack."""
+    return [Place(i, matrix) for i, file in enumerate(files) for tensor in file.tensors for matrix in tensor.matrices]
 
 
 @dataclass
@@ -60,15 +64,11 @@ def family_of(source: Source) -> tuple[Family, list[str]]:
     """What is known about the model type, and what the user should know where it is guessed."""
     model_type = str(source.config.get("model_type", ""))
     own_names = [names.without_wrappers(tensor.name) for file in source.files for tensor in file.tensors]
-    notices = []
-    if any(re.search(r"\.experts\.\d+\.", name) for name in own_names):
-        notices.append("transformers joins the experts' tensors when it loads them: noise added in memory would differ")
     if model_type in FAMILIES:
-        return FAMILIES[model_type], notices
+        return FAMILIES[model_type], []
     family = guess(model_type, own_names)
     prefix = f"the base model is taken to be under {family.prefixes[0]!r}" if family.prefixes else "no prefix was found"
     return family, [
-        *notices,
         f"{_why_unknown(source)}: {prefix}, no row counts as padding; noise added in memory may differ",
     ]
 
@@ -91,7 +91,7 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
         ConfigError: a glob matches no tensor.
         UnsupportedTensorError: two tensors have one canonical name.
     """
-    held = [Place(i, tensor) for i, file in enumerate(source.files) for tensor in file.tensors]
+    held = places(source.files)
     bare = [names.without_wrappers(place.tensor.name) for place in held]
     prefix = next((p for p in family.prefixes if any(name.startswith(p + ".") for name in bare)), None)
     targets = [FileTarget.of(source, place, names.canonical(place.tensor.name, prefix)) for place in held]

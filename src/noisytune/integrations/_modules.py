@@ -96,9 +96,9 @@ def _chosen(module: nn.Module, config: NoisyTuneConfig) -> list[TensorTarget]:
 
 
 def _trace(targets: list[TensorTarget], config: NoisyTuneConfig) -> Trace:
-    tensors = {target.name: target.tensor for target in targets if _can_be_read(target.tensor)}
-    largest = sorted(tensors.items(), key=lambda pair: -pair[1].numel())[:TENSORS]
-    return look([(name, _first(tensor, sample_size(config))) for name, tensor in largest], config)
+    readable = sorted((t for t in targets if all(map(_can_be_read, t.tensors))), key=lambda t: -t.size)[:TENSORS]
+    held = [(target.name, target.whole()) for target in readable]
+    return look([(name, _first(tensor, sample_size(config))) for name, tensor in held if tensor is not None], config)
 
 
 def _can_be_read(tensor: torch.Tensor) -> bool:

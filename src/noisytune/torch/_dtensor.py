@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from noisytune.torch._layout import Box, run_of
+
 
 def _chunk(ranges: list[range], chunks: int, which: int) -> list[range]:
     """The indices of one of ``chunks`` parts, cut as ``torch.chunk`` does: the last parts may be shorter or empty."""
@@ -154,6 +156,63 @@ def problem(tensor: torch.Tensor) -> str | None:
     if math.prod(expected) != piece.values.numel() or (piece.values.numel() and expected != piece.values.shape):
         return f"has a local shard of shape {tuple(piece.values.shape)} where its placements say {expected}"
     return None
+
+
+def within(piece: Piece, box: Box, shape: tuple[int, ...]) -> list[Piece]:
+    """What a process holds of a box, as parts of a tensor of the files.
+
+    Args:
+        piece: what it holds of the tensor in memory.
+        box: a part of that tensor.
+        shape: of the tensor in the files.
+
+    Raises:
+        ValueError: the piece is a run of the flattened tensor, and the box is none.
+    """
+    if len(piece.held) != len(box.here):
+        return _flat_within(piece, box, shape)
+    overlaps = [list(_overlaps(*three)) for three in zip(piece.held, box.here, _by_axis(box), strict=True)]
+    found = []
+    for chosen in product(*overlaps):
+        view = piece.values[tuple(slice(here.start, here.stop, here.step) for here, _ in chosen)]
+        view = view.permute(*box.axes, *(axis for axis in range(view.ndim) if axis not in box.axes))
+        values = view.reshape(view.shape[: len(box.axes)]) if view.ndim > len(box.axes) else view
+        found.append(Piece(values, shape, [_steps(chosen[axis][1]) for axis in box.axes]))
+    return found
+
+
+def _by_axis(box: Box) -> list[range]:
+    """The indices in the files for each dimension in memory; one index where the files have no such dimension."""
+    there = dict(zip(box.axes, box.there, strict=True))
+    return [there.get(axis, range(1)) for axis in range(len(box.here))]
+
+
+def _overlaps(held: list[range], here: range, there: range) -> Iterator[tuple[range, range]]:
+    """Which of a dimension's indices are held: (where in the local tensor, indices in the files)."""
+    offset = 0
+    for indices in held:
+        first = max(0, -(-(indices.start - here.start) // here.step))
+        last = max(first, min(len(here), -(-(indices.stop - here.start) // here.step)))
+        if first < last:
+            local = here[first:last]
+            shift = offset - indices.start
+            yield range(local.start + shift, local.stop + shift, local.step), there[first:last]
+        offset += len(indices)
+
+
+def _steps(indices: range) -> list[range]:
+    return [indices] if indices.step == 1 else [range(i, i + 1) for i in indices]
+
+
+def _flat_within(piece: Piece, box: Box, shape: tuple[int, ...]) -> list[Piece]:
+    here, there = run_of(box.here, box.shape), run_of(box.there, shape)
+    if here is None or there is None or list(box.axes) != sorted(box.axes):
+        raise ValueError("the box is no run of the flattened tensor")
+    (held,) = piece.held or [[]]
+    found = []
+    for at, indices in _overlaps(held, here, there):
+        found.append(Piece(piece.values[at.start : at.stop], (math.prod(shape),), [[indices]]))
+    return found
 
 
 def reshard(module: nn.Module) -> None:

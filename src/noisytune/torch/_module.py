@@ -16,9 +16,10 @@ from noisytune._perturb import doubtful, names, refusals
 from noisytune._perturb.steps import choose
 from noisytune.config import ROLES, TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.torch._adapters import adapter_tensors
-from noisytune.torch._receipt import config_of
+from noisytune.torch._canonical import parts_in_files, pretrained_models
+from noisytune.torch._layout import Box
 from noisytune.torch._refusals import CODES, looks_quantised, problem
-from noisytune.torch._tensors import TensorTarget, identity
+from noisytune.torch._tensors import TensorTarget, identity, shape_of
 
 _FROM_CHECKPOINT = "from a checkpoint"
 _LOST = "; copying and sharding drop the marks, so exclude a new head by its name"
@@ -31,9 +32,9 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
         ConfigError: a glob or a role matches no tensor.
         UnsupportedTensorError: two tensors have the same canonical name.
     """
-    models = _pretrained_models(module)
+    models = pretrained_models(module)
     adapters = adapter_tensors(module)
-    targets = _named_targets(module, models)
+    targets, told = _named_targets(module, models, adapters)
     for target in targets:
         if id(target.tensor) in adapters:
             target.left_alone = refusals.ADAPTER
@@ -55,87 +56,64 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
         notices.append(
             "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
         )
-    return targets, notices + doubtful.notices(targets, _first_rows)
+    return targets, notices + told + doubtful.notices(targets, _first_rows)
 
 
 def _first_rows(target: TensorTarget) -> Any:
     """The first two rows of a matrix that this process holds whole."""
     tensor = target.tensor.detach()
-    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.shape != target.shape:
+    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.shape != target.shape or target.boxes:
         return None
     return tensor[:2].float().cpu().numpy()
 
 
-def _named_targets(module: nn.Module, models: dict[str, nn.Module]) -> list[TensorTarget]:
-    """A target for each group of parameters that are the same numbers in memory, under its owner's canonical name."""
+def _named_targets(
+    module: nn.Module, models: dict[str, nn.Module], adapters: set[int]
+) -> tuple[list[TensorTarget], list[str]]:
+    """A target for each tensor of the files, and what the user should know.
+
+    Parameters that are the same numbers in memory are one, under its owner's name. Several parameters may hold parts of
+    one tensor of the files, and one parameter may hold several tensors.
+    """
     named = list(module.named_parameters(remove_duplicate=False))
-    canonical = _canonical_names(models, [name for name, _ in named])
+    own = {name: shape_of(parameter) for name, parameter in named if id(parameter) not in adapters}
+    parts, notices = parts_in_files(models, own)
     tied_copies = _names_of_tied_copies(models)
     padding_rows = _padding_rows(module)
     groups: dict[Any, list[tuple[str, torch.Tensor]]] = {}
     for name, parameter in named:
         groups.setdefault(identity(parameter), []).append((name, parameter))
-    targets = []
+    targets: list[TensorTarget] = []
+    joined: dict[tuple[str, str], TensorTarget] = {}
     for memory, group in groups.items():
         own_names = [name for name, _ in group]
         owner = next((name for name in own_names if names.without_wrappers(name) not in tied_copies), own_names[0])
-        others = [name for name in own_names if name != owner]
-        target = TensorTarget.of(canonical[owner], [owner, *others], group[0][1])
-        target.padding_row = padding_rows.get(memory)
-        targets.append(target)
-    return targets
+        ordered, tensor = [owner, *(name for name in own_names if name != owner)], group[0][1]
+        if owner not in parts:
+            targets.append(TensorTarget.of(names.without_wrappers(owner), ordered, tensor))
+        for part in parts.get(owner, ()):
+            copy = "" if part.box is None else owner.replace(part.box.tensor, "")  # PEFT keeps two of a layer
+            target = joined.get((part.name, copy)) if part.box else None
+            if target is None:
+                target = TensorTarget.of(part.name, list(ordered), tensor)
+                target.shape = part.shape
+                targets.append(target)
+            else:
+                target.own_names += ordered
+            if part.box is not None:
+                joined[part.name, copy] = target
+                target.boxes.append((tensor, part.box))
+            if (row := _row_in_files(padding_rows.get(memory), part.box)) is not None:
+                target.padding_row = row
+    return targets, notices
 
 
-def _pretrained_models(module: nn.Module) -> dict[str, nn.Module]:
-    """The outermost Hugging Face models inside, by path with a trailing dot (the module itself: an empty path)."""
-    found: dict[str, nn.Module] = {}
-    for path, part in module.named_modules():
-        prefix = path + "." if path else ""
-        if config_of(part) is not None and not any(prefix.startswith(outer) for outer in found):
-            found[prefix] = part
-    return found
-
-
-def _canonical_names(models: dict[str, nn.Module], own_names: list[str]) -> dict[str, str]:
-    canonical = {}
-    for name in own_names:
-        if not any(name.startswith(path) for path in models):
-            canonical[name] = (names.HEAD if models else "") + names.without_wrappers(name)
-    for path, model in models.items():
-        inside = [name.removeprefix(path) for name in own_names if name.startswith(path)]
-        base: Any = model
-        base_prefix = None if base.base_model is model else base.base_model_prefix
-        qualifier = names.without_wrappers(path) if len(models) > 1 else ""
-        for name, in_file in _names_in_files(model, inside).items():
-            canonical[path + name] = qualifier + names.canonical(in_file, base_prefix)
-    return canonical
-
-
-def _names_in_files(model: nn.Module, own_names: list[str]) -> dict[str, str]:
-    """Own name -> the name in the files that ``save_pretrained`` writes: some model types rename on loading (ViT ...).
-
-    Tensors that transformers builds from several, such as fused experts, keep their own names.
-    """
-    bare = {name: names.without_wrappers(name) for name in own_names}
-    try:
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import (
-            PrefixChange,
-            WeightConverter,
-            WeightRenaming,
-            apply_converters,
-            apply_renamings,
-        )
-    except ImportError:  # releases without such conversions rename nothing
-        return bare
-    conversions = get_model_conversion_mapping(cast(Any, model), add_legacy=False)[::-1]
-    reverse = [change.reverse_transform() for change in conversions if not isinstance(change, PrefixChange)]
-    converters = [change for change in reverse if isinstance(change, WeightConverter)]
-    renamings = [change for change in reverse if isinstance(change, WeightRenaming)]
-    return {
-        name: plain if apply_converters(plain, converters)[1] is not None else apply_renamings(plain, renamings)
-        for name, plain in bare.items()
-    }
+def _row_in_files(row: int | None, box: Box | None) -> int | None:
+    """Where a row of a tensor in memory lies in a tensor of the files; None where it lies in another one."""
+    if row is None or box is None:
+        return row
+    is_inside = box.axes[:1] == (0,) and row in box.here[0]
+    return box.there[0][box.here[0].index(row)] if is_inside else None
 
 
 def _names_of_tied_copies(models: dict[str, nn.Module]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Unpack
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from noisytune._machine import thread_pool
 from noisytune._noise import moments as moments_module
-from noisytune._noise.facts import Facts
+from noisytune._noise.facts import Facts, merge
 from noisytune._perturb import steps as perturbation
 from noisytune._perturb.receipt import carries
 from noisytune.config import NoiseSettings, NoisyTuneConfig
@@ -113,11 +114,19 @@ def _earlier(module: nn.Module, again: bool) -> dict[str, Any] | None:
 
 def _share_facts(ranks: Ranks, targets: Sequence[TensorTarget], config: NoisyTuneConfig) -> None:
     """Every rank comes to the same judgement: it rests on the facts of the full tensors."""
-    pieces = [(target.facts or _NOTHING, target.piece.first if target.facts else 0) for target in targets]
-    for target, (facts, copies_agree) in zip(targets, ranks.share(_digest(targets, config), pieces), strict=True):
+    boxes = [target.shares or [_NOTHING] * len(target.tensors) for target in targets]
+    rows = [
+        (facts, first if facts.moments.n else 0)
+        for target, shares in zip(targets, boxes, strict=True)
+        for facts, first in zip(shares, target.firsts if target.shares else [0] * len(shares), strict=True)
+    ]
+    shared = iter(ranks.share(_digest(targets, config), rows))
+    for target, shares in zip(targets, boxes, strict=True):
+        found = list(islice(shared, len(shares)))
+        facts = merge([each.facts for each in found])
         if facts.moments.n:
             target.facts = facts
-        if facts.moments.is_finite and not copies_agree and target.left_alone is None:
+        if facts.moments.is_finite and not all(f.copies_agree for f in found) and target.left_alone is None:
             raise UnsupportedTensorError(
                 f"{target.where} has other values on ranks that should hold copies: "
                 "load the same weights on all of them"
@@ -126,7 +135,7 @@ def _share_facts(ranks: Ranks, targets: Sequence[TensorTarget], config: NoisyTun
 
 def _share_realised(ranks: Ranks, targets: Sequence[TensorTarget], config: NoisyTuneConfig) -> None:
     pieces = [
-        (Facts(target.realised or moments_module.EMPTY), target.piece.first if target.realised else 0)
+        (Facts(target.realised or moments_module.EMPTY), min(target.firsts) if target.realised else 0)
         for target in targets
     ]
     for target, (facts, _) in zip(targets, ranks.share(_digest(targets, config), pieces), strict=True):

@@ -1,7 +1,7 @@
 """What the ranks of a distributed job know together: the facts of full tensors, and whether all of them can go on.
 
-Six numbers a tensor and rank are gathered. Whether to go on is decided after that, by every rank from the same numbers,
-so that all of them raise or none does.
+First the ranks tell each other that they can take part, and in what; then six numbers a tensor and rank are gathered.
+Whether to go on is decided by every rank from the same numbers, so that all of them raise or none does.
 """
 
 from __future__ import annotations
@@ -67,25 +67,23 @@ class Ranks:
 
     Args:
         mesh: the device mesh that contains every other mesh of the module.
-        tensors: number of the module's tensors: each rank sends as many rows, whatever it found.
     """
 
-    def __init__(self, mesh: Any, tensors: int) -> None:
-        self._mesh, self._tensors = mesh, tensors
+    def __init__(self, mesh: Any) -> None:
+        self._mesh = mesh
 
     def share(self, agreement: int, pieces: list[tuple[Facts, int]]) -> list[Shared]:
         """The facts of the full tensors, on every rank.
 
         Args:
-            agreement: a number below 2**53 that must be equal on all ranks.
+            agreement: a number below 2**53 that must be equal on all ranks, and with it the number of pieces.
             pieces: for each tensor, the facts of this rank's piece and the flat index of its first element.
 
         Raises:
             NoisyTuneError: another rank could not take part.
             ConfigError: another rank has other settings or another model.
         """
-        tables = self._gather(self._table(agreement, pieces))
-        failed, theirs, rank = tables[:, 0, :3].T
+        failed, theirs, rank = self._gather(np.array([0.0, agreement, dist.get_rank()])).T
         if failed.any():
             names = ", ".join(str(int(r)) for r in sorted(rank[failed > 0]))
             raise NoisyTuneError(f"rank {names} could not perturb its part of the weights: its own error says why")
@@ -95,20 +93,12 @@ class Ranks:
                 f"rank {names} has other settings or other tensors than rank {int(rank[0])}: "
                 "give every rank the same settings, seed included, and the same model"
             )
-        return [merged(tables[:, 1 + i]) for i in range(len(pieces))]
+        tables = self._gather(np.array([(*f.moments, f.non_finite, f.largest, first) for f, first in pieces]))
+        return [merged(tables[:, i]) for i in range(len(pieces))]
 
     def say_failed(self) -> None:
         """Take the place of `share` in the other ranks' exchange: they raise instead of waiting."""
-        table = self._table(0, [])
-        table[0, 0] = 1
-        self._gather(table)
-
-    def _table(self, agreement: int, pieces: list[tuple[Facts, int]]) -> Array:
-        table = np.zeros((1 + self._tensors, 6))
-        table[0, 1:3] = agreement, dist.get_rank()
-        for row, (facts, first) in zip(table[1:], pieces, strict=False):
-            row[:] = *facts.moments, facts.non_finite, facts.largest, first
-        return table
+        self._gather(np.array([1.0, 0.0, dist.get_rank()]))
 
     def _gather(self, table: Array) -> Array:
         """Every rank's table, shape (ranks, ...): one collective, or one a mesh dimension if other ranks stay out."""
@@ -141,11 +131,8 @@ def ranks_of(module: nn.Module) -> Ranks | None:
         UnsupportedTensorError: this rank holds no part of the module, or its parameters are shared by groups of ranks
             that only overlap.
     """
-    tensors = len(list(module.parameters()))
-    if (group := _deepspeed.group_of(module)) is not None:
-        return Ranks(group, tensors)
-    mesh = _largest_mesh(module)
-    return None if mesh is None else Ranks(mesh, tensors)
+    mesh = _deepspeed.group_of(module) or _largest_mesh(module)
+    return None if mesh is None else Ranks(mesh)
 
 
 def _largest_mesh(module: nn.Module) -> Any:

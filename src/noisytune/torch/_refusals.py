@@ -13,7 +13,7 @@ from noisytune._perturb import refusals
 from noisytune.errors import UnsupportedTensorError
 from noisytune.torch import _deepspeed, _dtensor
 from noisytune.torch._adapters import refuse_adapters_that_know_the_weights
-from noisytune.torch._tensors import TensorTarget
+from noisytune.torch._tensors import TensorTarget, piece_of
 
 CODES = ("int8", "uint8")
 """Dtypes that quantised weights are kept in."""
@@ -26,8 +26,9 @@ def refuse_tensors(targets: Sequence[TensorTarget]) -> None:
         UnsupportedTensorError: names the tensor and the reason.
     """
     refusals.refuse_unsupported(targets, problem)
-    chosen = [(target, target.piece.values) for target in targets if target.left_alone is None]
-    refusals.refuse_overlaps([_span(target, values) for target, values in chosen if values.numel()])
+    chosen = {id(tensor): (t, tensor) for t in targets if t.left_alone is None for tensor in t.tensors}
+    held = [(target, piece_of(tensor).values) for target, tensor in chosen.values()]
+    refusals.refuse_overlaps([_span(target, values) for target, values in held if values.numel()])
 
 
 def _span(target: TensorTarget, values: torch.Tensor) -> refusals.Span:
@@ -40,7 +41,11 @@ def _span(target: TensorTarget, values: torch.Tensor) -> refusals.Span:
 
 def problem(target: TensorTarget) -> str | None:
     """What is wrong with a tensor that cannot take noise, or None."""
-    tensor, kind = target.tensor, type(target.tensor).__name__
+    return next(filter(None, (_problem(target, tensor) for tensor in target.tensors)), None)
+
+
+def _problem(target: TensorTarget, tensor: torch.Tensor) -> str | None:
+    kind = type(tensor).__name__
     if is_lazy(tensor):
         return "is lazy, it has no values yet: run a forward pass first"
     if kind == "FlatParameter" or getattr(tensor, "_fsdp_flattened", False):
@@ -48,11 +53,14 @@ def problem(target: TensorTarget) -> str | None:
     if found := _deepspeed.problem(tensor):
         return found
     if _deepspeed.is_partitioned(tensor):
-        tensor = target.piece.values
+        if target.boxes and not _has_pieces(target):
+            return "is cut by DeepSpeed across what the files hold: perturb the checkpoint, with noisytune perturb"
+        tensor = piece_of(tensor).values
     if _dtensor.is_dtensor(tensor):
         if found := _dtensor.problem(tensor):
             return found
-        tensor, kind = target.piece.values, type(target.piece.values).__name__
+        tensor = piece_of(tensor).values
+        kind = type(tensor).__name__
     if looks_quantised(tensor):
         return refusals.quantised(kind)
     if tensor.is_meta:
@@ -66,6 +74,13 @@ def problem(target: TensorTarget) -> str | None:
     if any(".parametrizations." in f".{name}" or ".lora_magnitude_vector" in name for name in target.own_names):
         return "is parametrised: perturb before adding the parametrisation, or exclude it"
     return None if target.dtype in DTYPES else refusals.NO_DTYPE
+
+
+def _has_pieces(target: TensorTarget) -> bool:
+    try:
+        return bool(target.pieces)
+    except ValueError:
+        return False
 
 
 def looks_quantised(tensor: torch.Tensor) -> bool:

@@ -1,0 +1,128 @@
+"""Under which canonical names the files of a model hold the tensors of a module, and which part of which each one is.
+
+What lies inside the base model is decided by the path in memory, and named by the base model's own files: so it has the
+same names with a head and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from noisytune._perturb import names
+from noisytune._perturb.families import FAMILIES
+from noisytune.torch._layout import Box, Traced, in_files
+from noisytune.torch._receipt import config_of
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+class Part(NamedTuple):
+    """One tensor of the files, as far as a tensor in memory holds it."""
+
+    name: str
+    """Canonical."""
+    shape: tuple[int, ...]
+    """Of the tensor in the files."""
+    box: Box | None
+    """None where it is the tensor in memory."""
+
+
+def pretrained_models(module: nn.Module) -> dict[str, nn.Module]:
+    """The outermost Hugging Face models inside, by path with a trailing dot (the module itself: an empty path)."""
+    found: dict[str, nn.Module] = {}
+    for path, part in module.named_modules():
+        prefix = path + "." if path else ""
+        if config_of(part) is not None and not any(prefix.startswith(outer) for outer in found):
+            found[prefix] = part
+    return found
+
+
+def parts_in_files(models: Mapping[str, nn.Module], shapes: Shapes) -> tuple[dict[str, list[Part]], list[str]]:
+    """Own name -> the tensors of the files that a tensor holds a part of; and what the user should know.
+
+    Args:
+        models: of `pretrained_models`.
+        shapes: of the module's tensors, by their own names.
+    """
+    parts: dict[str, list[Part]] = {}
+    notices: list[str] = []
+    for name in shapes:
+        if not any(name.startswith(path) for path in models):
+            outside = (names.HEAD if models else "") + names.without_wrappers(name)
+            parts[name] = [Part(outside, tuple(shapes[name]), None)]
+    for path, model in models.items():
+        inside = {name: names.without_wrappers(name.removeprefix(path)) for name in shapes if name.startswith(path)}
+        bare = {plain: tuple(shapes[name]) for name, plain in inside.items()}
+        found, unknown = _of_model(model, bare, names.without_wrappers(path) if len(models) > 1 else "")
+        parts |= {name: found[plain] for name, plain in inside.items()}
+        if unknown:
+            notices.append(unknown)
+    return parts, notices
+
+
+def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, list[Part]], str | None]:
+    base, prefix = _base_of(model)
+    body = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
+    rest = {name: shape for name, shape in shapes.items() if name not in body}
+    parts: dict[str, list[Part]] = {name: [] for name in shapes}
+    unknown = None
+    for part, namespace, at, chosen in ((base, "", prefix, body), (model, names.HEAD, "", rest)):
+        held, failed = _in_files(part, {name.removeprefix(at): shape for name, shape in chosen.items()})
+        unknown = failed or unknown
+        for in_file, traced in held.items():
+            canonical = qualifier + namespace + names.canonical(in_file, None)
+            for name, each in _matrices(canonical, traced):
+                for box in each.boxes:
+                    parts[at + box.tensor].append(Part(name, tuple(each.shape), None if each.is_plain else box))
+    return parts, unknown
+
+
+def _base_of(model: Any) -> tuple[Any, str]:
+    """The base model inside a model, and its path with a trailing dot; the model itself where it is one."""
+    base = model.base_model
+    if base is model or _is_base(model):
+        return model, ""
+    return _unwrapped(base), model.base_model_prefix + "."
+
+
+def _unwrapped(part: nn.Module) -> nn.Module:
+    """What torch.compile, DDP and their like have wrapped."""
+    inner = next((found for name in names.WRAPPERS if (found := part._modules.get(name)) is not None), None)
+    return part if inner is None else _unwrapped(inner)
+
+
+def _is_base(model: Any) -> bool:
+    """Whether transformers calls a class the base model of its type, whatever lies under the prefix inside it."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    model_type = str(getattr(model.config, "model_type", ""))
+    own = {each.__name__ for each in type(model).__mro__}
+    classes: Any = MODEL_MAPPING_NAMES.get(model_type, ())
+    has_none = model_type in FAMILIES and not FAMILIES[model_type].prefixes
+    return has_none or not own.isdisjoint({classes} if isinstance(classes, str) else classes)
+
+
+def _in_files(model: Any, shapes: Shapes) -> tuple[dict[str, Traced], str | None]:
+    """Name in the files -> what the tensor is made of; and a notice where a conversion cannot be followed."""
+    plain = {name: Traced.of(name, shape) for name, shape in shapes.items()}
+    try:
+        import transformers.core_model_loading  # noqa: F401
+    except ImportError:  # releases without conversions
+        return plain, None
+    try:
+        return in_files(model, shapes), None
+    except Exception as error:  # whatever the code of a conversion does with a stand-in
+        what = f"{type(model).__name__}: what transformers does with its tensors when it saves them cannot be followed"
+        return plain, f"{what} ({type(error).__name__}: {error}): noise on files may differ"
+
+
+def _matrices(name: str, traced: Traced) -> Iterator[tuple[str, Traced]]:
+    """A tensor of the files; each of the experts where it stacks some."""
+    if not names.is_stack(name, traced.shape):
+        yield name, traced
+        return
+    for index, expert in enumerate(traced.unbind(0)):
+        yield names.expert(name, index), expert

@@ -1,0 +1,100 @@
+"""Where elements lie in the files: compared with what transformers writes of tensors that hold their own numbers."""
+
+import math
+
+import pytest
+import torch
+import transformers as tf
+from transformers.core_model_loading import revert_weight_conversion
+
+from noisytune.torch import perturb_
+from noisytune.torch._dtensor import Piece, within
+from noisytune.torch._layout import in_files
+
+SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+EXPERTS = SIZES | {"num_key_value_heads": 1, "num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2}
+VISION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+MODELS = {
+    "stacked experts, gate and up joined": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**EXPERTS)),
+    "experts as in the files": lambda: tf.GptOssModel(tf.GptOssConfig(**EXPERTS, head_dim=8)),
+    "renamed": lambda: tf.ViTForImageClassification(tf.ViTConfig(**VISION, intermediate_size=24)),
+    "gate and up split": lambda: tf.Dinov2Model(tf.Dinov2Config(**VISION, use_swiglu_ffn=True)),
+    "as it is": lambda: tf.BertModel(tf.BertConfig(**SIZES)),
+}
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def case(request):
+    """Tensors of a model that hold their own numbers, and the files' tensors of it."""
+    model = request.param()
+    model._weight_conversions = None
+    memory, start = {}, 0
+    for name, parameter in model.named_parameters():
+        memory[name] = torch.arange(start, start + parameter.numel()).view(parameter.shape)
+        start += parameter.numel()
+    return model, memory, revert_weight_conversion(model, dict(memory))
+
+
+def test_stand_ins_are_converted_as_tensors_are(case):
+    model, memory, files = case
+    traced = in_files(model, {name: tensor.shape for name, tensor in memory.items()})
+    assert {name: each.shape for name, each in traced.items()} == {name: each.shape for name, each in files.items()}
+    for name, each in traced.items():
+        made = torch.full(each.shape, -1)
+        for box in each.boxes:
+            whole = memory[box.tensor]
+            (piece,) = within(Piece(whole, whole.shape, [[range(n)] for n in whole.shape]), box, tuple(each.shape))
+            for run, at in piece.runs(range(0)):
+                made.view(-1)[at : at + run.stop - run.start] = piece.values.reshape(-1)[run]
+        assert torch.equal(made, files[name]), name
+        assert each.is_plain == any(tensor is files[name] for tensor in memory.values())
+
+
+def test_parts_of_a_tensor_are_found_in_rows_and_in_runs_of_it(case):
+    """As FSDP and tensor parallelism cut it, and as DeepSpeed does."""
+    model, memory, files = case
+    for name, each in in_files(model, {name: tensor.shape for name, tensor in memory.items()}).items():
+        made = torch.full((files[name].numel(),), -1)
+        for box in each.boxes:
+            whole = memory[box.tensor]
+            middle, half = (math.prod(whole.shape) * 2 // 3, whole.shape[-1] // 2)
+            everywhere = [[range(n)] for n in whole.shape]
+            pieces = [
+                Piece(whole[..., :half], whole.shape, [*everywhere[:-1], [range(half)]]),
+                Piece(whole[..., half:], whole.shape, [*everywhere[:-1], [range(half, whole.shape[-1])]]),
+            ]
+            if whole.dim() > 1:
+                flat = whole.view(-1)
+                pieces += [
+                    Piece(flat[:middle], (flat.numel(),), [[range(middle)]]),
+                    Piece(flat[middle:], (flat.numel(),), [[range(middle, flat.numel())]]),
+                ]
+            for piece in pieces:
+                for part in within(piece, box, tuple(each.shape)):
+                    for run, at in part.runs(range(0)):
+                        found = part.values.reshape(-1)[run]
+                        made[at : at + len(found)] = found
+                        assert torch.equal(files[name].reshape(-1)[at : at + len(found)], found)
+        assert torch.equal(made, files[name].reshape(-1)), name
+
+
+def test_a_conversion_that_cannot_be_followed_is_told(monkeypatch):
+    monkeypatch.setattr("noisytune.torch._layout.Traced.size", None)
+    manifest = perturb_(MODELS["stacked experts, gate and up joined"](), seed=1, exclude="*experts*")
+    (told,) = [notice for notice in manifest.notices if "cannot be followed" in notice]
+    assert told.startswith("MixtralModel: what transformers does")
+    assert told.endswith("noise on files may differ")
+
+
+def test_the_same_base_has_the_same_names_with_a_head_and_without():
+    config = tf.Gemma3Config(
+        text_config=SIZES | {"num_key_value_heads": 1, "head_dim": 8},
+        vision_config=VISION | {"intermediate_size": 24},
+        mm_tokens_per_image=4,
+    )
+    base, headed = tf.Gemma3Model(config), tf.Gemma3ForConditionalGeneration(config)
+    names = {entry.name for entry in perturb_(base, seed=1).entries}
+    under = {entry.name for entry in perturb_(headed, seed=1).entries}
+    assert under - names == set()  # the head is tied to the token embeddings
+    assert names - under == set()
+    assert "language_model.model.embed_tokens.weight" in names
