@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-deepspeed test-oldest sweep lint types docs bench clean
+.PHONY: setup demo test test-slow test-deepspeed test-oldest test-trackers test-ray sweep lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,21 @@ $(VENV)-deepspeed/.set-up: pyproject.toml constraints.txt
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt pip torch
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
 		--editable '.[demo,deepspeed]' hypothesis pytest
+	@touch $@
+
+# Trackers and Ray bring much that nothing else needs.
+test-trackers test-ray: test-%: $(VENV)-%/.set-up
+	$(VENV)-$*/bin/pytest -m 'slow or not slow' $(CLUSTER_TESTS_$*)
+
+CLUSTER_TESTS_trackers := tests/lab/studies/test_tracked.py tests/lab/trials/test_trackers.py
+CLUSTER_TESTS_ray := tests/lab/engines/test_ray.py
+CLUSTER_NEEDS_trackers := mlflow wandb trackio tensorboard
+CLUSTER_NEEDS_ray := 'ray>=2.56'
+$(VENV)-trackers/.set-up $(VENV)-ray/.set-up: $(VENV)-%/.set-up: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt pip torch
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--editable '.[demo]' hypothesis pytest $(CLUSTER_NEEDS_$*)
 	@touch $@
 
 OLDEST := transformers==5.12.0

@@ -45,7 +45,7 @@ class Trains:
     def prepare(self, task: Any) -> tuple[str, ...]:
         return ("a notice about tokens",)
 
-    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any, tracker: Any) -> Iterator[TrialRecord]:
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any) -> Iterator[TrialRecord]:
         if len(self.ledger.ran) == self.ledger.stop_after:
             raise KeyboardInterrupt
         self.ledger.ran.append((training.seed, training.task, training.arm))

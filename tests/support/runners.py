@@ -33,7 +33,7 @@ class Cheap:
     def check(self, trial: Trial, arms: Any) -> tuple[str, ...]:
         return ()
 
-    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any, tracker: Any) -> Iterator[TrialRecord]:
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any) -> Iterator[TrialRecord]:
         fault = self.faults.get(training.label)
         times = self.labels().count(training.label)
         with self.began.open("a") as stream:

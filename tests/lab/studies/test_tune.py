@@ -69,7 +69,7 @@ class Judged:
     def check(self, trial: Trial, arms: Any) -> tuple[str, ...]:
         return ()
 
-    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any, tracker: Any) -> Iterator[TrialRecord]:
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any) -> Iterator[TrialRecord]:
         yield from map(self._judge.judge, trials)
 
     def calibrate(self, trial: Trial, tasks: Any) -> Any:

@@ -15,7 +15,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
 from noisytune._pretrained import Model
-from noisytune.errors import ConfigError, MissingExtraError
 from noisytune.lab.kinds import KINDS
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
@@ -23,7 +22,6 @@ from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.fine_tune import check_arms, run_trial
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
-from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods import METHODS, Stack, make
 from noisytune.records import TrialRecord
@@ -268,29 +266,6 @@ def test_nothing_is_left_behind(tmp_path: Path, tiny_study: Study, tiny_tokens: 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run_trial(a_trial(tiny_study), tiny_study.model.path, tiny_tokens)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tensorboard_gets_every_step_and_changes_nothing(
-    tmp_path: Path, tiny_study: Study, tiny_tokens: Tokens
-) -> None:
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    trial = a_trial(tiny_study)
-    logged = run_trial(trial, tiny_study.model.path, tiny_tokens, tracker=Tracker("tensorboard", tmp_path))
-    silent = run_trial(trial, tiny_study.model.path, tiny_tokens)
-    assert outcome(logged) == outcome(silent)
-    events = EventAccumulator(str(tmp_path / "topics-plain-seed0"))
-    events.Reload()
-    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], logged.loss_curve, rtol=1e-6)
-
-
-def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noisytune.lab.trials.trackers.find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match="pip install wandb"):
-        Tracker("wandb", tmp_path)
-    with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
-        Tracker("paper", tmp_path)
 
 
 QUICK = ("noisytune", "recadam")

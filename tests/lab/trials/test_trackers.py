@@ -1,87 +1,128 @@
-"""A tracker that fails costs a warning, whatever fails in it."""
+"""What a tracker is told, and that one that fails costs a warning, whatever fails in it."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from noisytune.errors import ConfigError, MissingExtraError, TrialError
+from noisytune.lab.studies.study import Study
+from noisytune.lab.trials import trackers
+from noisytune.lab.trials.events import Notice, TrialDone
+from noisytune.lab.trials.jobs import TrialJob
 from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.trial import Trial
+from tests.support.runners import Cheap, cheap_record
 
 
-class Locked:
-    """A callback that cannot write any more from its second event on."""
+class Watched:
+    """A run of a tracker that notes what it is told, and fails where it is asked to."""
 
-    def __init__(self) -> None:
-        self.seen: list[str] = []
+    fails: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[list[Any]] = []
 
-    def on_train_begin(self, *args: Any) -> str:
-        self.seen.append("begin")
-        return "control"
+    def __init__(self, tracker: Tracker, training: Trial) -> None:
+        self.note("begin", trackers._tags(training))
 
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        self.seen.append("log")
-        raise sqlite3.OperationalError("database is locked\nmore")
+    def log(self, values: Any, step: int) -> None:
+        self.note("log", dict(values), step)
 
-    on_train_end = on_log
+    def end(self, well: bool) -> None:
+        self.note("end", well)
+
+    def note(self, what: str, *content: Any) -> None:
+        self.told.append((what, *content))
+        if what in self.fails:
+            raise sqlite3.OperationalError("database is locked\nmore")
 
 
 @pytest.fixture
-def warnings() -> list[str]:
-    return []
+def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    monkeypatch.setattr(Watched, "told", [])
+    monkeypatch.setitem(trackers._RUNS, "tensorboard", Watched)
+    return Watched
 
 
 @pytest.fixture
-def tracker(tmp_path: Path, warnings: list[str]) -> Tracker:
-    return Tracker("tensorboard", tmp_path / "logs", warnings.append)
+def carry_out(tmp_path: Path, tiny_study: Study) -> Callable[..., tuple[TrialDone, list[str]]]:
+    def do(trial: Trial = tiny_study.plan[1], **faults: str) -> tuple[TrialDone, list[str]]:
+        events: list[Any] = []
+        tracker = Tracker("tensorboard", tmp_path / "logs", tiny_study.name)
+        done = TrialJob(trial, (trial,), Cheap(tmp_path / "began", faults=faults), tracker)(events.append)
+        return done, [event.text for event in events if isinstance(event, Notice)]
+
+    return do
 
 
-def test_a_callback_that_fails_is_left_out_from_then_on(
-    tracker: Tracker, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_run_has_tags_losses_and_scores(
+    watched: type[Watched], carry_out: Callable[..., Any], tiny_study: Study
 ) -> None:
-    inner = Locked()
-    monkeypatch.setattr(Tracker, "_callback", lambda *_: inner)
-    (callback,) = tracker.callbacks("topics-plain-seed0")
-    assert callback.on_train_begin() == "control"
-    for _ in range(3):
-        assert callback.on_log(logs={}) is None
-    assert callback.on_train_end() is None
-    assert inner.seen == ["begin", "log"]
+    trial = tiny_study.plan[1]
+    done, warnings = carry_out()
+    tags = {"arm": "noisytune(0.15)", "task": "topics", "seed": "0", "model": "tiny-bert", "key": trial.key}
+    assert watched.told == [
+        ("begin", tags),
+        ("log", {"train/loss": 0.7}, 1),
+        ("log", {"accuracy": cheap_record(trial).scores["accuracy"], "seconds": 0.1}, 2),
+        ("end", True),
+    ]
+    assert done.record.key == trial.key
+    assert not warnings
+
+
+def test_a_trial_that_fails_ends_its_run(
+    watched: type[Watched], carry_out: Callable[..., Any], tiny_study: Study
+) -> None:
+    with pytest.raises(ValueError, match="first line"):
+        carry_out(**{tiny_study.plan[1].label: "error"})
+    assert watched.told[-1] == ("end", False)
+    with pytest.raises(TrialError):
+        carry_out(**{tiny_study.plan[1].label: "nan"})
+    assert watched.told[-1] == ("end", False)
+
+
+@pytest.mark.parametrize("what", ["begin", "log", "end"])
+def test_a_tracker_that_fails_costs_a_warning(
+    watched: type[Watched], carry_out: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(watched, "fails", (what,))
+    done, warnings = carry_out()
+    assert done.record.status == "ok"
     (warning,) = warnings
     assert warning.startswith("tensorboard failed (OperationalError: database is locked):")
     assert "\n" not in warning
+    assert watched.told[-1][0] == what, "nothing more is tried"
 
 
-def test_a_tracker_that_cannot_begin_is_left_out(
-    tracker: Tracker, warnings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracker.logs.write_text("in the way")
-    assert tracker.callbacks("a") == []
-    monkeypatch.setattr(Tracker, "_callback", lambda *_: (_ for _ in ()).throw(ImportError("no protobuf")))
-    assert tracker.callbacks("a") == []
-    assert len(warnings) == 2
-    assert "ImportError: no protobuf" in warnings[1]
-
-
-def test_logs_are_written_through_no_link(tracker: Tracker, warnings: list[str], tmp_path: Path) -> None:
+def test_logs_are_written_through_no_link(carry_out: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    tracker.logs.mkdir()
-    (tracker.logs / "a").symlink_to(tmp_path / "elsewhere")
-    assert tracker.callbacks("a") == []
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "tiny").symlink_to(tmp_path / "elsewhere")
+    _, warnings = carry_out()
     assert "is a link to" in warnings[0]
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_run_that_cannot_be_ended_is_a_warning(
-    warnings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def finish() -> None:
-        raise OSError("no network")
+def test_tensorboard_reads_what_is_written(carry_out: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr("noisytune.lab.trials.trackers.find_spec", lambda _: True)
-    monkeypatch.setattr("noisytune.lab.trials.trackers.import_module", lambda _: SimpleNamespace(finish=finish))
-    Tracker("wandb", tmp_path, warnings.append).finish()
-    assert warnings[0].startswith("wandb failed (OSError: no network)")
+    done, warnings = carry_out()
+    assert not warnings
+    events = EventAccumulator(str(tmp_path / "logs/tiny/topics-noisytune_0.15_-seed0"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([0.7])
+    assert [event.value for event in events.Scalars("accuracy")] == pytest.approx([done.record.scores["accuracy"]])
+    assert events.Tensors("arm/text_summary")[0].tensor_proto.string_val == [b"noisytune(0.15)"]
+
+
+def test_a_tracker_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisytune.lab.trials.trackers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="pip install wandb"):
+        Tracker("wandb", tmp_path, "study")
+    with pytest.raises(ConfigError, match="tensorboard, mlflow, wandb, trackio"):
+        Tracker("paper", tmp_path, "study")

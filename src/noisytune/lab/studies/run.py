@@ -73,7 +73,7 @@ def run_study(
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
     runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
-    tracker = Tracker(report_to, store.logs_folder.absolute()) if report_to else None
+    tracker = Tracker(report_to, store.logs_folder.absolute(), study.name) if report_to else None
     with store.lock() as notice:
         earlier = store.read_study()
         if earlier:
@@ -131,6 +131,7 @@ class _Run:
         if self.missing and (unfinished or not self.settled()):
             missing = [trial for trials in self.missing.values() for trial in trials]
             self.engine.start(len(missing))
+            self.reach_tracker()
             get_ready(self.study, self.runner, self.engine, missing, self.on_event)
         if self.begun:
             self.store.write_study(self.kept())
@@ -141,6 +142,11 @@ class _Run:
             self.work()
         self.raise_if_all_failed()
         return self.kept() if self.begun else self.everything
+
+    def reach_tracker(self) -> None:
+        """Go on without a tracker that cannot be reached."""
+        if self.tracker and not replace(self.tracker, warn=lambda text: self.on_event(Notice(text))).reached():
+            self.tracker = None
 
     def kept(self) -> StudyRecord:
         """What the folder holds once the seeds begun so far are done."""

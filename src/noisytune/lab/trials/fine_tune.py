@@ -29,7 +29,6 @@ from noisytune.lab.trials.head import keep_head_, without_head
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer
-from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trainer import StackTrainer
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods import Run, Stack
@@ -42,11 +41,9 @@ EVALUATION_BATCHES = 4
 """Dev examples predicted at a time, in training batches: without gradients there is room for more."""
 
 
-def run_trial(
-    trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None, tracker: Tracker | None = None
-) -> TrialRecord:
+def run_trial(trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None) -> TrialRecord:
     """Run one trial that has a training of its own: `run_trials` of it alone."""
-    (record,) = run_trials(trial, model_dir, tokens, [(trial, tokens.evaluate)], report, tracker)
+    (record,) = run_trials(trial, model_dir, tokens, [(trial, tokens.evaluate)], report)
     return record
 
 
@@ -56,7 +53,6 @@ def run_trials(
     tokens: Tokens,
     asked: Iterable[tuple[Trial, Mapping[str, TokenSplit]]],
     report: Report | None = None,
-    tracker: Tracker | None = None,
 ) -> Iterator[TrialRecord]:
     """Train once, and score each trial that rests on it. Settings decide the outcome, up to the rounding of other
     hardware and other thread counts.
@@ -74,7 +70,6 @@ def run_trials(
         tokens: its task as token ids.
         asked: trials with this training, usually itself alone, and the splits that each is scored on.
         report: told of every step.
-        tracker: where to log as well; not part of the outcome.
 
     Yields:
         their records. The time of training is the first one's. A diverged trial has neither scores nor predictions.
@@ -110,7 +105,7 @@ def run_trials(
     applied = stack.begin_()
     before = copies(weights)
     clock.lap("prepare")
-    losses = _train(stack, train, collate, tokenizer, settings, training, report, tracker, best)
+    losses = _train(stack, train, collate, tokenizer, settings, training, report, best)
     stack.end_()
     norms = l1_norms(before, weights)
     if best:
@@ -290,7 +285,6 @@ def _train(
     settings: TrainingSettings,
     trial: Trial,
     report: Report | None,
-    tracker: Tracker | None,
     best: _BestEpoch | None,
 ) -> list[float]:
     """Train in place and return every step's loss, the last one not finite if training stopped for that."""
@@ -298,7 +292,7 @@ def _train(
         torch.compiler.reset()  # what was compiled for earlier trials counts towards the limit of versions
         stack.run.model.compile()
     steps = _Steps(report, [])
-    callbacks = [steps, *([best] if best else []), *(tracker.callbacks(trial.label) if tracker else [])]
+    callbacks = [steps, *([best] if best else [])]
     trainer = StackTrainer(
         stack,
         stack.run.model,
@@ -310,11 +304,7 @@ def _train(
         optimizer_cls_and_kwargs=optimizer_of(settings),
     )
     trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train()
-    finally:
-        if tracker:
-            tracker.finish()
+    trainer.train()
     return steps.losses
 
 

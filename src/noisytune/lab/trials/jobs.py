@@ -10,7 +10,7 @@ from noisytune.errors import TrialError
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialProgress, TrialStarted
 from noisytune.lab.trials.runner import Runner, Speed
-from noisytune.lab.trials.trackers import Tracker
+from noisytune.lab.trials.trackers import Followed, Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
@@ -50,14 +50,17 @@ class TrialJob:
 
         def on_step(step: int, total_steps: int, loss: float | None) -> None:
             report(TrialProgress(first.key, step, total_steps, loss))
+            followed.loss(step, loss)
 
         tracker = self.tracker and replace(self.tracker, warn=lambda warning: report(Notice(warning)))
-        records = self.runner.run(self.training, self.trials, on_step, tracker)
-        for trial in self.trials:
-            report(TrialStarted(trial))
-            done = TrialDone(_believable(next(records, None), trial))
-            if trial is not last:
-                report(done)
+        with Followed(tracker, self.training) as followed:
+            records = self.runner.run(self.training, self.trials, on_step)
+            for trial in self.trials:
+                report(TrialStarted(trial))
+                done = TrialDone(_believable(next(records, None), trial))
+                followed.scores(done.record)
+                if trial is not last:
+                    report(done)
         return done
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
@@ -39,7 +38,7 @@ class Runner(Protocol):
     >>> class Constant:
     ...     def prepare(self, task): return ()
     ...     def check(self, trial, arms): return ()
-    ...     def run(self, training, trials, on_step, tracker):
+    ...     def run(self, training, trials, on_step):
     ...         for one in trials:
     ...             yield TrialRecord(one.key, one.settings, "ok", {"accuracy": 0.5}, [1.0], {"total": 0.1}, {}, {})
     ...     def calibrate(self, trial, tasks): raise NotImplementedError
@@ -69,16 +68,13 @@ class Runner(Protocol):
         """
         ...
 
-    def run(
-        self, training: Trial, trials: Sequence[Trial], on_step: OnStep, tracker: Tracker | None
-    ) -> Iterator[TrialRecord]:
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: OnStep) -> Iterator[TrialRecord]:
         """Train once, and give the record of each trial that rests on it. Settings decide the outcome, nothing else.
 
         Args:
             training: the resolved settings that say what is trained.
             trials: usually itself alone. Others score what the same training gives on their own task.
             on_step: told of every step.
-            tracker: where to log as well.
 
         Yields:
             the records, in the order of the trials.

@@ -13,7 +13,6 @@ from noisytune.errors import RunFolderError, require
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.runner import OnStep, Speed
 from noisytune.lab.trials.tokens import Tokens, cache_name, tokenise
-from noisytune.lab.trials.trackers import Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
@@ -66,14 +65,12 @@ class TransformersRunner:
 
         return check_arms(trial, self.model_dir, arms)
 
-    def run(
-        self, training: Trial, trials: Sequence[Trial], on_step: OnStep, tracker: Tracker | None
-    ) -> Iterator[TrialRecord]:
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: OnStep) -> Iterator[TrialRecord]:
         """Fine-tune."""
         from noisytune.lab.trials.fine_tune import run_trials
 
         asked = ((trial, self._tokens(trial).evaluate) for trial in trials)
-        yield from run_trials(training, self.model_dir, self._tokens(training), asked, on_step, tracker)
+        yield from run_trials(training, self.model_dir, self._tokens(training), asked, on_step)
 
     def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
         """Time a few steps, and count the tokens of all tasks."""
