@@ -106,10 +106,13 @@ class Loop:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     module: nn.Module | None = None
     """What is called: the model, compiled or wrapped."""
+    wrap: Callable[[Any], Any] = lambda model: None
+    """What happens to the model after the methods have begun, in place."""
 
     def __post_init__(self) -> None:
         model = self.stack.run.model
         self.facts = self.stack.begin_()
+        self.wrap(model)
         groups = [
             {"params": [p for p in model.parameters() if p.ndim > 1], "lr": self.rate, "weight_decay": 0.01},
             {"params": [p for p in model.parameters() if p.ndim <= 1], "lr": self.rate, "weight_decay": 0.0},

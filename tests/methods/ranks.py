@@ -1,10 +1,15 @@
-"""One of two gloo processes: trains each arm under DDP on data of its own, and leaves the weights for the test."""
+"""One of two gloo processes: trains each arm on data of its own, and leaves the weights for the test.
+
+Under DDP; and arms that hold on to weights sharded by FSDP2 after they have begun, on the same data as the other rank.
+"""
 
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,5 +25,11 @@ for arm in arms:
     torch.manual_seed(int(rank))
     loop.run(3)
     ends[arm] = state_of(loop.stack.run.model)
+for arm in arms:
+    if arm.startswith(("recadam", "l2sp", "child_tuning", "mixout")):
+        loop = start(Path(checkpoint), arm, wrap=lambda model: fully_shard(model, mesh=init_device_mesh("cpu", (2,))))
+        torch.manual_seed(0)
+        loop.run(3)
+        ends[f"sharded {arm}"] = {name: tensor.full_tensor() for name, tensor in state_of(loop.stack.run.model).items()}
 torch.save(ends, Path(folder) / f"{rank}.pt")
 dist.destroy_process_group()

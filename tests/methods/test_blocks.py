@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 
 from noisytune.errors import ConfigError
-from noisytune.methods import Run, parse
+from noisytune.methods import Run, Stack, parse
 from noisytune.methods._blocks import blocks, called, depth_of
 from noisytune.methods.mixout import attach_
 from noisytune.methods.reinit import reinit_
@@ -142,22 +142,37 @@ def test_methods_that_would_do_nothing_say_so() -> None:
     assert parse("l2sp(strength=100)")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4)) == []
 
 
-def test_parameters_replaced_after_the_anchors_are_an_error() -> None:
-    from noisytune.methods import Stack
-
+def test_anchors_go_by_name_and_a_mismatch_is_an_error() -> None:
+    """FSDP2 puts other parameters in the place of those that were copied: by object, nothing would be pulled."""
     for arm in ("recadam", "l2sp"):
         model = build("mpnet")
         stack = Stack(parse(arm), Run(model))
         stack.begin_()
-        model.pooler.dense.weight = torch.nn.Parameter(model.pooler.dense.weight.detach().clone())
+        layer = model.pooler.dense
+        layer.weight = torch.nn.Parameter(layer.weight.detach() + 1)
         groups = [{"params": list(model.parameters()), "lr": 1e-4, "weight_decay": 0.0}]
-        with pytest.raises(ConfigError, match=r"1 of .* parameters were replaced"):
+        optimizer = stack.optimizer(groups, torch.optim.AdamW)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        assert bool((layer.weight < stack.run.anchors["noised"]["pooler.dense.weight"] + 1).all())
+        layer.weight = torch.nn.Parameter(torch.zeros(16, 17))
+        with pytest.raises(ConfigError, match=r"pooler.dense.weight has shape \(16, 17\), and had \(16, 16\)"):
+            stack.optimizer(groups, torch.optim.AdamW)
+        del layer.weight
+        with pytest.raises(ConfigError, match=r"1 of 39 pretrained parameters have other names .*pooler.dense.weight"):
             stack.optimizer(groups, torch.optim.AdamW)
 
 
-def test_mixout_with_two_passes_refuses_gradient_checkpointing() -> None:
-    from noisytune.methods import Stack
+def test_a_model_that_lost_its_marks_keeps_its_head_apart() -> None:
+    """Sharding drops the marks of loading: the head would be pulled to where it began."""
+    model = tf.BertForSequenceClassification(tf.BertConfig(**SIZES))
+    stack = Stack(parse("recadam"), Run(model))
+    stack.begin_()
+    assert set(stack.run.anchors["noised"]) == {f"bert.{name}" for name, _ in model.bert.named_parameters()}
 
+
+def test_mixout_with_two_passes_refuses_gradient_checkpointing() -> None:
     model = tf.BertForSequenceClassification(tf.BertConfig(**SIZES))
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     stack = Stack(parse("mixout(p=0.5)+r3f"), Run(model))
@@ -167,12 +182,10 @@ def test_mixout_with_two_passes_refuses_gradient_checkpointing() -> None:
 
 
 def test_mixout_keeps_its_anchors_out_of_the_buffers_and_to_the_linear_weights() -> None:
-    from noisytune.methods import Stack
-
     model = build("mpnet")
     buffers = {name for name, _ in model.named_buffers()}
     stack = Stack(parse("mixout(p=0.5)"), Run(model))
-    linear = {p for m in model.modules() if isinstance(m, torch.nn.Linear) for p in [m.weight]}
+    linear = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
     stack.begin_()
     assert {name for name, _ in model.named_buffers()} == buffers
     assert set(stack.run.anchors["noised"]) == linear

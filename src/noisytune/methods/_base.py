@@ -63,8 +63,9 @@ class Run:
     """Optimizer steps of the whole training, for settings that are shares of it; None where the loop does not say."""
     learning_rate: float | None = None
     """The largest learning rate of the training; None where the loop does not say."""
-    anchors: dict[str, Mapping[Tensor, Tensor]] = field(default_factory=dict)
-    """"clean" and "noised": pretrained parameter -> its value then; those that some method asked for."""
+    anchors: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """"clean" and "noised": name of a pretrained parameter in the plain model -> its value then; those that some method
+    asked for."""
     divergence: Divergence | None = None
     """For models whose outputs are neither one class nor one value an example."""
     kept: dict[str, Any] = field(default_factory=dict)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from noisytune._settings import choice, number, whole
 from noisytune.errors import ConfigError
-from noisytune.methods._anchors import pretrained
+from noisytune.methods._anchors import cut_like, in_place, of_names, pretrained
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._blocks import blocks
 
@@ -53,7 +53,7 @@ def mask_gradients_(parameters: Mapping[str, nn.Parameter], p: float, seed: int,
             key = blake2b(f"{seed}/{step}/{name}".encode(), digest_size=8).digest()
             generator = torch.Generator(parameter.device).manual_seed(int.from_bytes(key, "little") >> 1)
             drawn = torch.rand(parameter.shape, generator=generator, device=parameter.device)
-            parameter.grad.mul_((drawn < p).to(parameter.dtype) / p)
+            parameter.grad.mul_(cut_like((drawn < p).to(parameter.dtype) / p, parameter))
 
 
 def fisher(model: nn.Module, batches: Iterable[Inputs], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
@@ -137,28 +137,28 @@ class ChildTuning(Method):
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """Choose the child network of D."""
-        named = pretrained(run.model)
-        run.kept[self.name] = named, None
-        if self.mode == "D" and self.p < 1:
-            inside = {id(parameter) for block in blocks(run.model) for parameter in block.parameters()}
-            named = {name: parameter for name, parameter in named.items() if id(parameter) in inside}
-            if run.batches is None:
-                raise ConfigError("child_tuning: mode D looks at the training data; give Run(batches=...)")
-            batches = islice(run.batches(), self.fisher_batches or None)
-            information = fisher(run.model, batches, list(named.values()))
-            run.kept[self.name] = named, dict(zip(named, largest(information, self.p), strict=True))
-            return {"learning": sum(int(mask.sum()) for mask in run.kept[self.name][1].values())}
-        return {}
+        known = pretrained(run.model)
+        if self.mode == "F" or self.p == 1:
+            run.kept[self.name] = list(known)
+            return {}
+        inside = {id(parameter) for block in blocks(run.model) for parameter in block.parameters()}
+        known = {name: parameter for name, parameter in known.items() if id(parameter) in inside}
+        if run.batches is None:
+            raise ConfigError("child_tuning: mode D looks at the training data; give Run(batches=...)")
+        batches = islice(run.batches(), self.fisher_batches or None)
+        masks = largest(fisher(run.model, batches, list(known.values())), self.p)
+        run.kept[self.name] = dict(zip(known, masks, strict=True))
+        return {"learning": sum(int(mask.sum()) for mask in masks)}
 
     @torch.no_grad()
     def gradient_(self, run: Run) -> None:
-        """Mask the gradients."""
-        named, masks = run.kept[self.name]
+        """Mask the gradients. By name: sharding puts other parameters in the place of those that were attached to."""
+        chosen = run.kept[self.name]
         if self.p == 1:
             return
-        if masks is None:
-            mask_gradients_(named, self.p, run.seed, run.step)
+        if self.mode == "F":
+            mask_gradients_(of_names(chosen, run.model), self.p, run.seed, run.step)
             return
-        for name, mask in masks.items():
-            if named[name].grad is not None:
-                named[name].grad.mul_(mask.to(named[name].grad.device))
+        for parameter, mask in in_place(chosen, run.model).items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from noisytune._settings import choice, later, number
-from noisytune.methods._anchors import of_trained
+from noisytune.methods._anchors import in_place
 from noisytune.methods._base import Groups, Method, Run
 
 
@@ -104,6 +104,6 @@ class L2SP(Method):
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
         """The loop's optimizer without weight decay, and the pull after each of its steps."""
         optimizer = build([group | {"weight_decay": 0.0} for group in groups])
-        anchors = of_trained(run.anchors[self.anchor], run.model, groups)
+        anchors = in_place(run.anchors[self.anchor], run.model)
         attach_(optimizer, anchors, self.strength, self.head_strength)
         return optimizer

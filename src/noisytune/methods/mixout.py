@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from noisytune._settings import choice, number
 from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
-from noisytune.methods._anchors import pretrained, snapshot
+from noisytune.methods._anchors import in_place, pretrained
 from noisytune.methods._base import Method, Run
 from noisytune.methods._blocks import base_of
 
@@ -113,7 +113,7 @@ def attach_(
         raise ConfigError("mixout is attached already: detach_ it first")
     if p == 0:
         return 0
-    anchors = snapshot(model) if anchors is None else anchors
+    anchors = {p: p.detach().clone() for p in pretrained(model).values()} if anchors is None else anchors
     layers = []
     for module, name, inputs in mixable(model):
         parameter = getattr(module, name)
@@ -231,7 +231,7 @@ class Mixout(Method):
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """See `attach_`."""
-        mixed = attach_(run.model, self.p, mask=self.mask, anchors=run.anchors[self.anchor])
+        mixed = attach_(run.model, self.p, mask=self.mask, anchors=in_place(run.anchors[self.anchor], run.model))
         run.kept[self.name] = mixed > 0
         return {"anchor": self.anchor, "mixed": mixed}
 

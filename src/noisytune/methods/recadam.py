@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 
 from noisytune._settings import choice, number
 from noisytune.errors import ConfigError
-from noisytune.methods._anchors import of_trained
+from noisytune.methods._anchors import in_place
 from noisytune.methods._base import Groups, Method, Run
 from noisytune.methods._steps import in_steps, steps
 
@@ -272,6 +272,7 @@ class RecAdamMethod(Method):
 
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
         """RecAdam on the same groups, each with its learning rate and weight decay."""
-        anchors = of_trained(run.anchors[self.anchor], run.model, groups)
+        trained = {parameter for group in groups for parameter in group["params"]}
+        anchors = {p: star for p, star in in_place(run.anchors[self.anchor], run.model).items() if p in trained}
         settings = {name: value for name, value in self.settings.items() if name != "anchor"}
         return RecAdam(groups, anchors, **settings | {"t0": self.t0_of(run)})
