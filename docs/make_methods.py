@@ -42,14 +42,11 @@ mixout.attach_(model, p=0.9)
 mixout.detach_(model)
 ```
 
-**At their defaults.** Accuracy on the embedded task `topics`, in points: 265 training examples, 51 steps, one seed. One
-seed orders nothing: two runs of one arm differ by more than most of these. It shows which defaults work at this size at
-all: RecAdam pulls too hard at this learning rate, L2-SP does next to nothing, and both say so before they run. The
-command is `noisytune compare --seeds 1` with an `--arm` for each.
+**At their defaults.** [What each does in a short training](defaults.md), with plain fine-tuning beside it. An arm that
+would do next to nothing, or pull too hard, says so before it runs.
 
-| plain | noisytune | recadam | mixout | l2sp | reinit | llrd | child_tuning | rdrop | r3f | hype | neftune |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-| 81.2 | 77.6 | 66.7 | 73.0 | 81.2 | 83.0 | 80.3 | 73.0 | 82.4 | 82.4 | 85.5 | 76.7 |
+**Models.** Methods find blocks, embeddings and dropout by structure. Where a model has none of what a method needs, the
+method is refused before anything is trained.
 
 | method | what it does | cost |
 |---|---|---|

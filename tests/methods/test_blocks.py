@@ -10,8 +10,8 @@ import torch
 import transformers as tf
 
 from noisytune.errors import ConfigError
-from noisytune.methods import Run, Stack, parse
-from noisytune.methods._blocks import blocks, called, depth_of
+from noisytune.methods import Run, Stack, _dropout, parse
+from noisytune.methods._blocks import base_of, blocks, called, depth_of
 from noisytune.methods.mixout import attach_
 from noisytune.methods.reinit import reinit_
 
@@ -32,11 +32,16 @@ CONFIGS: dict[str, Any] = {
     "deberta-v2": lambda: tf.DebertaV2Config(
         **SIZES, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm"
     ),
+    "dinov3": lambda: tf.DINOv3ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16
+    ),
     "gpt2": lambda: tf.GPT2Config(vocab_size=64, n_embd=64, n_layer=4, n_head=2, n_positions=32),
+    "ibert": lambda: tf.IBertConfig(**SIZES),
     "llama": lambda: tf.LlamaConfig(**SIZES, num_key_value_heads=1),
     "modernbert": lambda: tf.ModernBertConfig(**SIZES, pad_token_id=0),
     "mpnet": lambda: tf.MPNetConfig(**SIZES),
     "opt": lambda: tf.OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32),
+    "persimmon": lambda: tf.PersimmonConfig(**SIZES, attention_dropout=0.5),
     "squeezebert": lambda: tf.SqueezeBertConfig(
         **SIZES,
         embedding_size=16,
@@ -47,6 +52,7 @@ CONFIGS: dict[str, Any] = {
         intermediate_groups=1,
         output_groups=1,
     ),
+    "swin": lambda: tf.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1]),
     "t5": lambda: tf.T5Config(vocab_size=64, d_model=64, d_kv=16, d_ff=128, num_layers=3, num_heads=4),
     "xlm": lambda: tf.XLMConfig(vocab_size=64, emb_dim=16, n_layers=2, n_heads=2),
 }
@@ -73,7 +79,14 @@ DEPTHS = {
     "deberta-v2": {"encoder.rel_embeddings.weight": 3, "encoder.LayerNorm.weight": 3},
     "mpnet": {"encoder.relative_attention_bias.weight": 3, "pooler.dense.weight": 0},
     "opt": {"decoder.embed_positions.weight": 3, "decoder.final_layer_norm.weight": 0},
-    "canine": {"char_embeddings.char_position_embeddings.weight": 5, "pooler.dense.bias": 0},
+    "canine": {
+        "char_embeddings.char_position_embeddings.weight": 5,
+        "chars_to_molecules.conv.weight": 4,
+        "projection.conv.weight": 2,
+        "pooler.dense.bias": 0,
+    },
+    "swin": {"encoder.layers.0.downsample.norm.weight": 2, "layernorm.weight": 0},
+    "t5": {"encoder.final_layer_norm.weight": 4, "decoder.final_layer_norm.weight": 0, "shared.weight": 7},
 }
 
 
@@ -90,6 +103,36 @@ def test_blocks_that_cannot_be_told_are_refused() -> None:
     with pytest.raises(ConfigError, match="SqueezeBertModel does not call its blocks as modules"):
         parse("hype")[0].check(Run(build("squeezebert")))
     parse("llrd")[0].check(Run(build("squeezebert")))
+
+
+def test_stages_are_no_blocks_but_hold_some() -> None:
+    assert [type(block).__name__ for block in blocks(build("swin"))] == ["SwinLayer"] * 2
+
+
+def test_a_base_model_holds_its_embeddings() -> None:
+    """DINOv3 keeps its blocks under the name that its base model would have in a model with a head."""
+    model = build("dinov3")
+    assert base_of(model) is model
+    assert depth_of(model)[model.embeddings.cls_token] == 3
+
+
+@pytest.mark.parametrize(("family", "said"), [("ibert", "in a QuantEmbedding"), ("canine", "no get_input_embeddings")])
+def test_noise_on_tokens_needs_a_table_of_tokens(family: str, said: str) -> None:
+    for arm in ("neftune", "r3f"):
+        with pytest.raises(ConfigError, match=said):
+            parse(arm)[0].check(Run(build(family)))
+
+
+def test_dropout_in_the_configuration_goes_off_and_is_saved_as_it_was() -> None:
+    """Persimmon looks its attention's rate up while it runs; what is saved in the meantime must keep it."""
+    model = build("persimmon").train()
+    ids = torch.arange(2, 12).reshape(2, 5)
+    rates = _dropout.off_(model)
+    with torch.no_grad():
+        assert torch.equal(model(ids)[0], model(ids)[0])
+        assert model.config.attention_dropout == 0.5
+        _dropout.restore_(rates)
+        assert not torch.equal(model(ids)[0], model(ids)[0])
 
 
 def test_mixout_adds_no_block() -> None:
@@ -117,6 +160,17 @@ def test_what_is_drawn_again_has_the_spread_of_a_new_model(family: str) -> None:
             assert float(ours[name].detach().std()) == pytest.approx(spread, rel=6 / math.sqrt(n)), name
 
 
+def test_a_model_inside_another_draws_as_it_does_alone() -> None:
+    """Gemma's norms begin at 0; PaliGemma around it would set them to 1."""
+    text = {**SIZES, "num_key_value_heads": 1, "head_dim": 8}
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = tf.PaliGemmaConfig(text_config=text, vision_config={**vision, "image_size": 28, "projection_dim": 16})
+    model = tf.PaliGemmaModel(config)
+    model.language_model.layers[-1].input_layernorm.weight.data.fill_(5)
+    reinit_(model, 1)
+    assert bool((model.language_model.layers[-1].input_layernorm.weight == 0).all())
+
+
 def test_the_draw_is_not_the_head_s() -> None:
     """With the trial's own seed the first redrawn matrix would begin with the numbers of the new head."""
     model = build("gpt2")
@@ -137,6 +191,8 @@ def test_methods_that_would_do_nothing_say_so() -> None:
         (notice,) = parse(arm)[0].notices(Run(half))
         assert "lost in the rounding of bfloat16" in notice
         assert parse(arm)[0].notices(Run(build("llama"))) == []
+    with pytest.raises(ConfigError, match=r"l2sp diverges: .* is above 2; lower the strength below 1000"):
+        parse("l2sp(strength=5000)")[0].check(Run(half, learning_rate=2e-3))
     (notice,) = parse("l2sp")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4))
     assert "next to nothing" in notice
     assert parse("l2sp(strength=100)")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4)) == []

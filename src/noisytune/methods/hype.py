@@ -1,8 +1,11 @@
 """HyPe: noise on the hidden states that enter each layer, in training.
 
 Yuan et al. 2023, "HyPe: Better Pre-trained Language Model Fine-tuning with Hidden Representation Perturbation": the
-input h of each transformer block becomes h + e, e ~ U(-sigma, sigma) or N(0, sigma^2). (The authors' code draws the
-uniform one from U(0, sigma).) Dropout goes off in the body of the model, for the noise takes its place.
+input h of each transformer block becomes h + e, e ~ U(-sigma, sigma) or N(0, sigma^2). Dropout goes off in the body of
+the model, for the noise takes its place.
+
+The authors' code draws the uniform noise from U(0, sigma). It sets ``hidden_dropout_prob`` to 0, with it the head's
+dropout, and leaves the attention's on.
 """
 
 from __future__ import annotations
@@ -81,9 +84,9 @@ class HyPe(Method):
     distribution: str = choice("uniform", "of the noise", "uniform", "gaussian")
 
     def check(self, run: Run) -> None:
-        """The model must have blocks, and call them."""
+        """The model must have blocks, and call them: on text not all, where some are for images."""
         every = blocks(run.model)
-        if self.sigma > 0 and (seen := called(run.model, every)) is not None and not all(seen):
+        if self.sigma > 0 and (seen := called(run.model, every)) is not None and not any(seen):
             raise ConfigError(
                 f"hype: {type(run.model).__name__} does not call its blocks as modules, so no noise would enter them"
             )

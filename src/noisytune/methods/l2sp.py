@@ -8,7 +8,7 @@ from the gradient as in AdamW. After each optimizer step, with the learning rate
 
 Both replace the loop's own weight decay. Biases and layer norms are pulled as well (the authors' main mode pulls
 weights only). Over a training the distance from theta* shrinks by exp(-strength * sum of the learning rates): at the
-small rates of AdamW a strength that the authors used with SGD (0.1 for the body, 0.01 for the head) does next to
+small rates of AdamW the strengths that the authors ran SGD with, ``l2sp(strength=0.1, head_strength=0.01)``, do next to
 nothing.
 """
 
@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from noisytune._settings import choice, later, number
+from noisytune.errors import ConfigError
 from noisytune.methods._anchors import in_place
 from noisytune.methods._base import Groups, Method, Run
 
@@ -83,8 +84,17 @@ class L2SP(Method):
         number(None, "the same of the new head; by itself as strength", ">= 0", lambda s: s >= 0)
     )
 
+    def check(self, run: Run) -> None:
+        """A step must not lengthen the distance."""
+        most = max(self.strength, self.head_strength or 0.0)
+        if run.learning_rate is not None and run.learning_rate * most > 2:
+            raise ConfigError(
+                f"l2sp diverges: learning rate x strength = {run.learning_rate:g}*{most:g} = "
+                f"{run.learning_rate * most:g} is above 2; lower the strength below {2 / run.learning_rate:g}"
+            )
+
     def notices(self, run: Run) -> list[str]:
-        """A pull that is too small to matter, or a step that overshoots."""
+        """A pull that is too small to matter."""
         if run.total_steps is None or run.learning_rate is None or self.strength == 0:
             return []
         # A learning rate that falls linearly to 0 is half of its largest on average.

@@ -6,9 +6,9 @@ of two forward passes of the same batch:
     loss = (CE(p) + CE(q)) / 2 + alpha * (KL(p, q) + KL(q, p)) / 2
 
 The task's part is averaged over the passes, where the paper adds them: so it keeps the size that the learning rate and
-the clipping are chosen for, and alpha is half of what it is in the paper. The authors' GLUE code sums the divergence
-over the batch instead of averaging it: its alpha (0.3 to 5, by task) is ours times the batch size / 4. Regression:
-KL(p, q) = KL(q, p) = (p - q)^2.
+the clipping are chosen for, and ours is half of the paper's alpha and of that of the authors' fairseq code (.3, .5, .7,
+1 and 5, by task). Their BERT code sums the divergence over the batch, with a weight that is ours at alpha = batch size
+/ 4. Regression: KL(p, q) = KL(q, p) = (p - q)^2.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from noisytune._settings import number
 from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
 from noisytune.methods._base import Divergence, Inputs, Method, Run
-from noisytune.methods._divergence import divergence_of, refuse_other_masks
+from noisytune.methods._divergence import divergence_of, logits_of, refuse_other_masks
 
 
 def rdrop_loss(
@@ -70,7 +71,7 @@ class RDrop(Method):
         "hype": "it turns dropout off, by which the two passes of rdrop differ",
     }
 
-    alpha: float = number(1.0, "weight of the agreement; the authors use 0.3 to 5", ">= 0", lambda a: a >= 0)
+    alpha: float = number(1.0, "weight of the agreement; half of the paper's 0.3 to 5", ">= 0", lambda a: a >= 0)
 
     def check(self, run: Run) -> None:
         """Some dropout must be active, by which the two passes differ."""
@@ -81,6 +82,19 @@ class RDrop(Method):
             )
 
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
-        """See `rdrop_loss`."""
+        """See `rdrop_loss`. The first step makes sure that the two passes differ: some models never use their rates."""
         refuse_other_masks(self.name, run)
-        return rdrop_loss(inputs, compute, self.alpha, regression=run.regression, divergence=run.divergence)
+        logits: list[Tensor] = []
+
+        def watched(inputs: Inputs) -> Any:
+            output = compute(inputs)
+            logits.append(logits_of(output).detach())
+            return output
+
+        loss = rdrop_loss(inputs, watched, self.alpha, regression=run.regression, divergence=run.divergence)
+        if run.step == 0 and len(logits) == 2 and torch.equal(*logits):
+            raise ConfigError(
+                f"rdrop: the two passes of {type(run.model).__name__} are the same, whatever its dropout rates say: "
+                "leave rdrop out"
+            )
+        return loss

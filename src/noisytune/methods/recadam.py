@@ -245,15 +245,15 @@ class RecAdamMethod(Method):
 
     def check(self, run: Run) -> None:
         """The pull must not diverge at the largest learning rate."""
-        if run.learning_rate is not None:
+        if run.learning_rate is not None and self.anneal != "constant":
             refuse_divergence(run.learning_rate, self.gamma, self.w)
 
     def notices(self, run: Run) -> list[str]:
         """A training that mostly recalls."""
-        if run.total_steps is None:
+        if run.total_steps is None or self.anneal == "constant":
             return []
         told, t0, total = [], self.t0_of(run), run.total_steps
-        if self.anneal != "constant" and t0 > total / 2:
+        if t0 > total / 2:
             told.append(
                 f"{self.label}: half of the pull is left at step {t0:g} of {total}: the model hardly leaves the "
                 "pretrained weights; give t0 as a share of the training, for example t0=0.3"

@@ -43,8 +43,7 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
     if layers == 0:
         return []
     every, base = blocks_for(model, layers), base_of(model)
-    initialise: Any = getattr(model, "_init_weights", None)
-    if initialise is None:
+    if not hasattr(model, "_init_weights"):
         raise ConfigError(f"reinit: {type(model).__name__} does not say how its weights are initialised")
     chosen = every[len(every) - layers :]
     chosen += [part for name, part in base.named_children() if "pooler" in name]
@@ -56,7 +55,7 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
             # transformers' initialisers leave alone what carries the mark of a loaded parameter, and may set it again.
             _unmark(part)
             # Children before parents, as transformers does: a parent may draw its children's weights otherwise.
-            part.apply(initialise)
+            part.apply(_initialiser(model, part))
             _unmark(part)
     return [name for name, parameter in model.named_parameters() if id(parameter) in drawn]
 
@@ -77,6 +76,13 @@ def blocks_for(model: nn.Module, layers: int) -> list[nn.Module]:
             "start from nothing"
         )
     return every
+
+
+def _initialiser(model: nn.Module, part: nn.Module) -> Any:
+    """How transformers draws a part: PaliGemma's Gemma has norms that begin at 0, PaliGemma's other parts at 1."""
+    holders: list[Any] = [each for each in model.modules() if hasattr(each, "_init_weights")]
+    around = [each for each in holders if any(inner is part for inner in each.modules())]
+    return around[-1]._init_weights  # modules come from the outside in
 
 
 def _own_stream(seed: int) -> int:

@@ -85,6 +85,14 @@ def test_thirteen_arms_are_drawn_without_a_warning() -> None:
     assert page.count("<svg") >= 13
 
 
+@pytest.mark.slow
+def test_many_arms_are_drawn_without_a_warning() -> None:
+    """Matplotlib warns where a legend leaves no room for the axes; warnings are errors here."""
+    for arms, seeds in ((13, 1), (13, 3), (25, 2)):
+        assert "<html" in render_html(*synthetic(arms=arms, seeds=seeds, examples=20, steps=10))
+    assert "<html" in render_html(*long_names(13))
+
+
 NAMES = ["plain", "noisytune(0.15)+recadam", *(f"noisytune(0.{i:02}, {'x' * 200})+mixout" for i in range(30))]
 
 
