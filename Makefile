@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-deepspeed test-oldest test-trackers test-ray sweep lint types docs bench clean
+.PHONY: setup demo test test-slow test-deepspeed test-oldest test-trackers test-ray sweep families lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -71,6 +71,10 @@ PART := 1/1
 TYPES :=
 sweep: setup
 	PYTHONPATH=tools OMP_NUM_THREADS=1 $(BIN)/python -m sweep $(TYPES) --part $(PART)
+
+# The table of model types, from transformers' own code: make families TYPES="bert llama" writes their lines anew.
+families: setup
+	PYTHONPATH=tools OMP_NUM_THREADS=1 $(BIN)/python tools/families.py $(TYPES)
 
 lint: setup
 	$(BIN)/ruff check .

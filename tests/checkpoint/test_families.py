@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from support.families import config_of, head_classes, scatter
+from support.families import TYPES, config_of, head_classes, scatter
 from transformers import AutoConfig, AutoModel
 
-from noisytune._perturb.families import FAMILIES
+from noisytune._perturb.families import known
 from noisytune.checkpoint import inspect_checkpoint, perturb_checkpoint, verify_checkpoint
 from noisytune.errors import ConfigError
 from noisytune.torch import perturb_
@@ -56,7 +56,7 @@ def on_disk(model_class, folder, out, **settings):
     return tensors(model_class.from_pretrained(out)), manifest
 
 
-@pytest.fixture(params=[f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in sorted(FAMILIES)])
+@pytest.fixture(params=[f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in TYPES])
 def family(request):
     return request.param
 
@@ -94,7 +94,7 @@ def test_the_body_of_a_model_with_a_head_gets_the_noise_of_the_base_model(family
     base = save(model, tmp_path / "base")
     expected, _ = on_disk(type(model), base, tmp_path / "base-noisy", seed=5)
     for model_class in head_classes(config_of(family)):
-        if "shared.weight" in FAMILIES[family].ties.values() and "CausalLM" in model_class.__name__:
+        if "shared.weight" in known(family).ties.values() and "CausalLM" in model_class.__name__:
             continue  # a decoder alone has other tensors
         headed = model_class.from_pretrained(base)
         folder = save(headed, tmp_path / model_class.__name__)
@@ -187,11 +187,11 @@ def test_a_model_type_that_no_table_knows_is_asked_for_the_name(tmp_path):
 
 def test_settings_that_older_configurations_leave_out_have_the_class_defaults(family):
     defaults = AutoConfig.for_model(family)
-    known = FAMILIES[family]
-    if "pad_token_id" in known.padding.values():
-        assert known.pad == defaults.pad_token_id
-    if known.ties:
-        assert known.tied == defaults.tie_word_embeddings
+    facts = known(family)
+    if "pad_token_id" in facts.padding.values():
+        assert facts.pad == defaults.pad_token_id
+    if facts.ties:
+        assert facts.tied == defaults.tie_word_embeddings
 
 
 def save_with_copies(model, folder: Path):

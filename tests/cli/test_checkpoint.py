@@ -84,6 +84,13 @@ def test_inspect_lists_sorts_and_speaks_json(clean, run):
     assert json.loads(run("inspect", clean, "--json", "--sort", "size").stdout)[0]["shape"] == [8, 4]
 
 
+def test_inspect_shows_both_spellings_of_names(clean, run):
+    lines = run("inspect", clean, "--names").stdout.splitlines()
+    assert lines[0].split() == ["canonical", "name", "in", "the", "files"]
+    shown = [line.split() for line in lines[1:]]
+    assert ["layer.0.attention.self.query.weight", "bert.layer.0.attention.self.query.weight"] in shown
+
+
 def test_inspect_shows_every_column_in_80(minilm, run):
     lines = run("inspect", minilm.path, columns=80).stdout.splitlines()
     assert lines[0].split() == ["tensor", "shape", "dtype", "std", "noise"]

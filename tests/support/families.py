@@ -4,6 +4,16 @@ import torch
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
+_TYPES = """
+albert bart beit bert big_bird blenderbot bloom camembert clip codegen cohere convbert data2vec-text deberta
+deberta-v2 deit dinov2 distilbert electra ernie esm eurobert falcon gemma gemma2 gemma3_text gpt2 gpt_neo
+gpt_neox gptj granite led llama longformer m2m_100 marian mbart megatron-bert mistral mixtral modernbert
+modernbert-decoder mpnet mt5 nystromformer olmo olmo2 opt pegasus phi phi3 qwen2 qwen2_moe qwen3 rembert
+resnet roberta roformer smollm3 stablelm starcoder2 swin t5 umt5 vit xlm-roberta xlm-roberta-xl xlnet xmod
+"""
+TYPES = tuple(_TYPES.split())
+"""Of texts and images, of all sorts of prefixes, ties and padding."""
+
 SIZES = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers"), 2),

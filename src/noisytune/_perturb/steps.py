@@ -104,22 +104,25 @@ def why_left_alone(target: Target, config: NoisyTuneConfig) -> str | None:
     return next((refusals.excluded_by(role) for role in target.roles if role in config.exclude), None)
 
 
-def why_no_parameter(target: Target, codes: Collection[str] = ()) -> str | None:
+def why_no_parameter(
+    target: Target, codes: Collection[str] = (), is_buffer: Callable[[str], bool] = lambda name: False
+) -> str | None:
     """Why a tensor of a file, a mapping or a state dict is no parameter, by its dtype and name; None if it is one.
 
     Args:
         target: with its canonical name.
         codes: dtypes that are no floating ones and may yet hold weights, quantised.
+        is_buffer: what is known of the model type, by canonical name.
     """
     if target.dtype not in codes and not target.dtype.startswith(("float", "bfloat", "longdouble")):
         return refusals.not_floating(target.dtype)
-    return refusals.BUFFER if is_buffer(target.name) else None
+    return refusals.BUFFER if is_usual_buffer(target.name) or is_buffer(target.name) else None
 
 
-def is_buffer(name: str) -> bool:
+def is_usual_buffer(name: str) -> bool:
     """Whether a floating tensor is no parameter, by its canonical name: running statistics, rotary frequencies.
 
-    >>> is_buffer("bn.running_mean"), is_buffer("bn.weight")
+    >>> is_usual_buffer("bn.running_mean"), is_usual_buffer("bn.weight")
     (True, False)
     """
     return names.match([name.removeprefix(names.HEAD)], BUFFERS)

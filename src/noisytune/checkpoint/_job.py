@@ -110,10 +110,10 @@ class Job:
         self._guessed: set[str] = set()
         if recorded is not None:
             tokens, ties = self._family.all_tokens(source.config), recorded_ties(targets, recorded)
-            self._family = replace(self._family, tokens=tokens, ties=ties, always_tied=True)
+            self._family = replace(self._family, tokens=tokens, ties=ties, always=tuple(ties))
         elif not is_known(source):
             ties, self._guessed = find_ties(source, targets)
-            self._family = replace(self._family, ties=ties, always_tied=True)
+            self._family = replace(self._family, ties=ties, always=tuple(ties))
         groups = group_copies(targets, source, self._family)
         self._batches = [_Batch(groups)] if config.scale == "global" else [_Batch([group]) for group in groups]
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}

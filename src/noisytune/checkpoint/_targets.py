@@ -6,16 +6,17 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from noisytune._perturb import names
-from noisytune._perturb.families import FAMILIES, Family, guess
+from noisytune._perturb.families import Family, guess, known
 from noisytune._perturb.steps import check_names, why_left_alone, why_no_parameter
 from noisytune._perturb.target import Target
+from noisytune.checkpoint._code import family_in_code
 from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, Weights, dtype_name
 from noisytune.checkpoint._source import Source
 from noisytune.config import NoisyTuneConfig
@@ -61,15 +62,30 @@ class FileTarget(Target):
 
 
 def family_of(source: Source) -> tuple[Family, list[str]]:
-    """What is known about the model type, and what the user should know where it is guessed."""
-    model_type = str(source.config.get("model_type", ""))
+    """What is known about the model type, and what the user should know where it is guessed.
+
+    The table is asked first, then the code of the model's class, then a rule.
+    """
     own_names = [names.without_wrappers(tensor.name) for file in source.files for tensor in file.tensors]
-    if model_type in FAMILIES:
-        return FAMILIES[model_type], []
+    model_type = str(source.config.get("model_type", ""))
+    family = known(model_type) or family_in_code(source.folder, source.config, len(own_names))
+    if family is not None:
+        inside = [found for inner in _inner_types(source.config) if (found := known(inner))]
+        return replace(family, inner_buffers=tuple(name for found in inside for name in found.buffers)), []
     family = guess(model_type, own_names)
     prefix = f"the base model is taken to be under {family.prefixes[0]!r}" if family.prefixes else "no prefix was found"
     return family, [
-        f"{_why_unknown(source)}: {prefix}, no row counts as padding; noise added in memory may differ",
+        f"{_why_unknown(source)}: {prefix}, no row counts as padding, buffers are told by usual names only; noise "
+        "added in memory may differ",
+    ]
+
+
+def _inner_types(config: Mapping[str, Any]) -> list[str]:
+    """The types of the models inside one, at any depth."""
+    inside = [value for value in config.values() if isinstance(value, dict)]
+    return [
+        *(str(each["model_type"]) for each in inside if "model_type" in each),
+        *(inner for each in inside for inner in _inner_types(each)),
     ]
 
 
@@ -81,7 +97,7 @@ def _why_unknown(source: Source) -> str:
 
 def is_known(source: Source) -> bool:
     """Whether the table has the model type."""
-    return str(source.config.get("model_type", "")) in FAMILIES
+    return known(str(source.config.get("model_type", ""))) is not None
 
 
 def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> list[FileTarget]:
@@ -94,11 +110,17 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
     held = places(source.files)
     bare = [names.without_wrappers(place.tensor.name) for place in held]
     prefix = next((p for p in family.prefixes if any(name.startswith(p + ".") for name in bare)), None)
-    targets = [FileTarget.of(source, place, names.canonical(place.tensor.name, prefix)) for place in held]
+    targets = [FileTarget.of(source, place, _canonical(place.tensor.name, family, prefix)) for place in held]
     for target in targets:
         target.roles = family.roles(family.source(target.name, source.config), source.config)
     check_names(targets, config, _no_role(source))
     return targets
+
+
+def _canonical(name: str, family: Family, prefix: str | None) -> str:
+    """The canonical name of a tensor, or of an expert's share of one."""
+    stack = names.without_index(name)
+    return family.canonical(stack, prefix) + name.removeprefix(stack)
 
 
 def _no_role(source: Source) -> str:
@@ -144,6 +166,6 @@ def join_copies(
         shape = target.shape
         target.roles = family.roles(target.name, source.config)
         target.padding_row = family.padding_row(target.name, shape[0], source.config) if len(shape) == 2 else None
-        target.left_alone = why_no_parameter(target)
+        target.left_alone = why_no_parameter(target, is_buffer=family.is_buffer)
         target.left_alone = why_left_alone(target, config)
     return found

@@ -6,14 +6,13 @@ untied. The model's class knows which are tied; where transformers cannot be ask
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from noisytune._perturb import names
+from noisytune.checkpoint._code import model_in_code
 from noisytune.checkpoint._source import Source
 from noisytune.checkpoint._targets import NOISY, FileTarget
 from noisytune.manifest import TensorEntry
@@ -83,28 +82,9 @@ def _sample(source: Source, target: FileTarget) -> bytes:
 
 def _tied_in_the_class(folder: Path, config: Mapping[str, Any], tensors: int) -> dict[str, tuple[int, int]] | None:
     """Own name -> number of the parameter that it stands for, and place among its names. None where nobody can say."""
-    if not config.get("model_type") or find_spec("transformers") is None or find_spec("torch") is None:
+    model = model_in_code(folder, config, tensors)
+    if model is None:
         return None
-    if any(isinstance(value, int) and value > tensors for key, value in config.items() if "layers" in key):
-        return None  # more layers than tensors: not what the files hold, and perhaps endless to build
-    import torch
-    import transformers
-    from transformers.utils import logging
-
-    auto: Any = transformers.AutoModel
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(50)  # critical: nothing
-    try:
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            architecture = next(iter(known.architectures or ()), "")
-            model_class = getattr(transformers, architecture, None)
-            model = model_class(known) if model_class else auto.from_config(known)
-    except Exception:  # a stranger's configuration can fail in any way; the bytes are then asked instead
-        return None
-    finally:
-        logging.set_verbosity(verbosity)
     numbers: dict[int, int] = {}
     held = enumerate(model.named_parameters(remove_duplicate=False))
     return {name: (numbers.setdefault(id(value), len(numbers)), place) for place, (name, value) in held}

@@ -18,6 +18,7 @@ from noisytune.cli.checkpoint_display import (
     difference_rows,
     plot_difference,
     print_difference,
+    print_names,
     print_tensors,
     tensor_rows,
 )
@@ -74,6 +75,7 @@ def inspect(
     *,
     noise: Measure,
     sort: Annotated[Sort, option(RUN, "List the tensors in this order.", "file|name|std|size")] = Sort.file,
+    names: Annotated[bool, option(RUN, "List the canonical names beside those in the files.", "", "--names")] = False,
     as_json: Json = False,
 ) -> None:
     """List a checkpoint's tensors, and what noise would do to each."""
@@ -86,7 +88,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(tensor_rows(entries), indent=1))
     else:
-        print_tensors(console(), entries)
+        (print_names if names else print_tensors)(console(), entries)
         for notice in manifest.notices:
             _print(f"Note: {notice}")
 

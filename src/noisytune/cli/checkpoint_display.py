@@ -47,6 +47,12 @@ def print_tensors(out: Console, entries: Iterable[TensorEntry]) -> None:
     out.file.write("\n".join(lines) + "\n")  # Rich takes seconds for thousands of lines
 
 
+def print_names(out: Console, entries: Iterable[TensorEntry]) -> None:
+    """A tensor a row: its canonical name, and those in the files. Globs know it by each of them."""
+    rows = [(entry.name, ", ".join(entry.own_names)) for entry in entries]
+    out.file.write("\n".join(_table.lines(("canonical name", "in the files"), rows, out.width)) + "\n")
+
+
 def difference_rows(found: Difference) -> list[dict[str, Any]]:
     """Changes of the roles of parameters as JSON values; the last one is that of all together."""
     return [

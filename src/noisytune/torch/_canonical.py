@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from noisytune._perturb import names
-from noisytune._perturb.families import FAMILIES
+from noisytune._perturb.families import known
 from noisytune.torch._layout import Box, Traced, in_files
 from noisytune.torch._receipt import config_of
 
@@ -64,7 +64,7 @@ def parts_in_files(models: Mapping[str, nn.Module], shapes: Shapes) -> tuple[dic
 
 
 def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, list[Part]], str | None]:
-    base, prefix = _base_of(model)
+    base, prefix = base_of(model)
     body = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
     rest = {name: shape for name, shape in shapes.items() if name not in body}
     parts: dict[str, list[Part]] = {name: [] for name in shapes}
@@ -80,8 +80,8 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
     return parts, unknown
 
 
-def _base_of(model: Any) -> tuple[Any, str]:
-    """The base model inside a model, and its path with a trailing dot; the model itself where it is one."""
+def base_of(model: Any) -> tuple[Any, str]:
+    """The base model inside a model, and its path with a trailing dot; the model itself, and "", where it is one."""
     base = model.base_model
     if base is model or _is_base(model):
         return model, ""
@@ -101,8 +101,10 @@ def _is_base(model: Any) -> bool:
     model_type = str(getattr(model.config, "model_type", ""))
     own = {each.__name__ for each in type(model).__mro__}
     classes: Any = MODEL_MAPPING_NAMES.get(model_type, ())
-    has_none = model_type in FAMILIES and not FAMILIES[model_type].prefixes
-    return has_none or not own.isdisjoint({classes} if isinstance(classes, str) else classes)
+    family = known(model_type)
+    return (family is not None and not family.prefixes) or not own.isdisjoint(
+        {classes} if isinstance(classes, str) else classes
+    )
 
 
 def _in_files(model: Any, shapes: Shapes) -> tuple[dict[str, Traced], str | None]:

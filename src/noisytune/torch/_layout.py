@@ -202,7 +202,7 @@ def _swap(values: Sequence[Any], one: int, other: int) -> tuple[Any, ...]:
 # --- the conversions of a model ---
 
 
-def in_files(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Traced]:
+def in_files(model: Any, shapes: Mapping[str, Sequence[int]], *, with_prefixes: bool = False) -> dict[str, Traced]:
     """Name in the files -> what the tensor is made of: what ``save_pretrained`` writes of a model made from scratch.
 
     How the model was loaded has no say: files may hold the names of memory, and keep them.
@@ -210,6 +210,7 @@ def in_files(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Trace
     Args:
         model: of transformers.
         shapes: of its tensors, or of some of them, by their names without wrappers.
+        with_prefixes: as of a model whose files had prefixes that transformers takes away when it loads them.
 
     Raises:
         Exception: a conversion does what no stand-in can do; or it loses or doubles elements.
@@ -217,7 +218,7 @@ def in_files(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Trace
     from transformers.core_model_loading import revert_weight_conversion
 
     found: dict[str, Traced] = revert_weight_conversion(
-        _AsIfNew(model),  # type: ignore[arg-type]
+        _AsIfNew(model, with_prefixes),  # type: ignore[arg-type]
         {name: Traced.of(name, shape) for name, shape in shapes.items()},  # type: ignore[misc]
     )
     held = dict.fromkeys(shapes, 0)
@@ -229,12 +230,13 @@ def in_files(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Trace
 
 
 class _AsIfNew:
-    """A model that nobody has loaded."""
+    """A model that nobody has loaded; or one whose loading has used every conversion of its type."""
 
-    _weight_conversions = None
+    def __init__(self, model: Any, with_prefixes: bool) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
 
-    def __init__(self, model: Any) -> None:
         self._model = model
+        self._weight_conversions = get_model_conversion_mapping(model, add_legacy=False) if with_prefixes else None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

@@ -135,13 +135,13 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
 
 def _set_roles(module: nn.Module, targets: list[TensorTarget]) -> None:
     """Note which targets hold token embeddings; tied tensors are one target."""
-    tables = {identity(weight) for weight in _token_embeddings(module)}
+    tables = {identity(weight) for weight in token_embeddings(module)}
     for target in targets:
         if identity(target.tensor) in tables:
             target.roles = (TOKEN_EMBEDDINGS,)
 
 
-def _token_embeddings(module: nn.Module) -> Iterator[torch.Tensor]:
+def token_embeddings(module: nn.Module) -> Iterator[torch.Tensor]:
     """Weights of the input embeddings of a model and of the models inside, such as a decoder beside an encoder.
 
     Patches of images and windows of sound are no tokens: what looks nothing up is passed over.

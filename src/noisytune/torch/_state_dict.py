@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
 
 import torch
@@ -13,6 +13,7 @@ from noisytune._perturb.target import set_padding_rows
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.manifest import Manifest, TensorEntry
 from noisytune.torch._dtensor import is_dtensor
+from noisytune.torch._layout import Traced
 from noisytune.torch._refusals import CODES, refuse_tensors
 from noisytune.torch._tensors import TensorTarget, identity
 
@@ -30,8 +31,9 @@ def perturb_state_dict(
 
     A state dict does not say which tensors are parameters, padding or new. So: running statistics and rotary
     frequencies are known by their names and left alone; padding rows are an argument; ``scope`` has no effect, every
-    tensor counts as pretrained (exclude a new head by name). Nothing tells a state dict that was perturbed from a clean
-    one: the manifest is the only record. Every tensor is checked before the first is written.
+    tensor counts as pretrained (exclude a new head by name). Names are taken as they are: where transformers renames or
+    joins the files' tensors, `perturb_` goes by the files, and its noise differs. Nothing tells a state dict that was
+    perturbed from a clean one: the manifest is the only record. Every tensor is checked before the first is written.
 
     Args:
         state_dict: name -> tensor, as ``module.state_dict()`` or ``torch.load`` gives it. What is no tensor is left
@@ -60,7 +62,7 @@ def perturb_state_dict(
     config = perturbation.settled(config, settings)
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
     groups = names.tied({name: identity(tensor) for name, tensor in tensors.items()}, base_prefix)
-    targets = [TensorTarget.of(name, own_names, tensors[own_names[0]]) for name, own_names in groups]
+    targets = [target for name, own_names in groups for target in _matrices(name, own_names, tensors[own_names[0]])]
     set_padding_rows(targets, padding_rows or {})
     for target in targets:
         target.left_alone = perturbation.why_no_parameter(target, CODES)
@@ -76,3 +78,15 @@ def perturb_state_dict(
         if name not in tensors
     )
     return Manifest(config, (*manifest.entries, *others), manifest.notices)
+
+
+def _matrices(name: str, own_names: list[str], tensor: torch.Tensor) -> Iterator[TensorTarget]:
+    """A tensor; each of the experts where it stacks some."""
+    whole = TensorTarget.of(name, own_names, tensor)
+    if not names.is_stack(name, whole.shape):
+        yield whole
+        return
+    for index, expert in enumerate(Traced.of(own_names[0], whole.shape).unbind(0)):
+        share = TensorTarget.of(names.expert(name, index), list(own_names), tensor)
+        share.shape, share.boxes = tuple(expert.shape), [(tensor, expert.boxes[0])]
+        yield share

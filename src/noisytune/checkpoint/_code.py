@@ -1,0 +1,56 @@
+"""What transformers' code says about a checkpoint whose model type no table knows: its models, without weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from noisytune._perturb.families import Family
+
+
+def family_in_code(folder: Path, config: Mapping[str, Any], tensors: int) -> Family | None:
+    """The facts about a model type; None where nobody can say. Nothing that a stranger wrote is run.
+
+    Args:
+        folder: of the checkpoint.
+        config: of config.json.
+        tensors: how many the files hold.
+    """
+    built = [model for model in (model_in_code(folder, config, tensors, base) for base in (True, False)) if model]
+    if not built:
+        return None
+    from noisytune.torch._family import family_of
+
+    try:
+        return family_of(built)
+    except Exception:  # whatever the code of a model raises: the type then counts as unknown, which is told
+        return None
+
+
+def model_in_code(folder: Path, config: Mapping[str, Any], tensors: int, base: bool = False) -> Any:
+    """The model that the files are of, on the meta device, or the base model of its type; None where nobody can say."""
+    if not config.get("model_type") or find_spec("transformers") is None or find_spec("torch") is None:
+        return None
+    if any(isinstance(value, int) and value > tensors for key, value in config.items() if "layers" in key):
+        return None  # more layers than tensors: not what the files hold, and perhaps endless to build
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    auto: Any = transformers.AutoModel
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(50)  # critical: nothing
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            architecture = "" if base else next(iter(known.architectures or ()), "")
+            model_class = getattr(transformers, architecture, None)
+            return model_class(known) if model_class else auto.from_config(known)
+    except Exception:  # a stranger's configuration can fail in any way; the bytes are then asked instead
+        return None
+    finally:
+        logging.set_verbosity(verbosity)
