@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import time
 from collections import Counter
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from noisytune._processes import Process
 from noisytune.errors import DataError
 
 TEMPORARY = ".noisytune-tmp-"
-"""Start of the name of a file that is being written. What a killed process left may be deleted."""
+"""Start of the name of a file that is being written. What a killed process left may be deleted: see `leftovers`."""
 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """What file systems answer that cannot make the names in a folder durable."""
+_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)
+"""What file systems answer that have no hard links."""
+_FORGOTTEN = 86_400.0
+"""Seconds after which nobody is still writing a file."""
 
 
-def publish(file: Path, content: bytes) -> None:
+def publish(file: Path, content: bytes, *, first: bool = False) -> None:
     """Write a file under a temporary name in its folder, make it durable, and give it its name in one step.
 
     Args:
         file: where; its folder exists. A file or link that is there is replaced.
         content: all of it.
+        first: replace nothing.
 
     Raises:
+        FileExistsError: with ``first``, the name is taken.
         OSError: no space, no permission. What was there before is still there.
 
     >>> import tempfile
@@ -35,18 +45,92 @@ def publish(file: Path, content: bytes) -> None:
     ...     (Path(folder) / "a.txt").read_bytes()
     b'whole'
     """
-    temporary = file.with_name(f"{TEMPORARY}{os.urandom(16).hex()}")
+    temporary = _temporary(file)
     try:
         with os.fdopen(create(temporary), "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
+        if first:
+            _link(temporary, file)
+        else:
+            os.replace(temporary, file)
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
     sync_folder(file.parent)
+
+
+def _link(temporary: Path, file: Path) -> None:
+    """Give a file its name, unless the name is taken."""
+    try:
+        os.link(temporary, file)
+    except OSError as error:
+        if os.stat(temporary).st_nlink > 1:  # a server's answer was lost, and it was asked again
+            return
+        if error.errno not in _NO_LINKS:
+            raise
+        if file.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file)) from error
+        os.replace(temporary, file)
+
+
+def create_first(file: Path, content: bytes) -> int:
+    """Make a small file for the time being, whole where the file system has hard links.
+
+    Returns:
+        its inode.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    temporary = _temporary(file)
+    try:
+        inode = _written(temporary, content)
+        os.link(temporary, file)
+    except OSError as error:
+        if os.path.lexists(temporary) and os.stat(temporary).st_nlink > 1:
+            return inode
+        if error.errno not in _NO_LINKS:
+            raise
+        return _written(file, content)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return inode
+
+
+def _written(file: Path, content: bytes) -> int:
+    """Make a file; its inode."""
+    with os.fdopen(create(file), "wb") as stream:
+        stream.write(content)
+        return os.fstat(stream.fileno()).st_ino
+
+
+def _temporary(file: Path) -> Path:
+    """A name in the folder of a file that says who writes: see `leftovers`."""
+    return file.with_name(f"{TEMPORARY}{_own(os.getpid())}.{os.urandom(8).hex()}")
+
+
+@cache
+def _own(pid: int) -> str:
+    """This process, whose number is known, in few characters: where it is, its number and when it began."""
+    this = Process.this()
+    return f"{hashlib.sha256(this.place.encode()).hexdigest()[:8]}.{pid}.{this.began}"
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files that nobody is writing any more: their process has ended, or they are a day old."""
+    found, this = [], Process.this()
+    here = _own(os.getpid()).split(".")[0]
+    for file in folder.glob(f"{TEMPORARY}*"):
+        place, *which = file.name.removeprefix(TEMPORARY).split(".")
+        known = place == here and len(which) == 3 and which[0].isdecimal()
+        with suppress(FileNotFoundError):
+            ended = known and Process("", this.place, int(which[0]), which[1]).is_gone
+            if ended or time.time() - file.lstat().st_mtime > _FORGOTTEN:
+                found.append(file)
+    return found
 
 
 def create(file: Path) -> int:

@@ -37,7 +37,7 @@ class Cheap:
         fault = self.faults.get(training.label)
         times = self.labels().count(training.label)
         with self.began.open("a") as stream:
-            stream.write(f"{training.label}\n")
+            stream.write(f"{training.label} {time.time_ns()}\n")
         on_step(1, 2, 0.7)
         time.sleep(self.seconds)
         if fault == "error":
@@ -56,7 +56,12 @@ class Cheap:
 
     def labels(self) -> list[str]:
         """Of the trials that were begun, in order, however often."""
-        return self.began.read_text().split() if self.began.exists() else []
+        return [label for label, _ in self.begun()]
+
+    def begun(self) -> list[tuple[str, int]]:
+        """The same, each with the time, nanoseconds."""
+        lines = self.began.read_text().splitlines() if self.began.exists() else []
+        return [(label, int(when)) for label, when in map(str.split, lines)]
 
 
 def cheap_record(trial: Trial, nan: bool = False) -> TrialRecord:

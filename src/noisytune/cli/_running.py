@@ -54,11 +54,16 @@ class Running:
 
         return LocalEngine(self.workers, trials_per_gpu=self.trials_per_gpu)
 
-    def rules(self, stop: Stop) -> Rules:
-        """What to do about failures, and when to stop."""
+    def rules(self, stop: Stop, wait_for_others: bool = True) -> Rules:
+        """What to do about failures and about other processes, and when to stop."""
         from noisytune.lab.studies.attempts import Rules
 
-        return Rules(fail_fast=self.fail_fast, trial_timeout=self.trial_timeout, stopping=lambda: stop.asked)
+        return Rules(
+            fail_fast=self.fail_fast,
+            trial_timeout=self.trial_timeout,
+            wait_for_others=wait_for_others,
+            stopping=lambda: stop.asked,
+        )
 
 
 @dataclass

@@ -15,6 +15,7 @@ from noisytune.cli._command import as_command
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
 from noisytune.cli.export import export
+from noisytune.cli.planned import plan, status, work
 from noisytune.cli.reports import methods, report
 from noisytune.cli.studies import reproduce, run
 from noisytune.cli.tune import tune
@@ -60,7 +61,7 @@ def _root(
 ) -> None: ...
 
 
-_STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune)
-_OTHERS: tuple[Callable[..., None], ...] = (report, export, methods, perturb, inspect, diff, verify)
+_STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, plan, work)
+_OTHERS: tuple[Callable[..., None], ...] = (status, report, export, methods, perturb, inspect, diff, verify)
 for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
     app.command()(as_command(_function, keeps_trials=_function in _STUDIES))

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,17 @@ def run_folder(name: str, model: str, shared: Any) -> Path:
     return Path("runs") / f"{flat}-{model.rsplit('/')[-1]}-{digest(shared)[:6]}"
 
 
+_KEY = re.compile("[0-9a-f]{16}")
+
+
+def keys_in(folder: Path) -> frozenset[str]:
+    """The keys after which files of JSON in a folder are named; none where there is no such folder."""
+    with one_line(folder), suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        return frozenset(name[:16] for name in names if name.endswith(".json") and _KEY.fullmatch(name[:-5]))
+    return frozenset()
+
+
 def content_digest(content: bytes) -> str:
     """SHA-256, first 16 hexadecimal digits.
 
@@ -61,15 +72,29 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def write_file(file: Path, content: bytes) -> None:
+def write_file(file: Path, content: bytes, *, first: bool = False) -> bool:
     """Write a file of a run folder, whole or not at all; its folder is made where it is missing.
+
+    Args:
+        file: where.
+        content: all of it.
+        first: replace nothing.
+
+    Returns:
+        whether it was written; not with ``first`` if the file is there.
 
     Raises:
         RunFolderError: no space, or no permission.
     """
     with one_line(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        publish(file, content)
+        try:
+            publish(file, content, first=first)
+        except FileExistsError:
+            if not first:
+                raise
+            return False
+    return True
 
 
 def read_file(file: str | Path, most: int = MOST_BYTES) -> bytes:

@@ -6,6 +6,7 @@
     RUN/trials/<key>.json          one finished trial each
     RUN/trials/<key>.safetensors   what its model answered, example by example
     RUN/failed/<key>.json          why a trial has no record yet
+    RUN/claims/<key>.json          who is running a trial
     RUN/cache/                     tokens; may be deleted
     RUN/logs/                      what tensorboard wrote
 """
@@ -13,16 +14,24 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from noisytune._files import TEMPORARY
+from noisytune._files import leftovers
 from noisytune.errors import DamagedRecordError, RunFolderError
-from noisytune.lab.store.files import content_digest, file_name, one_line, read_file, refuse_links, write_file
+from noisytune.lab.store.claims import Claims
+from noisytune.lab.store.files import (
+    content_digest,
+    file_name,
+    keys_in,
+    one_line,
+    read_file,
+    refuse_links,
+    write_file,
+)
 from noisytune.lab.store.lock import hold
 from noisytune.lab.store.outputs import StoredOutputs, check_scores, pack
 from noisytune.records import TRIAL_ADVICE, FailureRecord, StudyRecord, TrialRecord
@@ -32,7 +41,6 @@ STUDY = "study"
 
 _MOST_BYTES = 2**28
 """Of a record."""
-_KEY = re.compile("[0-9a-f]{16}")
 
 
 class Store:
@@ -54,6 +62,7 @@ class Store:
         self.study_file = self.folder / f"{study}.json"
         self.trials_folder = self.folder / "trials"
         self.failed_folder = self.folder / "failed"
+        self.claims = Claims(self.folder / "claims")
         self.cache_folder = self.folder / "cache"
         self.logs_folder = self.folder / "logs"
         self._known: dict[str, TrialRecord] = {}
@@ -100,7 +109,7 @@ class Store:
 
     def index(self) -> frozenset[str]:
         """The keys of all finished trials."""
-        return _keys_in(self.trials_folder)
+        return keys_in(self.trials_folder)
 
     def has(self, key: str) -> bool:
         """Whether a trial is finished."""
@@ -139,12 +148,19 @@ class Store:
         """
         if self.has(record.key):
             return
+        content, earlier = b"", b""
         if record.outputs:
-            content = pack(record.outputs)
+            content, file = pack(record.outputs), self._outputs_file(record.key)
             record = replace(record, outputs_digest=content_digest(content))
-            write_file(self._outputs_file(record.key), content)
-            record = replace(record, outputs=StoredOutputs(self._outputs_file(record.key), record.outputs_digest))
-        write_file(self._file(record.key), record.to_json().encode())
+            earlier = read_file(file) if file.exists() else b""
+            if content != earlier:
+                write_file(file, content)
+            record = replace(record, outputs=StoredOutputs(file, record.outputs_digest))
+        if not write_file(self._file(record.key), record.to_json().encode(), first=True):
+            # Another finished it meanwhile, on other hardware perhaps: then its outputs are the record's.
+            if earlier and content != earlier:
+                write_file(self._outputs_file(record.key), earlier)
+            return
         self._known[record.key] = record
         with one_line(self.failed_folder), suppress(FileNotFoundError):
             (self.failed_folder / f"{record.key}.json").unlink()
@@ -165,10 +181,14 @@ class Store:
                     os.replace(file, _damaged(file))
         return _damaged(self._file(key))
 
-    def failures(self) -> dict[str, FailureRecord]:
-        """By key, what failed and has not been finished since; of a damaged file, that it is damaged."""
+    def failures(self, keys: Iterable[str] | None = None) -> dict[str, FailureRecord]:
+        """By key, what failed and has not been finished since; of a damaged file, that it is damaged.
+
+        Args:
+            keys: to look at; None: all.
+        """
         found = {}
-        for key in sorted(_keys_in(self.failed_folder) - self.index()):
+        for key in sorted(keys_in(self.failed_folder) - self.index()) if keys is None else keys:
             file = self.failed_folder / f"{key}.json"
             try:
                 found[key] = FailureRecord.from_json(read_file(file, _MOST_BYTES), str(file))
@@ -185,18 +205,24 @@ class Store:
         refuse_links(self.failed_folder)
         write_file(self.failed_folder / f"{failure.key}.json", failure.to_json().encode())
 
-    @contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Reserve a trial among the processes that share the folder: True inside if it is ours to run."""
-        with one_line(self.trials_folder):
-            self.trials_folder.mkdir(parents=True, exist_ok=True)
-        refuse_links(self.trials_folder)
-        file = self.trials_folder / f".claim-{key}"
-        with hold(file) as found:
-            yield found.ours and not self.has(key)
-            if found.ours:
-                with suppress(OSError):
-                    file.unlink()
+    def failure(self, key: str) -> FailureRecord | None:
+        """Why a trial failed last; None where it has not, or is finished."""
+        if not (self.failed_folder / f"{key}.json").exists():
+            return None
+        return self.failures([key]).get(key)
+
+    def claim(self, key: str) -> bool:
+        """Reserve a trial among the processes and machines that share the folder, unless another has."""
+        refuse_links(self.claims.folder)
+        return self.claims.take(key)
+
+    def release(self, key: str) -> None:
+        """Let go of a claim."""
+        self.claims.give_back(key)
+
+    def claim_state(self, key: str) -> str:
+        """Who has it: see `noisytune.lab.store.claims.Claims.state`."""
+        return self.claims.state(key)
 
     @contextmanager
     def lock(self) -> Iterator[str]:
@@ -210,7 +236,13 @@ class Store:
         Raises:
             RunFolderError: another process holds the folder; or it cannot be made; or a part of it is a link.
         """
-        ours = (self.trials_folder, self.cache_folder, self.logs_folder)
+        ours = (
+            self.trials_folder,
+            self.failed_folder,
+            self.claims.folder,
+            self.cache_folder,
+            self.logs_folder,
+        )
         refuse_links(*ours)
         with one_line(self.folder):
             self.trials_folder.mkdir(parents=True, exist_ok=True)
@@ -218,12 +250,13 @@ class Store:
         with hold(self.folder / ".lock") as found:
             if not found.ours:
                 raise RunFolderError(
-                    f"{self.folder} is in use by {found.holder}: wait until it is done, or choose another run folder"
+                    f"{self.folder} is in use by {found.holder}: wait until it is done, choose another run folder, or "
+                    f"help with a planned study:  noisytune work {self.folder}"
                 )
             with one_line(self.folder):
-                for folder in (self.folder, self.trials_folder, self.cache_folder):
-                    for leftover in folder.glob(f"{TEMPORARY}*"):
-                        leftover.unlink()
+                for folder in (self.folder, *ours):
+                    for leftover in leftovers(folder):
+                        leftover.unlink(missing_ok=True)
             yield found.notice
 
     @cached_property
@@ -250,14 +283,6 @@ class Store:
             return replace(record, outputs=outputs)
         check_scores(record, record.outputs, file, self._reported)
         return record
-
-
-def _keys_in(folder: Path) -> frozenset[str]:
-    """The keys after which files of JSON in a folder are named."""
-    with one_line(folder), suppress(FileNotFoundError):
-        names = os.listdir(folder)
-        return frozenset(name[:16] for name in names if name.endswith(".json") and _KEY.fullmatch(name[:-5]))
-    return frozenset()
 
 
 def _damaged(file: Path) -> Path:

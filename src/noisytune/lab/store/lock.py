@@ -71,7 +71,7 @@ def _lock(stream: FileIO, file: Path) -> Hold:
     try:
         import fcntl
     except ImportError:
-        return Hold(True, notice=f"{file.parent}: this system cannot lock files; run one noisytune in it at a time")
+        return Hold(True, notice=f"{file.parent}: this system cannot lock files; trials are claimed one by one instead")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,7 +82,7 @@ def _lock(stream: FileIO, file: Path) -> Hold:
             raise RunFolderError(f"{file}: cannot be locked ({error.strerror or error})") from error
         return Hold(
             True,
-            notice=f"{file.parent}: its file system cannot lock files ({error.strerror}); run one noisytune in it "
-            "at a time",
+            notice=f"{file.parent}: its file system cannot lock files ({error.strerror}); trials are claimed "
+            "one by one instead",
         )
     return Hold(True)

@@ -59,8 +59,30 @@ class TrialStore(Protocol):
         """By key, what failed and has not been finished since."""
         ...
 
+    def failure(self, key: str) -> FailureRecord | None:
+        """Why a trial failed last; None where it has not, or is finished."""
+        ...
+
     def write_failure(self, failure: FailureRecord) -> None:
         """Keep that a trial failed, in place of an earlier failure of it."""
+        ...
+
+    def claim(self, key: str) -> bool:
+        """Reserve a trial for whoever is about to run it, among processes and machines that share the store.
+
+        It only saves work: two runs of one trial are the same trial. Whoever dies loses a claim after a while.
+
+        Returns:
+            whether it is reserved now; not if another has it.
+        """
+        ...
+
+    def release(self, key: str) -> None:
+        """Let go of what was claimed."""
+        ...
+
+    def claim_state(self, key: str) -> str:
+        """``free``: nobody has claimed it. ``held``: somebody has, who is alive. ``unknown``: nothing was heard yet."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from noisytune._processes import Process
 from noisytune.errors import ConfigError, NoisyTuneError
 from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.store import TrialStore
-from noisytune.lab.trials.events import TrialDone, TrialEvent, TrialFailed
+from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialFailed
 from noisytune.lab.trials.jobs import TrialJob
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import FailureRecord
 
 LAST_WORDS = 4000
 """Characters that are kept of a traceback, from its end."""
+POLL = 1.0
+"""Seconds between two looks at what others do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Rules:
     """Whether the first failure ends the study. Else the other trials go on."""
     trial_timeout: float | None = None
     """Seconds after which a trial is given up and counts as failed, > 0; None: never."""
+    wait_for_others: bool = True
+    """Whether to wait for trials that other processes run. Else they are left to them, once they are known to live."""
     stopping: Callable[[], bool] = lambda: False
     """Asked before each trial: True begins no more, and those that run are finished."""
 
@@ -44,13 +49,17 @@ class Attempts:
     """Has the trials of a study carried out, keeps their records, and writes down what failed.
 
     A failure leaves the others alone. For want of memory a trial is tried once more when all others are done, with
-    nothing beside it; its settings stay as they are.
+    nothing beside it; its settings stay as they are. Trials that others have claimed are left to them.
     """
 
     def __init__(self, store: TrialStore, engine: Engine, on_event: Callable[[TrialEvent], None], rules: Rules) -> None:
         self.store, self.engine, self.on_event, self.rules = store, engine, on_event, rules
         self.failed: dict[str, NoisyTuneError] = {}
         """Trials without a record, by key: why."""
+        self._failed_before = store.failures()
+        self._claimed = set[str]()
+        self._left: list[TrialJob] = []
+        """With what others have claimed."""
         self._again: list[TrialJob] = []
         self._alone = False
 
@@ -63,22 +72,75 @@ class Attempts:
         Raises:
             NoisyTuneError: the first failure, where the rules say so; or a record cannot be kept.
         """
-        self.engine.run(self._limited(jobs), self._told)
-        if self._again:
-            again, self._again = self._again, []
-            self._alone = True
-            self.engine.run(self._limited(again), self._told, alone=True)
-            self._alone = False
+        try:
+            while True:
+                self.engine.run(self._taken(jobs), self._told)
+                if self._again:
+                    again, self._again, self._alone = self._again, [], True
+                    self.engine.run(self._limited(again), self._told, alone=True)
+                    self._alone = False
+                if not (jobs := self._free_again()):
+                    return
+        finally:
+            for key in list(self._claimed):
+                self._release(key)
+
+    def _taken(self, jobs: Iterable[TrialJob]) -> Iterator[TrialJob]:
+        """What nobody has finished or claimed, claimed."""
+        for job in jobs:
+            if self.rules.stopping():
+                return
+            missing = self._missing(job)
+            taken = tuple(trial for trial in missing if self._take(trial))
+            if left := tuple(trial for trial in self._missing(job) if trial not in taken):
+                self._left.append(replace(job, trials=left))
+            if taken:
+                yield from self._limited([replace(job, trials=taken)])
 
     def _limited(self, jobs: Iterable[TrialJob]) -> Iterator[TrialJob]:
         for job in jobs:
             if self.rules.stopping():
                 return
-            if missing := self._missing(job):
-                yield replace(job, trials=missing, limit=self.rules.trial_timeout)
+            yield replace(job, limit=self.rules.trial_timeout)
 
     def _missing(self, job: TrialJob) -> tuple[Trial, ...]:
-        return tuple(trial for trial in job.trials if not self.store.has(trial.key))
+        """Its trials that nobody has finished, or tried in vain since this began."""
+        return tuple(
+            trial
+            for trial in job.trials
+            if not self.store.has(trial.key)
+            and (trial.key in self._claimed or self.store.failure(trial.key) == self._failed_before.get(trial.key))
+        )
+
+    def _take(self, trial: Trial) -> bool:
+        if not self.store.claim(trial.key):
+            return False
+        self._claimed.add(trial.key)
+        if self.store.has(trial.key):  # finished just before
+            self._release(trial.key)
+            return False
+        return True
+
+    def _release(self, key: str) -> None:
+        self._claimed.discard(key)
+        self.store.release(key)
+
+    def _free_again(self) -> list[TrialJob]:
+        """What others had claimed and is missing all the same; waits as long as that may happen."""
+        told = False
+        while not self.rules.stopping():
+            self._left = [replace(job, trials=missing) for job in self._left if (missing := self._missing(job))]
+            states = [self.store.claim_state(trial.key) for job in self._left for trial in job.trials]
+            if "free" in states:
+                left, self._left = self._left, []
+                return left
+            if not states or (not self.rules.wait_for_others and "unknown" not in states):
+                return []
+            if not told:
+                self.on_event(Notice(f"{len(states)} trials are being run by other processes: waiting for them"))
+                told = True
+            time.sleep(POLL)
+        return []
 
     def _told(self, message: Any) -> None:
         """Keep what is finished, and pass on what happens."""
@@ -87,20 +149,24 @@ class Attempts:
             return
         if isinstance(message, TrialDone):
             self.store.write(message.record)
+            self._release(message.record.key)
             self.failed.pop(message.record.key, None)
         self.on_event(message)
 
     def _note(self, failure: JobFailed) -> None:
         job: Any = failure.job
         again = failure.cause == "memory" and not self._alone and not self.rules.fail_fast
+        missing = self._missing(job)
         if again:
-            self._again.append(job)
+            self._again.append(replace(job, trials=missing))
         words = "\n".join(getattr(failure.error, "__notes__", ()))[-LAST_WORDS:]
-        for trial in self._missing(job):
-            ended = datetime.now(UTC).isoformat(timespec="seconds")
+        for trial in missing:
+            ended = datetime.now(UTC).isoformat()
             told = FailureRecord(trial.key, failure.cause, str(failure.error), words, Process.this().told, ended)
             self.store.write_failure(told)
             self.failed[trial.key] = failure.error
+            if not again:
+                self._release(trial.key)
             self.on_event(TrialFailed(trial, str(failure.error), again))
         if self.rules.fail_fast:
             raise failure.error

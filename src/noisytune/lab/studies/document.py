@@ -42,11 +42,12 @@ class Document:
         return f"{self.path}, line {self.lines[known]}" if known else str(self.path)
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, content: bytes | None = None) -> Document:
     """Read a YAML file that holds one mapping.
 
     Args:
         path: the file.
+        content: what it held, where that was kept; None: what it holds.
 
     Raises:
         NotFoundError: there is no such file.
@@ -56,8 +57,9 @@ def read_document(path: Path) -> Document:
     import yaml
 
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
+        if content is None:
+            with path.open("rb") as stream:
+                content = stream.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error

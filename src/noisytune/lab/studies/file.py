@@ -89,9 +89,9 @@ class StudyFile:
     """On tasks whose files a download lacks."""
 
     @classmethod
-    def read(cls, path: Path, changes: Changes = AS_WRITTEN) -> StudyFile:
+    def read(cls, path: Path, changes: Changes = AS_WRITTEN, content: bytes | None = None) -> StudyFile:
         """Read a file; arguments and errors as for `read_studies`."""
-        document = read_document(path)
+        document = read_document(path, content)
         _check_keys(document, (), _KEYS)
         arms = [_arm(document, place, arm) for place, arm in enumerate(_list(document, "arms", changes.arms))]
         shares = _list(document, "train_shares") if "train_shares" in document.content else []
@@ -160,7 +160,7 @@ def paper_study(name: str) -> Path:
     return _PAPER / f"{name}.yaml"
 
 
-def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]:
+def read_studies(path: Path, changes: Changes = AS_WRITTEN, content: bytes | None = None) -> tuple[Study, ...]:
     """The studies that a file describes, one for each model: the models found and the data loaded.
 
     ::
@@ -181,12 +181,13 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study, ...]
     Args:
         path: the file. Models and data files count from its folder.
         changes: what takes the place of what the file says. Models and tasks count from the working directory.
+        content: what the file held, where that was kept; None: what it holds.
 
     Raises:
         ConfigError: the file is no YAML mapping, or a key or a value is not allowed; the nearest key is named.
         DataError: no such file, model or data.
     """
-    asked = StudyFile.read(path, changes)
+    asked = StudyFile.read(path, changes, content)
     models = [Model.find(name) for name in asked.models]
     tasks = tuple(task for wanted in asked.wanted for task in asked.load(wanted))
     return tuple(asked.study(model, tasks) for model in models)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from noisytune.errors import DamagedRecordError
@@ -73,7 +74,7 @@ def run_study(
         NoisyTuneError: something is wrong with the model, the data or the settings.
     """
     runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
-    tracker = Tracker(report_to, store.logs_folder.absolute(), study.name) if report_to else None
+    tracker = tracker_of(report_to, store, study)
     with store.lock() as notice:
         earlier = store.read_study()
         if earlier:
@@ -131,7 +132,7 @@ class _Run:
         if self.missing and (unfinished or not self.settled()):
             missing = [trial for trials in self.missing.values() for trial in trials]
             self.engine.start(len(missing))
-            self.reach_tracker()
+            self.tracker = reachable(self.tracker, self.on_event)
             get_ready(self.study, self.runner, self.engine, missing, self.on_event)
         if self.begun:
             self.store.write_study(self.kept())
@@ -142,11 +143,6 @@ class _Run:
             self.work()
         self.raise_if_all_failed()
         return self.kept() if self.begun else self.everything
-
-    def reach_tracker(self) -> None:
-        """Go on without a tracker that cannot be reached."""
-        if self.tracker and not replace(self.tracker, warn=lambda text: self.on_event(Notice(text))).reached():
-            self.tracker = None
 
     def kept(self) -> StudyRecord:
         """What the folder holds once the seeds begun so far are done."""
@@ -178,20 +174,44 @@ class _Run:
             yield from self.jobs_of(self.begun[-1])
 
     def jobs_of(self, seed: int) -> Iterator[TrialJob]:
-        """The trials of a seed that are not finished, the longest first, those of one training together."""
-        together: dict[str, tuple[Trial, list[Trial]]] = {}
-        for trial in self.missing.get(seed, ()):
-            training = self.study.training_of(trial)
-            together.setdefault(training.key, (training, []))[1].append(trial)
-        # Of equal ones the baseline stays the first. The last to run are short, so that no worker waits for long.
-        for training, trials in sorted(together.values(), key=lambda each: -each[0].examples):
-            yield TrialJob(training, tuple(trials), self.runner, self.tracker)
+        """The trials of a seed that are not finished."""
+        yield from trial_jobs(self.study, self.missing.get(seed, ()), self.runner, self.tracker)
 
     def raise_if_all_failed(self) -> None:
         """Where nothing else came out, the first failure is what there is to tell."""
         failed = self.attempts.failed
         if failed and not any(self.store.has(trial.key) for trial in self.study.plan):
             raise next(iter(failed.values()))
+
+
+def tracker_of(report_to: str | None, store: StudyStore, study: Study) -> Tracker | None:
+    """Where the trials of a study log as well; None: nowhere."""
+    return Tracker(report_to, store.logs_folder.absolute(), study.name) if report_to else None
+
+
+def reachable(tracker: Tracker | None, on_event: Callable[[Event], None]) -> Tracker | None:
+    """The tracker; None, with a notice, where it cannot be reached: a study goes on without it."""
+    if tracker and replace(tracker, warn=lambda text: on_event(Notice(text))).reached():
+        return tracker
+    return None
+
+
+def trial_jobs(study: Study, trials: Iterable[Trial], runner: Runner, tracker: Tracker | None) -> Iterator[TrialJob]:
+    """A job for each training: seed by seed, the longest of a seed first, so that at the end no worker waits for long.
+
+    Args:
+        study: of the trials.
+        trials: in the order of the plan; of equally long ones the baseline stays the first.
+        runner: how they are carried out.
+        tracker: where they log as well.
+    """
+    for _, of_seed in groupby(trials, key=lambda trial: trial.seed):
+        together: dict[str, tuple[Trial, list[Trial]]] = {}
+        for trial in of_seed:
+            training = study.training_of(trial)
+            together.setdefault(training.key, (training, []))[1].append(trial)
+        for training, asked in sorted(together.values(), key=lambda each: -each[0].examples):
+            yield TrialJob(training, tuple(asked), runner, tracker)
 
 
 def each_notice_once(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -263,7 +283,13 @@ def to_check(study: Study, missing: Sequence[Trial]) -> list[tuple[Trial, tuple[
 
 
 def get_ready(
-    study: Study, runner: Runner, engine: Engine, missing: Sequence[Trial], on_message: Callable[[TrialEvent], None]
+    study: Study,
+    runner: Runner,
+    engine: Engine,
+    missing: Sequence[Trial],
+    on_message: Callable[[TrialEvent], None],
+    *,
+    arms: bool = True,
 ) -> None:
     """See that every arm is possible, before anything is kept or trained; then do what the trials of a task share.
 
@@ -273,11 +299,12 @@ def get_ready(
         engine: where it is done.
         missing: trials that are to be run.
         on_message: told of notices.
+        arms: whether to look at them; not where a plan has done so.
 
     Raises:
         NoisyTuneError: an arm, or a task, is not possible.
     """
-    checks = [CheckJob(trial, runner, arms) for trial, arms in to_check(study, missing)]
+    checks = [CheckJob(trial, runner, methods) for trial, methods in to_check(study, missing)]
 
     def told(message: TrialEvent | JobFailed | None) -> None:
         if isinstance(message, JobFailed):
@@ -285,7 +312,8 @@ def get_ready(
         if message is not None:
             on_message(message)
 
-    engine.run(checks, told)
+    if arms:
+        engine.run(checks, told)
     wanted = {trial.task for trial in missing}
     tasks = [task for task in study.tasks if task.name in wanted]
     prepared = {task.digest: task for task in (*tasks, *map(study.trained_for, tasks))}
