@@ -122,7 +122,7 @@ def test_t0_fits_the_training_unless_it_is_given(checkpoints: dict[str, Path]) -
         run = Run(load(checkpoints["bert"]), total_steps=total, learning_rate=2e-5)
         stack = Stack(parse(arm), run)
         assert stack.begin_()["recadam"]["t0"] == expected
-        assert stack.optimizer([{"params": [*run.model.parameters()], "lr": 0.1}], None).defaults["t0"] == expected  # type: ignore[arg-type]
+        assert stack.optimizer([{"params": [*run.model.parameters()], "lr": 1e-5}], None).defaults["t0"] == expected  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"a share of the training \(0.5\) needs its length"):
         Stack(parse("recadam(t0=0.5)"), Run(load(checkpoints["bert"]))).begin_()
 
@@ -137,6 +137,9 @@ def test_a_training_that_mostly_recalls_is_said_before_it_runs(checkpoints: dict
     assert "takes back 100% of the way" in told("recadam", 2e-4)[0]
     with pytest.raises(ConfigError, match=r"diverges: .* = 5 is above 2; lower gamma below 2000"):
         parse("recadam")[0].check(Run(load(checkpoints["bert"]), learning_rate=1e-3))
+    parse("recadam(anneal=constant)")[0].check(Run(load(checkpoints["bert"]), learning_rate=1e-3))
+    with pytest.raises(ConfigError, match=r"diverges: .* = 25 is above 2; lower gamma below 400"):
+        start(checkpoints["bert"], "recadam")  # in a loop that does not say its rate, by that of its groups
 
 
 def test_the_pull_is_there_from_the_first_step(checkpoints: dict[str, Path]) -> None:

@@ -183,7 +183,7 @@ def test_trained_norms_and_biases_start_again(checkpoints: Checkpoints) -> None:
 
 
 def test_noise_and_anchors_leave_out_what_was_drawn_again(checkpoints: Checkpoints) -> None:
-    loop = start(checkpoints["bert"], "reinit(layers=1)+noisytune(0.5)+recadam")
+    loop = start(checkpoints["bert"], "reinit(layers=1)+noisytune(0.5)+recadam(gamma=20)")
     alone = start(checkpoints["bert"], "reinit(layers=1)")
     state, other = state_of(loop.stack.run.model), state_of(alone.stack.run.model)
     top = {name for name in state if "layer.1" in name or "pooler" in name}

@@ -228,7 +228,7 @@ def test_a_method_moves_what_it_says_or_refuses_in_words(model_type: str) -> Non
     "model_type", [one for one in (*SAMPLE, "falcon", "prophetnet", "persimmon") if one not in MASKED]
 )
 def test_dropout_that_is_off_is_off(model_type: str) -> None:
-    """Falcon, ProphetNet and Persimmon look their rates up in the configuration while they run."""
+    """ProphetNet, Persimmon, BLT and others look their rates up in the configuration while they run."""
     kind = kind_of(model_type)
     base = base_of(kind.model)
     before = copy.deepcopy(base.config.to_dict())

@@ -271,7 +271,9 @@ class RecAdamMethod(Method):
         return {"anchor": self.anchor, "anchored": len(run.anchors[self.anchor]), "t0": self.t0_of(run)}
 
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
-        """RecAdam on the same groups, each with its learning rate and weight decay."""
+        """RecAdam on the same groups, each with its learning rate, the largest of the training, and weight decay."""
+        if self.anneal != "constant":
+            refuse_divergence(max((float(group["lr"]) for group in groups), default=0.0), self.gamma, self.w)
         trained = {parameter for group in groups for parameter in group["params"]}
         anchors = {p: star for p, star in in_place(run.anchors[self.anchor], run.model).items() if p in trained}
         settings = {name: value for name, value in self.settings.items() if name != "anchor"}
