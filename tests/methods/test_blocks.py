@@ -40,6 +40,7 @@ CONFIGS: dict[str, Any] = {
     "llama": lambda: tf.LlamaConfig(**SIZES, num_key_value_heads=1),
     "modernbert": lambda: tf.ModernBertConfig(**SIZES, pad_token_id=0),
     "mpnet": lambda: tf.MPNetConfig(**SIZES),
+    "openai-gpt": lambda: tf.OpenAIGPTConfig(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=32),
     "opt": lambda: tf.OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32),
     "persimmon": lambda: tf.PersimmonConfig(**SIZES, attention_dropout=0.5),
     "squeezebert": lambda: tf.SqueezeBertConfig(
@@ -160,6 +161,20 @@ def test_what_is_drawn_again_has_the_spread_of_a_new_model(family: str) -> None:
             assert float(ours[name].detach().std()) == pytest.approx(spread, rel=6 / math.sqrt(n)), name
 
 
+def test_what_transformers_draws_nowhere_is_drawn_as_in_the_paper() -> None:
+    """OpenAI GPT's projections are drawn by their constructors: its initialiser would leave them as they are."""
+    model = build("openai-gpt")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    drawn = reinit_(model, 1, seed=3)
+    weight = model.h[-1].attn.c_attn.weight.detach()
+    assert len(drawn) == 12
+    assert abs(float(weight.mean())) < 0.01
+    assert float(weight.std()) == pytest.approx(0.02, rel=0.2)
+    assert bool((model.h[-1].attn.c_attn.bias == 0).all())
+
+
 def test_a_model_inside_another_draws_as_it_does_alone() -> None:
     """Gemma's norms begin at 0; PaliGemma around it would set them to 1."""
     text = {**SIZES, "num_key_value_heads": 1, "head_dim": 8}
@@ -190,7 +205,8 @@ def test_methods_that_would_do_nothing_say_so() -> None:
     for arm in ("hype", "r3f"):
         (notice,) = parse(arm)[0].notices(Run(half))
         assert "lost in the rounding of bfloat16" in notice
-        assert parse(arm)[0].notices(Run(build("llama"))) == []
+        assert parse(arm)[0].notices(Run(build("llama"), precision="float32")) == []
+        assert "rounding of float16" in parse(arm)[0].notices(Run(build("llama"), precision="fp16"))[0]
     with pytest.raises(ConfigError, match=r"l2sp diverges: .* is above 2; lower the strength below 1000"):
         parse("l2sp(strength=5000)")[0].check(Run(half, learning_rate=2e-3))
     (notice,) = parse("l2sp")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4))

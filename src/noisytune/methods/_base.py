@@ -63,6 +63,8 @@ class Run:
     """Optimizer steps of the whole training, for settings that are shares of it; None where the loop does not say."""
     learning_rate: float | None = None
     """The largest learning rate of the training; None where the loop does not say."""
+    precision: str | None = None
+    """In which matrices are multiplied: "float32", "bf16" or "fp16"; None: in that of the weights."""
     anchors: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """"clean" and "noised": name of a pretrained parameter in the plain model -> its value then; those that some method
     asked for."""

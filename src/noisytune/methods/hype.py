@@ -31,9 +31,10 @@ def noise_like(tensor: Tensor, sigma: float, distribution: str) -> Tensor:
     return torch.randn_like(tensor) * sigma
 
 
-def rounded_away(method: str, size: float, model: nn.Module) -> list[str]:
-    """A notice where noise of this size on numbers around 1 is lost in the rounding of the model's dtype."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+def rounded_away(method: str, size: float, run: Run) -> list[str]:
+    """A notice where noise of this size on numbers around 1 is lost in the rounding of what the model computes in."""
+    dtype = next((p.dtype for p in run.model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.precision or "", dtype)
     if 0 < size < torch.finfo(dtype).eps / 4:
         return [f"{method}: noise of size {size:g} is lost in the rounding of {str(dtype).removeprefix('torch.')}"]
     return []
@@ -93,7 +94,7 @@ class HyPe(Method):
 
     def notices(self, run: Run) -> list[str]:
         """Noise that the dtype rounds away."""
-        return rounded_away(self.name, self.sigma, run.model)
+        return rounded_away(self.name, self.sigma, run)
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """See `attach_`."""

@@ -104,7 +104,7 @@ class R3F(Method):
 
     def notices(self, run: Run) -> list[str]:
         """Noise that the dtype rounds away."""
-        return rounded_away(self.name, self.eps, run.model)
+        return rounded_away(self.name, self.eps, run)
 
     def attach_(self, run: Run) -> dict[str, Any]:
         """Hook the token embeddings."""

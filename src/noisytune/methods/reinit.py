@@ -8,6 +8,7 @@ What was drawn no longer counts as pretrained: NoisyTune leaves it alone, and no
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,16 +48,12 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
         raise ConfigError(f"reinit: {type(model).__name__} does not say how its weights are initialised")
     chosen = every[len(every) - layers :]
     chosen += [part for name, part in base.named_children() if "pooler" in name]
-    drawn = {id(parameter) for part in chosen for parameter in part.parameters()}
+    drawn: set[int] = set()
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(_own_stream(seed))
         for part in chosen:
-            # transformers' initialisers leave alone what carries the mark of a loaded parameter, and may set it again.
-            _unmark(part)
-            # Children before parents, as transformers does: a parent may draw its children's weights otherwise.
-            part.apply(_initialiser(model, part))
-            _unmark(part)
+            drawn |= _draw_(part, _initialiser(model, part), getattr(model.config, "initializer_range", None) or 0.02)
     return [name for name, parameter in model.named_parameters() if id(parameter) in drawn]
 
 
@@ -88,6 +85,35 @@ def _initialiser(model: nn.Module, part: nn.Module) -> Any:
 def _own_stream(seed: int) -> int:
     """A seed for this method alone: the seed itself draws the head, and would give both the same numbers."""
     return int.from_bytes(blake2b(f"reinit/{seed}".encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _draw_(part: nn.Module, initialise: Any, spread: float) -> set[int]:
+    """Draw a part as transformers does; returns the ids of the parameters that were drawn.
+
+    What its initialiser does not know is drawn as in the paper, matrices from N(0, spread^2) and biases 0 (OpenAI GPT's
+    projections are drawn by their constructors only); the rest of that stays.
+    """
+    before = {name: parameter.clone() for name, parameter in part.named_parameters()}
+    marked = {name for name, p in part.named_parameters() if getattr(p, "_is_hf_initialized", False)}
+    # transformers' initialisers leave alone what carries the mark of a loaded parameter, and may set it again.
+    _unmark(part)
+    for parameter in part.parameters():
+        parameter.fill_(math.nan)
+    # Children before parents, as transformers does: a parent may draw its children's weights otherwise.
+    part.apply(initialise)
+    _unmark(part)
+    drawn = set()
+    for name, parameter in part.named_parameters():
+        if not parameter.isnan().any():
+            drawn.add(id(parameter))
+        elif parameter.ndim > 1 or name.endswith("bias"):
+            drawn.add(id(parameter))
+            parameter.normal_(std=spread) if parameter.ndim > 1 else parameter.zero_()
+        else:
+            parameter.copy_(before[name])
+            if name in marked:
+                parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+    return drawn
 
 
 def _unmark(part: nn.Module) -> None:

@@ -100,6 +100,7 @@ def run_trials(
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
     run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
+    run.precision = settings.precision
     stack = Stack(methods, run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
@@ -148,7 +149,7 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
     stacks = [methods_of(arm) for arm in arms]
     for methods in stacks:
         refuse_methods(settings, methods)
-    run = Run(_load(trial, model_dir), learning_rate=settings.learning_rate)
+    run = Run(_load(trial, model_dir), learning_rate=settings.learning_rate, precision=settings.precision)
     run.total_steps = settings.steps(int(trial.settings["task"]["train_size"]))
     distinct = dict.fromkeys(method for methods in stacks for method in methods)
     for method in distinct:
