@@ -26,8 +26,8 @@ from noisytune.errors import ConfigError
         ({"scope": "head"}, "scope must be"),
         ({"include": [1]}, "include must be globs"),
         ({"exclude": ("",)}, "exclude must be globs"),
-        ({"exclude": "*.bias|@tokens"}, "globs or the role @token_embeddings, .* got '.*@tokens'"),
-        ({"include": ["@Token_Embeddings"]}, "the role @token_embeddings, "),
+        ({"exclude": "*.bias|@tokens"}, "globs or roles .@token_embeddings, .* got '.*@tokens'"),
+        ({"include": ["@Token_Embeddings"]}, "roles .@token_embeddings, "),
     ],
 )
 def test_bad_settings_are_refused_with_words(settings, message):

@@ -17,10 +17,22 @@ TOKEN_EMBEDDINGS = "@token_embeddings"
 """A role, for ``include`` and ``exclude``: the tables in which a model looks up its input tokens, and what is tied to
 them. Found from the model's input embeddings; on disk from what is known of the model type."""
 
-ROLES = (TOKEN_EMBEDDINGS,)
-"""What may stand among the globs of ``include`` and ``exclude``."""
+POSITIONS = "@positions"
+"""A role: embeddings of positions, absolute and relative."""
 
-_GLOBS = f"globs or the role {' or '.join(ROLES)}, separated by |"
+NORMS = "@norms"
+"""A role: weights and biases of layer norm and its kin."""
+
+BIASES = "@biases"
+"""A role: biases, those of norms too."""
+
+ROUTERS = "@routers"
+"""A role: what chooses among experts."""
+
+ROLES = (TOKEN_EMBEDDINGS, POSITIONS, NORMS, BIASES, ROUTERS)
+"""What may stand among the globs of ``include`` and ``exclude``. All but the first go by names, on both sides alike."""
+
+_GLOBS = f"globs or roles ({', '.join(ROLES)}), separated by |"
 
 
 def _names_tensors(word: str) -> bool:
@@ -91,7 +103,7 @@ class NoisyTuneConfig:
     )
     """Globs of tensor names to perturb, or `ROLES`; empty means all."""
     exclude: tuple[str, ...] = words(
-        f"Leave tensors alone that match these globs; {TOKEN_EMBEDDINGS} stands for the token embeddings.",
+        f"Leave tensors alone that match these globs or roles: {', '.join(ROLES)}.",
         _GLOBS,
         metavar="GLOB",
         holds=_names_tensors,

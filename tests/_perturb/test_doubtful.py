@@ -13,15 +13,20 @@ SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_atten
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_fixed_tables_are_told_by_both_routes(tmp_path, dtype):
+def test_fixed_tables_are_left_alone_and_told_by_both_routes(tmp_path, dtype):
     config = tf.RoFormerConfig(**SIZES, max_position_embeddings=32, embedding_size=16)
     tf.RoFormerModel(config).to(dtype).save_pretrained(tmp_path / "clean")
     model = tf.RoFormerModel.from_pretrained(tmp_path / "clean", dtype=dtype)
     for manifest in (perturb_(model, seed=1), perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=1)):
-        (told,) = [notice for notice in manifest.notices if "sinusoidal" in notice]
-        assert told.startswith("encoder.embed_positions.weight is a fixed table")
+        assert "encoder.embed_positions.weight" not in [entry.name for entry in manifest.perturbed]
+        (told,) = [notice for notice in manifest.notices if "never learnt" in notice]
+        assert told.startswith("encoder.embed_positions.weight is never learnt, by the model's code, and is left alone")
     model = tf.RoFormerModel.from_pretrained(tmp_path / "clean", dtype=dtype)
-    assert not [n for n in perturb_(model, exclude="*embed_positions*").notices if "sinusoidal" in n]
+    manifest = perturb_(model, scope="all")
+    assert "encoder.embed_positions.weight" in [entry.name for entry in manifest.perturbed]
+    assert [notice for notice in manifest.notices if "sinusoidal" in notice]
+    model = tf.RoFormerModel.from_pretrained(tmp_path / "clean", dtype=dtype)
+    assert not [n for n in perturb_(model, scope="all", exclude="*embed_positions*").notices if "sinusoidal" in n]
 
 
 def test_learnt_positions_are_not_told():

@@ -50,5 +50,5 @@ def test_the_noise_of_a_family_never_changes(family):
     config = config_of(family)
     for make in (AutoModel.from_config, *head_classes(config)):
         model = fill(make(config))
-        perturb_(model, noise_lambda=0.15, seed=3)
+        perturb_(model, noise_lambda=0.15, seed=3, scope="all")  # tables that are never learnt too
         assert digest(model) == golden[f"{family}: {type(model).__name__}"]

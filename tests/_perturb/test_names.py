@@ -56,3 +56,41 @@ def test_globs():
     names.check_globs(["a.weight", "a.bias"], ("*.weight",), ("a.*",))
     with pytest.raises(ConfigError, match=r"exclude: '\*wrod\*' matches none of the 2 tensor names \(a.weight, a.bias"):
         names.check_globs(["a.weight", "a.bias"], (), ("*wrod*",))
+
+
+def test_prompts_of_segmentation_are_no_adapter():
+    assert not names.is_adapter("prompt_encoder.point_embed.0.weight")
+    assert not names.is_adapter("prompt_encoder.mask_embed.conv1.weight")
+    assert names.is_adapter("prompt_encoder.default.embedding.weight")
+
+
+ROLES = {
+    "embeddings.LayerNorm.weight": {"@norms"},
+    "h.0.ln_1.bias": {"@norms", "@biases"},
+    "layers.0.input_layernorm.weight": {"@norms"},
+    "blocks.0.ln2.weight": {"@norms"},
+    "layers.0.self_attn.q_norm.weight": {"@norms"},
+    "stages.0.bn1.weight": {"@norms"},
+    "embeddings.position_embeddings.weight": {"@positions"},
+    "wpe.weight": {"@positions"},
+    "decoder.embed_positions.weight": {"@positions"},
+    "encoder.rel_embeddings.weight": {"@positions"},
+    "encoder.relative_attention_bias.weight": {"@positions"},
+    "encoder.layers.0.blocks.0.attention.self.relative_position_bias_table": {"@positions"},
+    "embeddings.word_embeddings.weight": set(),
+    "wte.weight": set(),
+    "layers.0.mlp.gate.weight": {"@routers"},
+    "layers.0.mlp.router.bias": {"@routers", "@biases"},
+    "layers.0.mlp.shared_expert_gate.weight": {"@routers"},
+    "layers.0.block_sparse_moe.router.layer.weight": {"@routers"},
+    "layers.0.mlp.experts.3.gate_proj.weight": set(),
+    "layers.0.mixer.A_log": set(),
+    "layers.0.mixer.dt_bias": {"@biases"},
+    "head:classifier.bias": {"@biases"},
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_roles_that_names_tell(name):
+    vector = name.endswith("bias") or "norm" in name.lower() or "ln" in name or "bn" in name
+    assert set(names.roles_by_name(name, 1 if vector else 2)) == ROLES[name]

@@ -48,8 +48,8 @@ _WIDTH = re.compile(
 )
 _NO_WIDTH = re.compile(
     r"vocab|patch|image|window|kernel|stride|^max_|^num_|position|chunk|sampling|rate|codebook_size|bins|buckets|group|"
-    r"scale|tokens|length|layers|heads|levels|queries|batch|crop|merge|temporal|ratio|factor|type_|state_size|grid|"
-    r"frame|downsample|split|hop|n_fft|pool|block|out_features|feature_size|num_|max|sample|memory"
+    r"scale|input_size|tokens|length|layers|heads|levels|queries|batch|crop|merge|temporal|ratio|factor|type_|state_size|grid|"
+    r"frame|downsample|split|hop|n_fft|pool|block|out_features|feature_size|sample|memory"
 )
 
 
@@ -118,6 +118,8 @@ class _Shrunk:
                 changes[name] = self.config(value, inside)
             elif (small := self.value(name, value, layers, count)) != value:
                 changes[name] = small
+        if vars(config).get("_out_features"):
+            changes["out_features"] = list(config.out_features)
         changes |= {name: value for name, value in stubborn.items() if "." not in name}
         _fit_rotary(values, changes)
         return type(config)(**changes)
@@ -128,8 +130,8 @@ class _Shrunk:
             return value
         if isinstance(value, list | tuple) and value:
             if len(value) in layers and len(value) > count and (_BY_LAYER.search(name) or len(value) > 5):
-                return type(value)(_each_kind(list(value), count))
-            return type(value)(self.value(name, each, layers, count) for each in value)
+                return _each_kind(list(value), count)
+            return [self.value(name, each, layers, count) for each in value]  # as they come back from a file
         if type(value) is not int:
             return value
         if _IDS.search(name):
@@ -141,7 +143,7 @@ class _Shrunk:
                 return min(value, few)
         if name == "image_size":
             return value // 4 if value > 256 and value % 4 == 0 else value
-        if _WIDTH.search(name) and not _NO_WIDTH.search(name) and value >= 16:
+        if ((_WIDTH.search(name) and not _NO_WIDTH.search(name)) or name in _WIDTHS) and value >= 16:
             return max(1, value // self.divisor)
         return value
 
@@ -178,9 +180,11 @@ def _fit_rotary(values: Mapping[str, Any], changes: dict[str, Any]) -> None:
         found = now(name)
         if isinstance(found, dict) and isinstance(found.get("mrope_section"), list) and width:
             half = int(width * found.get("partial_rotary_factor", 1.0)) // 2
-            rest = half - 2 * (half // 3)
-            changes[name] = found | {"mrope_section": [rest, half // 3, half // 3][: len(found["mrope_section"])]}
+            third = max(1, half // 3)
+            changes[name] = found | {"mrope_section": [half - 2 * third, third, third]}
 
+
+_WIDTHS = ("num_filters", "n_filters", "base_channels", "ngf")
 
 COMPOSED: Mapping[str, Mapping[str, str]] = {
     "encoder-decoder": {"encoder": "bert", "decoder": "bert"},
@@ -193,6 +197,7 @@ COMPOSED: Mapping[str, Mapping[str, str]] = {
 _RESNET = {"backbone_config": {"model_type": "resnet", "out_features": ["stage2", "stage3", "stage4"]}}
 _LAST_STAGE = {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}}
 _HEAD_DIM = {"head_dim": 128}
+_ERNIE = {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [22, 22, 20]}}
 _SERIES = {"prediction_length": 8, "context_length": 16}
 _MOE = {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 1024}
 
@@ -206,10 +211,14 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "detr": _LAST_STAGE,
     "table-transformer": _LAST_STAGE,
     "deformable_detr": _RESNET,
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse"] * 6, "num_experts_per_tok": 2}},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"] * 6, "num_experts_per_tok": 2},
     "diffusion_gemma_text": _MOE,
     "diffusion_gemma": {"text_config": _MOE},
     "dots1": {"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "emu3": {"vocabulary_map": {"<image>": 8, "<|visual token 000000|>": 9}},
+    "ernie4_5_vl_moe": {"text_config": _ERNIE},
+    "ernie4_5_vl_moe_text": _ERNIE,
     "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1},
     "granite4_vision": {"deepstack_layer_map": [[-1, 0]]},
     "hunyuan_v1_dense": _HEAD_DIM,
@@ -218,11 +227,16 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "hunyuan_vl": {"text_config": _HEAD_DIM},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": _HEAD_DIM,
+    "nemotron": {"num_key_value_heads": 8},
 }
 """What the class itself has to be given."""
 
 STUBBORN: Mapping[str, Mapping[str, Any]] = {
+    "blt": {"encoder_hash_byte_group_vocab": 64},
+    "cvt": {"depth": [1, 2, 3]},
+    "depth_pro": {"patch_size": 96},
     "emu3": {"vq_config.base_channels": 32},
+    "janus": {"vq_config.base_channels": 32},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
 }

@@ -40,7 +40,8 @@ def _first(names: Any) -> str | None:
 def _can_be_built(found: Any, name: str, registered: list[str], config_class: type) -> bool:
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)) or name.endswith("PreTrainedModel"):
         return False
-    return name in registered or getattr(found, "config_class", None) is config_class
+    wanted = getattr(found, "config_class", None)
+    return wanted is config_class or (name in registered and (wanted is None or issubclass(config_class, wanted)))
 
 
 def build(model_class: type[Any], config: PreTrainedConfig, *, seed: int = 0) -> Any:

@@ -6,11 +6,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
+from noisytune._perturb.fixed import fixed_globs
+from noisytune._perturb.names import match
 from noisytune.checkpoint import perturb_checkpoint, verify_checkpoint
 from noisytune.errors import NoisyTuneError
 from noisytune.torch import perturb_
@@ -29,6 +33,7 @@ EQUAL, TOLD, SILENT, REFUSED, UNBUILT, BROKEN = (
 )
 WORST_FIRST = (SILENT, BROKEN, TOLD, REFUSED, UNBUILT, EQUAL)
 NOISE = {"noise_lambda": 0.15, "seed": 1}
+STORED = (("float32", "one file"), ("bfloat16", "shards"), ("float32", "shards"), ("bfloat16", "one file"))
 
 
 @dataclass(frozen=True)
@@ -45,63 +50,115 @@ class Finding:
         return asdict(self)
 
 
+class Files:
+    """A clean checkpoint, and beside it the one that noise on disk makes of it."""
+
+    def __init__(self, clean: Path) -> None:
+        self.clean, self.noisy = clean, clean.with_name(clean.name + "-noisy")
+        self.notices = perturb_checkpoint(clean, self.noisy, **NOISE).notices
+        if not (verified := verify_checkpoint(self.noisy, clean)).ok:
+            raise ValueError(f"verify: {verified}")
+
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Of all noisy files."""
+        return {name: t for file in self.noisy.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
 def findings_of(model_type: str) -> Iterator[Finding]:
     """Everything that is tried on a model type."""
     try:
         config = tiny_config(model_type)
-        found = classes(model_type, config)
+        base, *heads = classes(model_type, config)
     except Exception as error:  # the table names it
         yield Finding(model_type, "build", UNBUILT, _said(error))
         return
-    base = found[0]
-    for model_class in found:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from _of_class(model_class, base, config, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield from _of_base(base, config, folder)
+        for number, head in enumerate(heads):
+            yield from _of_head(head, base, config, folder, number)
 
 
-def _of_class(model_class: Any, base: Any, config: Any, folder: Path) -> Iterator[Finding]:
-    name = model_class.__name__
-    own = folder / "own"
+def _of_base(base: Any, config: Any, folder: Path) -> Iterator[Finding]:
+    """Every way to store the model, each compared with memory, and what the code keeps from training."""
+    name = base.__name__
     try:
-        model = build(model_class, config)
-        model.save_pretrained(own)
-        del model
-        model_class.from_pretrained(own)
+        model = build(base, config)
+        kept = not_learnt(base, config)
+        for dtype, how in sorted(STORED, reverse=True):  # float32 first: what is rounded stays so
+            _save(model, folder / f"base-{dtype}-{how}", dtype, how)
     except Exception as error:  # the table names it
         yield Finding(name, "build", UNBUILT, _said(error))
         return
-    yield _tried(name, "float32, one file", lambda: compare(model_class, own, folder / "noisy"))
-    for dtype, size in ((torch.bfloat16, "20KB"), (torch.float32, "20KB"), (torch.bfloat16, "1GB")):
-        if model_class is base or (dtype is torch.bfloat16 and size == "20KB"):
-            stored = folder / f"{dtype}{size}".removeprefix("torch.")
-            model_class.from_pretrained(own).to(dtype).save_pretrained(stored, max_shard_size=size)
-            pairing = f"{dtype}, {'shards' if size == '20KB' else 'one file'}".removeprefix("torch.")
-            yield _tried(name, pairing, lambda: compare(model_class, stored, Path(f"{stored}-noisy")))  # noqa: B023
-    yield _tried(name, "forward", lambda: _runs(model_class, folder / "noisy"))
-    if model_class is not base:
-        yield from _with_base(model_class, base, config, own, folder)
-    if name.endswith("ForSequenceClassification"):
-        yield _tried(name, "attach", lambda: train_two_steps(model_class, own, NOISE))
+    yield Finding(name, "never learnt", SILENT if kept else EQUAL, kept)
+    made: dict[str, Files] = {}
+    for dtype, how in STORED:
+        place = folder / f"base-{dtype}-{how}"
+
+        def tried(dtype: str = dtype, place: Path = place) -> tuple[str, str]:
+            files = Files(place)
+            if dtype in made:
+                return _same_files(made[dtype], files)
+            made[dtype] = files
+            return compare(base, files)
+
+        yield _tried(name, f"{dtype}, {how}", tried)
+    if "float32" in made:
+        yield _tried(name, "forward", lambda: _runs(base, made["float32"]))
 
 
-def _with_base(model_class: Any, base: Any, config: Any, own: Path, folder: Path) -> Iterator[Finding]:
-    """The base model from the files of a model with a head, and a new head on the files of the base model."""
-    name = model_class.__name__
-    if type(model_class.from_pretrained(own).base_model) is not base:
+def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> Iterator[Finding]:
+    """A class with a head: stored in one way, in turn; its base model alone; a new head on the files of the base."""
+    name, (dtype, how) = head.__name__, STORED[number % len(STORED)]
+    own = folder / name
+    try:
+        _save(build(head, config), own, dtype, how)
+        head.from_pretrained(own)
+    except Exception as error:  # the table names it
+        yield Finding(name, "build", UNBUILT, _said(error))
         return
-    if _lacks(base, own) == set():
-        yield _tried(name, "base of its files", lambda: compare(base, own, folder / "base-noisy"))
-        yield _tried(name, "with and without head", lambda: _same_base(model_class, base, own))
-    plain = folder / "plain"
-    build(base, config).save_pretrained(plain)
-    prefix = model_class.base_model_prefix + "."
-    if not any(lacking.startswith(prefix) for lacking in _lacks(model_class, plain)):
-        yield _tried(name, "new head", lambda: compare(model_class, plain, folder / "plain-noisy"))
+    made: list[Files] = []
+
+    def tried() -> tuple[str, str]:
+        made.append(Files(own))
+        return compare(head, made[0])
+
+    yield _tried(name, f"{dtype}, {how}", tried)
+    if not made:
+        return
+    yield _tried(name, "forward", lambda: _runs(head, made[0]))
+    if type(head.from_pretrained(own).base_model) is base and not _lacks(base, own):
+        yield _tried(name, "with and without head", lambda: _same_base(head, base, made[0]))
+    is_classifier = name.endswith("ForSequenceClassification")
+    plain = folder / "base-float32-one file"
+    if (number == 0 or is_classifier) and (plain / "config.json").exists():
+        prefix = head.base_model_prefix + "."
+        if not any(lacking.startswith(prefix) for lacking in _lacks(head, plain)):
+            again = folder / f"{name}-new"
+            again.symlink_to(plain)
+            yield _tried(name, "new head", lambda: compare(head, Files(again)))
+    if is_classifier:
+        yield _tried(name, "attach", lambda: train_two_steps(head, own, NOISE))
+
+
+def _save(model: Any, folder: Path, dtype: str, how: str) -> None:
+    size = "20KB" if how == "shards" else "1GB"
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=size)
 
 
 def _lacks(model_class: Any, folder: Path) -> set[str]:
     """Names of the weights that files do not hold for a class."""
     return set(model_class.from_pretrained(folder, output_loading_info=True)[1]["missing_keys"])
+
+
+def not_learnt(model_class: Any, config: Any) -> str:
+    """Parameters that the class keeps from training and that noisytune does not know as such; empty where none is."""
+    globs = tuple(fixed_globs(config.to_dict()))
+    with torch.device("meta"):
+        model = model_class._from_config(config)
+    names = [n for n, p in model.named_parameters() if not p.requires_grad and p.numel() > 1 and not match([n], globs)]
+    return f"{len(names)}: {', '.join(names[:3])}" if names else ""
 
 
 def _tried(name: str, pairing: str, work: Callable[[], tuple[str, str]]) -> Finding:
@@ -115,24 +172,29 @@ def _tried(name: str, pairing: str, work: Callable[[], tuple[str, str]]) -> Find
             return Finding(name, pairing, BROKEN, _said(error))
 
 
-def compare(model_class: Any, clean: Path, noisy: Path) -> tuple[str, str]:
+def compare(model_class: Any, files: Files) -> tuple[str, str]:
     """Noise in memory and on disk, and what differs between the two."""
-    memory = _loaded(model_class, clean)
+    memory = _loaded(model_class, files.clean)
     before = {name: tensor.clone() for name, tensor in _tensors(memory).items()}
-    in_memory = perturb_(memory, **NOISE)
-    on_disk = perturb_checkpoint(clean, noisy, **NOISE)
-    if not (verified := verify_checkpoint(noisy, clean)).ok:
-        return BROKEN, f"verify: {verified}"
-    disk = _tensors(_loaded(model_class, noisy))
-    after = _tensors(memory)
+    notices = perturb_(memory, **NOISE).notices
+    disk, after = _tensors(_loaded(model_class, files.noisy)), _tensors(memory)
     differ = [name for name in after if not _same(after[name], disk[name])]
     if not differ:
         changed = sum(not _same(after[name], before[name]) for name in after)
         return (EQUAL, "") if changed else (BROKEN, "nothing took noise")
-    told = [notice for notice in (*in_memory.notices, *on_disk.notices) if "differ" in notice]
     some = ", ".join(f"{name} {_who(name, before, after, disk)}" for name in differ[:3])
-    what = f"{len(differ)} of {len(after)}: {some}"
+    return _judged(f"{len(differ)} of {len(after)}: {some}", *notices, *files.notices)
+
+
+def _judged(what: str, *notices: str) -> tuple[str, str]:
+    told = [notice for notice in notices if "differ" in notice]
     return (TOLD, f"{what}; {told[0]}") if told else (SILENT, what)
+
+
+def _same_files(one: Files, other: Files) -> tuple[str, str]:
+    """The same model stored otherwise has the same noise."""
+    differ = [name for name, tensor in one.tensors.items() if not _same(tensor, other.tensors[name])]
+    return (SILENT, f"{len(differ)} tensors: {', '.join(differ[:3])}") if differ else (EQUAL, "")
 
 
 def _who(name: str, before: Mapping[str, Any], after: Mapping[str, Any], disk: Mapping[str, Any]) -> str:
@@ -141,24 +203,21 @@ def _who(name: str, before: Mapping[str, Any], after: Mapping[str, Any], disk: M
     return "(in memory only)" if _same(before[name], disk[name]) else "(other noise)"
 
 
-def _same_base(model_class: Any, base: Any, own: Path) -> tuple[str, str]:
-    """A base model has the same noise by itself as under a head."""
-    under, alone = _loaded(model_class, own), _loaded(base, own)
-    told = [*perturb_(under, **NOISE).notices, *perturb_(alone, **NOISE).notices]
-    one, other = _tensors(under.base_model), _tensors(alone)
-    differ = [name for name in one if name in other and not _same(one[name], other[name])]
-    if not differ:
-        return EQUAL, ""
-    told = [notice for notice in told if "differ" in notice]
-    return (TOLD if told else SILENT), f"{len(differ)} of {len(one)}: {', '.join(differ[:3])}"
+def _same_base(head: Any, base: Any, files: Files) -> tuple[str, str]:
+    """A base model has the same noise by itself as under a head, in memory and from the noisy files."""
+    under, alone = _loaded(head, files.clean), _loaded(base, files.clean)
+    notices = [*perturb_(under, **NOISE).notices, *perturb_(alone, **NOISE).notices, *files.notices]
+    one, other, disk = map(_tensors, (under.base_model, alone, _loaded(base, files.noisy)))
+    differ = [name for name in one if not (_same(one[name], other[name]) and _same(one[name], disk[name]))]
+    return _judged(f"{len(differ)} of {len(one)}: {', '.join(differ[:3])}", *notices) if differ else (EQUAL, "")
 
 
-def _runs(model_class: Any, noisy: Path) -> tuple[str, str]:
+def _runs(model_class: Any, files: Files) -> tuple[str, str]:
     try:
-        forward(_loaded(model_class, noisy))
+        forward(_loaded(model_class, files.noisy))
     except Exception as error:  # whatever a model's code raises
         try:
-            forward(_loaded(model_class, noisy.with_name("own")))
+            forward(_loaded(model_class, files.clean))
         except Exception:  # the clean model does not run on these inputs either: no fault of the noise
             return UNBUILT, f"no inputs for it: {_said(error)}"
         raise

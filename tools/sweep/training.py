@@ -23,6 +23,8 @@ def train_two_steps(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> 
     words = torch.arange(3, 3 + LENGTH)
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = 0
+    if model.config.is_encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
+        model.config.decoder_start_token_id = 0
     rows = [
         {"input_ids": words + row, "attention_mask": torch.ones_like(words), "labels": row % 2} for row in range(BATCH)
     ]

@@ -1,4 +1,4 @@
-"""What takes noise although somebody may not want it: said in a notice, not decided here.
+"""What takes noise, or takes none, although somebody may not expect it: said in a notice, not decided here.
 
 Each expert of a stack counts as a matrix. Fixed tables of sinusoidal positions are parameters, but are never learnt.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._perturb.refusals import FIXED
 from noisytune._perturb.target import Target
 
 Rows = Callable[[Any], npt.NDArray[Any] | None]
@@ -22,11 +23,13 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
     """One line for each sort of doubtful tensor.
 
     Args:
-        targets: those that are left alone do not count.
+        targets: those that are left alone count only where the reason is that they are never learnt.
         first_rows: asked of tables whose names speak of positions.
     """
-    stacks, fixed = [], []
+    stacks, fixed, kept = [], [], []
     for target in targets:
+        if target.left_alone == FIXED:
+            kept.append(target)
         if target.left_alone is not None:
             continue
         if target.name.endswith("]"):
@@ -41,6 +44,8 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
             f"{_some(stacks)} is one of the experts that the files stack in one tensor: each has noise by its own "
             "standard deviation, as every matrix does"
         )
+    if kept:
+        told.append(f"{_some(kept)} is never learnt, by the model's code, and is left alone: scope='all' perturbs it")
     if fixed:
         told.append(
             f"{_some(fixed)} is a fixed table of sinusoidal positions, which is never learnt, and gets noise as any "

@@ -12,7 +12,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 
-from noisytune.config import ROLES
+from noisytune.config import BIASES, NORMS, POSITIONS, ROLES, ROUTERS, TOKEN_EMBEDDINGS
 from noisytune.errors import ConfigError
 
 WRAPPERS = (
@@ -27,7 +27,18 @@ _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 _MODULES_TO_SAVE = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
 _PEFT_ROOT = "base_model.model."
 
-_ADAPTER = re.compile(r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_|prompt_encoder\.|prompt_embeddings)")
+_ADAPTER = re.compile(
+    r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_)"
+    r"|^prompt_encoder\.[^.]+\.(?:embedding|mlp_head|lstm_head|transform)\.|^prompt_embeddings$"  # not SAM's prompts
+)
+
+_OLD_ENDINGS = {
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+"""Of names in older files, and what transformers makes of them."""
 
 _STACK = re.compile(r"(?:^|\.)\w*(?:experts|moe)(?:\.(?!\d+(?:\.|$))\w+)+$")
 """Names of what several experts share; a number behind them is one expert's own."""
@@ -51,6 +62,20 @@ ROLE_PATTERNS: tuple[tuple[str, str], ...] = (
     ("pooler", r"pooler"),
 )
 """Role and pattern of canonical names, the first that fits; the rest is "other". For tables: no noise depends on it."""
+
+
+_ROLES_BY_NAME = (
+    (
+        POSITIONS,
+        9,
+        r"(^|[._])pos(ition)?(al)?s?_?emb|embed_pos|\bwpe\b|(^|[._])rel(ative)?_(pos|emb|attention_bias)"
+        r"|position_(enc|bias)|distance_embedding|pos_embed",
+    ),
+    (NORMS, 1, r"norm|(^|\.)(\w+_)?ln(_?\d+|_f|_\w+)?\.|(^|\.)bn\d*\."),
+    (BIASES, 9, r"(^|[._])bias$"),
+    (ROUTERS, 9, r"(^|[._])router([._]|$)|(^|\.)(\w*expert_)?gate\.(wg\.|layer\.|\w+$)"),
+)
+"""Role, the most dimensions that its tensors have, and the pattern of their canonical names."""
 
 
 @lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
@@ -78,7 +103,8 @@ def is_adapter(name: str) -> bool:
 
 
 def canonical(name: str, base_prefix: str | None) -> str:
-    """The canonical name of a parameter. Layer norms of BERT's first files (``gamma``, ``beta``) have today's names.
+    """The canonical name of a parameter. Layer norms of BERT's first files (``gamma``, ``beta``) and weight norm of old
+    ones (``weight_g``, ``weight_v``) have today's names.
 
     Args:
         name: as ``named_parameters`` gives it, wrappers included, relative to the pretrained model.
@@ -93,7 +119,8 @@ def canonical(name: str, base_prefix: str | None) -> str:
     'encoder.LayerNorm.weight'
     """
     bare = without_wrappers(name)
-    bare = bare.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    for ending, today in _OLD_ENDINGS.items():
+        bare = bare.removesuffix(ending) + today if bare.endswith(ending) else bare
     if base_prefix is None:
         return bare
     prefix = base_prefix + "."
@@ -153,6 +180,21 @@ def tied(identities: Mapping[str, Hashable], base_prefix: str | None = None) -> 
     return found
 
 
+def roles_by_name(name: str, dimensions: int) -> tuple[str, ...]:
+    """Those of `noisytune.config.ROLES` that the canonical name of a tensor tells.
+
+    >>> roles_by_name("encoder.layer.0.output.LayerNorm.bias", 1)
+    ('@norms', '@biases')
+    >>> roles_by_name("layers.0.mlp.gate.weight", 2), roles_by_name("layers.0.mlp.gate_proj.weight", 2)
+    (('@routers',), ())
+    >>> roles_by_name("block.0.layer.0.SelfAttention.relative_attention_bias.weight", 2)
+    ('@positions',)
+    """
+    return tuple(
+        role for role, most, pattern in _ROLES_BY_NAME if dimensions <= most and re.search(pattern, name, re.IGNORECASE)
+    )
+
+
 def match(names: Iterable[str], globs: tuple[str, ...], roles: Iterable[str] = ()) -> bool:
     """Whether any glob matches any of a tensor's names, or is one of its roles. Case-sensitive; ``*`` matches dots too.
 
@@ -196,7 +238,8 @@ def check_globs(
         for glob in globs:
             if glob in ROLES:
                 if glob not in roles:
-                    raise ConfigError(f"{option}: {glob}: {unknown}: give the tensor's name instead ({some} ...)")
+                    why = unknown if glob == TOKEN_EMBEDDINGS else "no tensor has a name that tells of it"
+                    raise ConfigError(f"{option}: {glob}: {why}: give the tensor's name instead ({some} ...)")
             elif not match(names, (glob,)):
                 raise ConfigError(f"{option}: {glob!r} matches none of the {len(names)} tensor names ({some} ...)")
 

@@ -83,7 +83,7 @@ def check_names(targets: Sequence[Target], config: NoisyTuneConfig, no_role: str
     refusals.refuse_collisions(targets)
     usual = [t for t in targets if t.left_alone != refusals.ADAPTER and not names.is_adapter(t.own_names[0])]
     every_name = (name for t in usual for name in t.spellings)
-    roles = {role for t in usual for role in t.roles}
+    roles = {role for t in usual for role in _roles(t, config)}
     names.check_globs(every_name, config.include, config.exclude, roles, no_role)
 
 
@@ -97,11 +97,21 @@ def why_left_alone(target: Target, config: NoisyTuneConfig) -> str | None:
         return refusals.ADAPTER
     if target.left_alone is not None:
         return target.left_alone
-    if config.include and not names.match(every_name, config.include, target.roles):
+    if target.is_fixed and config.scope != "all":
+        return refusals.FIXED
+    roles = _roles(target, config)
+    if config.include and not names.match(every_name, config.include, roles):
         return refusals.NOT_INCLUDED
     if names.match(every_name, config.exclude):
         return refusals.EXCLUDED
-    return next((refusals.excluded_by(role) for role in target.roles if role in config.exclude), None)
+    return next((refusals.excluded_by(role) for role in roles if role in config.exclude), None)
+
+
+def _roles(target: Target, config: NoisyTuneConfig) -> tuple[str, ...]:
+    """What its host knows, and what its name tells; none where the settings ask for no role."""
+    if not any(word.startswith("@") for word in (*config.include, *config.exclude)):
+        return ()
+    return (*target.roles, *names.roles_by_name(target.name, len(target.shape)))
 
 
 def why_no_parameter(

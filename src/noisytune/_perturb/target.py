@@ -36,6 +36,8 @@ class Target:
     """Row of the first dimension that gets no noise."""
     is_new: bool | None = field(default=None, kw_only=True)
     """Whether no checkpoint held it, as a new head's weights; None where nobody can tell."""
+    is_fixed: bool = field(default=False, kw_only=True)
+    """Whether the model's code keeps it from training, as a table of sines."""
     left_alone: str | None = field(default=None, kw_only=True)
     """Why it gets no noise; None if it does."""
     facts: Facts | None = field(default=None, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from noisytune._perturb import names
+from noisytune._perturb import fixed, names
 from noisytune._perturb.families import Family, guess, known
 from noisytune._perturb.steps import check_names, why_left_alone, why_no_parameter
 from noisytune._perturb.target import Target
@@ -113,6 +113,7 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
     targets = [FileTarget.of(source, place, _canonical(place.tensor.name, family, prefix)) for place in held]
     for target in targets:
         target.roles = family.roles(family.source(target.name, source.config), source.config)
+    fixed.mark(targets, [source.config])
     check_names(targets, config, _no_role(source))
     return targets
 

@@ -12,12 +12,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from noisytune._perturb import doubtful, names, refusals
+from noisytune._perturb import doubtful, fixed, names, refusals
 from noisytune._perturb.steps import choose
 from noisytune.config import ROLES, TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.torch._adapters import adapter_tensors
 from noisytune.torch._canonical import parts_in_files, pretrained_models
 from noisytune.torch._layout import Box
+from noisytune.torch._receipt import config_of
 from noisytune.torch._refusals import CODES, looks_quantised, problem
 from noisytune.torch._tensors import TensorTarget, identity, shape_of
 
@@ -40,6 +41,7 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
             target.left_alone = refusals.ADAPTER
         elif not target.tensor.is_floating_point() and target.dtype not in CODES:
             target.left_alone = refusals.not_floating(target.dtype)
+    fixed.mark(targets, [config_of(model).to_dict() for model in models.values()])
     if set(ROLES) & {*config.include, *config.exclude}:
         _set_roles(module, targets)
     choose(targets, config, f"{type(module).__name__} has no input embeddings that are a table of tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,9 @@ from noisytune.errors import UnsupportedTensorError
 from noisytune.torch import _deepspeed, _dtensor
 from noisytune.torch._adapters import refuse_adapters_that_know_the_weights
 from noisytune.torch._tensors import TensorTarget, piece_of
+
+_PARAMETRISED = re.compile(r"(?:^|\.)parametrizations\.(?!\w+\.original[01]$)|\.lora_magnitude_vector")
+"""Names of what stands for a weight. Weight norm's magnitude and direction are weights, as the files hold them."""
 
 CODES = ("int8", "uint8")
 """Dtypes that quantised weights are kept in."""
@@ -71,7 +75,7 @@ def _problem(target: TensorTarget, tensor: torch.Tensor) -> str | None:
         step == 0 and length > 1 for step, length in zip(tensor.stride(), tensor.shape, strict=True)
     ):
         return "is expanded, so that several elements share one place in memory: clone it first"
-    if any(".parametrizations." in f".{name}" or ".lora_magnitude_vector" in name for name in target.own_names):
+    if any(_PARAMETRISED.search(name) for name in target.own_names):
         return "is parametrised: perturb before adding the parametrisation, or exclude it"
     return None if target.dtype in DTYPES else refusals.NO_DTYPE
 
