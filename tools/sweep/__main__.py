@@ -1,4 +1,4 @@
-"""``python -m sweep [TYPE ...] [--part 1/2] [--out FOLDER]``: each type in a process of its own, results as JSON."""
+"""``python -m sweep [TYPE ...] [--part 1/2] [--brief] [--out FOLDER]``: a process for each type, results as JSON."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
     options.add_argument("types", nargs="*", help="model types; all where none is given")
     options.add_argument("--part", default="1/1", help="which part of the types, such as 1/2")
+    options.add_argument("--brief", action="store_true", help="the base model and one class with a head, stored once")
     options.add_argument("--out", type=Path, default=Path("sweep-results"), help="folder of the results")
     asked = options.parse_args()
     part, parts = map(int, asked.part.split("/"))
@@ -31,8 +32,8 @@ def main() -> int:
     types = (asked.types or model_types())[part - 1 :: parts]
     for number, model_type in enumerate(types, 1):
         file = asked.out / f"{model_type}.json"
-        if not file.exists() or asked.types:
-            _run(model_type, file)
+        if asked.types or not file.exists():
+            _run(model_type, file, asked.brief)
         found = json.loads(file.read_text())
         print(f"{number}/{len(types)} {model_type}: {found['result']} {found['reason'][:150]}", flush=True)
     return 0
@@ -54,10 +55,10 @@ def _import_once() -> None:
     perturb_arrays({"w": np.arange(8, dtype=np.float32)})
 
 
-def _run(model_type: str, file: Path) -> None:
+def _run(model_type: str, file: Path, is_brief: bool) -> None:
     """One type in a process of its own; what kills the process is the result."""
     started = time.monotonic()
-    worker = multiprocessing.get_context("fork").Process(target=_work, args=(model_type, file))
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=(model_type, file, is_brief))
     worker.start()
     worker.join(SECONDS)
     if worker.is_alive():
@@ -68,12 +69,12 @@ def _run(model_type: str, file: Path) -> None:
         _write(file, model_type, [], "fails", f"the process ended with {worker.exitcode}", started)
 
 
-def _work(model_type: str, file: Path) -> None:
+def _work(model_type: str, file: Path, is_brief: bool) -> None:
     from sweep.pairings import EQUAL, UNBUILT, WORST_FIRST, findings_of
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     started = time.monotonic()
-    findings = list(findings_of(model_type))
+    findings = list(findings_of(model_type, is_brief=is_brief))
     counted = [each for each in findings if each.result != UNBUILT] or findings
     worst = min(counted, key=lambda each: WORST_FIRST.index(each.result))
     reason = "" if worst.result == EQUAL else f"{worst.model_class}, {worst.pairing}: {worst.reason}"

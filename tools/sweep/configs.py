@@ -119,7 +119,8 @@ class _Shrunk:
             elif (small := self.value(name, value, layers, count)) != value:
                 changes[name] = small
         if vars(config).get("_out_features"):
-            changes["out_features"] = list(config.out_features)
+            is_by_layer = len(config.stage_names) - 1 in layers
+            changes["out_features"] = [f"stage{count}"] if is_by_layer else list(config.out_features)
         changes |= {name: value for name, value in stubborn.items() if "." not in name}
         _fit_rotary(values, changes)
         return type(config)(**changes)

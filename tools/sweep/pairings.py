@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +65,13 @@ class Files:
         return {name: t for file in self.noisy.glob("*.safetensors") for name, t in load_file(file).items()}
 
 
-def findings_of(model_type: str) -> Iterator[Finding]:
-    """Everything that is tried on a model type."""
+def findings_of(model_type: str, *, is_brief: bool = False) -> Iterator[Finding]:
+    """Everything that is tried on a model type.
+
+    Args:
+        model_type: such as "bert".
+        is_brief: the base model and the first class with a head only, stored in one way each.
+    """
     try:
         config = tiny_config(model_type)
         base, *heads = classes(model_type, config)
@@ -75,25 +80,25 @@ def findings_of(model_type: str) -> Iterator[Finding]:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        yield from _of_base(base, config, folder)
-        for number, head in enumerate(heads):
+        yield from _of_base(base, config, folder, STORED[:1] if is_brief else STORED)
+        for number, head in enumerate(heads[:1] if is_brief else heads):
             yield from _of_head(head, base, config, folder, number)
 
 
-def _of_base(base: Any, config: Any, folder: Path) -> Iterator[Finding]:
+def _of_base(base: Any, config: Any, folder: Path, stored: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     """Every way to store the model, each compared with memory, and what the code keeps from training."""
     name = base.__name__
     try:
         model = build(base, config)
         kept = not_learnt(base, config)
-        for dtype, how in sorted(STORED, reverse=True):  # float32 first: what is rounded stays so
+        for dtype, how in sorted(stored, reverse=True):  # float32 first: what is rounded stays so
             _save(model, folder / f"base-{dtype}-{how}", dtype, how)
     except Exception as error:  # the table names it
         yield Finding(name, "build", UNBUILT, _said(error))
         return
     yield Finding(name, "never learnt", SILENT if kept else EQUAL, kept)
     made: dict[str, Files] = {}
-    for dtype, how in STORED:
+    for dtype, how in stored:
         place = folder / f"base-{dtype}-{how}"
 
         def tried(dtype: str = dtype, place: Path = place) -> tuple[str, str]:
@@ -134,10 +139,11 @@ def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> It
     plain = folder / "base-float32-one file"
     if (number == 0 or is_classifier) and (plain / "config.json").exists():
         prefix = head.base_model_prefix + "."
-        if not any(lacking.startswith(prefix) for lacking in _lacks(head, plain)):
+        new = _lacks(head, plain)
+        if not any(name.startswith(prefix) for name in new):
             again = folder / f"{name}-new"
             again.symlink_to(plain)
-            yield _tried(name, "new head", lambda: compare(head, Files(again)))
+            yield _tried(name, "new head", lambda: compare(head, Files(again), new))
     if is_classifier:
         yield _tried(name, "attach", lambda: train_two_steps(head, own, NOISE))
 
@@ -172,12 +178,21 @@ def _tried(name: str, pairing: str, work: Callable[[], tuple[str, str]]) -> Find
             return Finding(name, pairing, BROKEN, _said(error))
 
 
-def compare(model_class: Any, files: Files) -> tuple[str, str]:
-    """Noise in memory and on disk, and what differs between the two."""
-    memory = _loaded(model_class, files.clean)
+def compare(model_class: Any, files: Files, new: Collection[str] = ()) -> tuple[str, str]:
+    """Noise in memory and on disk, and what differs between the two.
+
+    Args:
+        model_class: to load.
+        files: clean and noisy.
+        new: tensors that the files lack. Some classes leave such memory as it is: here it becomes zero.
+    """
+    memory, noisy = _loaded(model_class, files.clean), _loaded(model_class, files.noisy)
+    for name, tensor in [*_tensors(memory).items(), *_tensors(noisy).items()]:
+        if name in new:
+            tensor.zero_()
     before = {name: tensor.clone() for name, tensor in _tensors(memory).items()}
     notices = perturb_(memory, **NOISE).notices
-    disk, after = _tensors(_loaded(model_class, files.noisy)), _tensors(memory)
+    disk, after = _tensors(noisy), _tensors(memory)
     differ = [name for name in after if not _same(after[name], disk[name])]
     if not differ:
         changed = sum(not _same(after[name], before[name]) for name in after)
