@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-deepspeed test-oldest test-trackers test-ray sweep families lint types docs bench clean
+.PHONY: setup demo test test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep families lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -n auto -m slow
+
+# Processes killed thirty times, full disks, clocks that jump: prints what was killed, begun and stored.
+test-faults: setup
+	$(BIN)/pytest -s tests/lab/studies/test_faults.py tests/lab/store/test_claims.py tests/cli/test_running.py
 
 # Hosts and releases that do not go with the others have an environment of their own.
 test-deepspeed: $(VENV)-deepspeed/.set-up

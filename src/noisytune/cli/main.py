@@ -14,7 +14,7 @@ from noisytune import __version__
 from noisytune.cli._command import as_command
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
-from noisytune.cli.export import export
+from noisytune.cli.export import export, merge
 from noisytune.cli.planned import plan, status, work
 from noisytune.cli.reports import methods, report
 from noisytune.cli.studies import reproduce, run
@@ -62,6 +62,6 @@ def _root(
 
 
 _STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, plan, work)
-_OTHERS: tuple[Callable[..., None], ...] = (status, report, export, methods, perturb, inspect, diff, verify)
+_OTHERS: tuple[Callable[..., None], ...] = (status, report, export, merge, methods, perturb, inspect, diff, verify)
 for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
     app.command()(as_command(_function, keeps_trials=_function in _STUDIES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the pages here. Default: into the run folder.")
+    ] = None,
+) -> None:
     """Render a run folder's reports again. Needs no torch."""
     from noisytune.lab.store import Store
 
@@ -26,7 +32,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
     if not studies:
         raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
     for name in dict.fromkeys(study.name for study in studies.values()):
-        show(run, {file: study for file, study in studies.items() if study.name == name})
+        show(run, {file: study for file, study in studies.items() if study.name == name}, out=out)
 
 
 def methods(
@@ -42,13 +48,16 @@ def methods(
         print_method(console(), method_class(name))
 
 
-def show(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> int:
+def show(
+    folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None, out: Path | None = None
+) -> int:
     """Write the reports of one study, for each of its models and on all, and print what they say.
 
     Args:
         folder: the run folder.
         studies: by file name, all of one name.
         known: the finished trials, where they have been read already.
+        out: where to write; None: into the run folder.
 
     Returns:
         how many trials of the study failed.
@@ -58,19 +67,33 @@ def show(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord]
     from noisytune.report import write_overview, write_report
 
     results, failures = [], list(Store(folder).failures().values())
+    place = _writable(out or folder)
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
         if len(studies) > 1:
             console().print(f"\n{terminal(study.model['name'])}", style="bold")
         records = known or Store(folder).records(entry["key"] for entry in study.trials)
-        written = write_report(folder, study, records, page, failures)
+        written = write_report(place, study, records, page, failures) if place else None
         print_summary(console(), study, records, written, failures)
         results.append((study, records, page))
-    if len(results) > 1:
-        overview = write_overview(folder, results, file_name(results[0][0].name))
+    if len(results) > 1 and place:
+        overview = write_overview(place, results, file_name(results[0][0].name))
         console().print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
+    if not place:
+        console().print(
+            f"Note: {terminal(folder)} cannot be written: --out DIR writes the report elsewhere", soft_wrap=True
+        )
     failed = {failure.key for failure in failures}
     return sum(entry["key"] in failed for study in studies.values() for entry in study.trials)
+
+
+def _writable(folder: Path) -> Path | None:
+    """The folder, made where it is missing; None where nothing may be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be made ({error.strerror}); give another --out") from error
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def show_run(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> None:

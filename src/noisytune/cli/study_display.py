@@ -199,7 +199,11 @@ def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> lis
 
 
 def print_summary(
-    out: Console, study: StudyRecord, records: list[TrialRecord], page: Path, failures: Iterable[FailureRecord] = ()
+    out: Console,
+    study: StudyRecord,
+    records: list[TrialRecord],
+    page: Path | None,
+    failures: Iterable[FailureRecord] = (),
 ) -> None:
     """The comparisons, the verdict in one sentence, what to be careful about, and where the report is."""
     from noisytune.report import findings
@@ -232,7 +236,8 @@ def print_summary(
     for note in found.notes:
         out.print(terminal(f"Note: {note}"))
     out.print()
-    out.print(f"Report: {terminal(page)}", soft_wrap=True)
+    if page:
+        out.print(f"Report: {terminal(page)}", soft_wrap=True)
 
 
 def _print_beside_paper(out: Console, lines: list[tuple[str, ...]]) -> None:

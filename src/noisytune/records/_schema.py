@@ -18,7 +18,7 @@ Record = TypeVar("Record")
 
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Size = Annotated[int, Meta(ge=0, lt=2**53)]
-Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 """Names files: it must not lead out of their folder."""
 Names = Annotated[list[str], Meta(min_length=1)]
 Fields = dict[str, Any]

@@ -18,7 +18,7 @@ from noisytune.cli import app
 from noisytune.errors import DataError, NotFoundError, RunFolderError
 from noisytune.lab.kinds import TokenSplit
 from noisytune.lab.store import Store
-from noisytune.lab.studies.export import export_xtreme
+from noisytune.lab.studies.export_xtreme import export_xtreme
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 from noisytune.lab.trials.arm import PLAIN

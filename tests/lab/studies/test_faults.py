@@ -89,6 +89,8 @@ class Bench:
             time.sleep(0.05)
         assert processes_with(self.mark) == []
         store = Store(self.run)
+        with store.lock():  # clears away what the killed ones left
+            pass
         records = store.records(trial.key for trial in self.study.plan)
         assert len(records) == len(self.study.plan)
         for trial, record in zip(self.study.plan, records, strict=True):
@@ -121,19 +123,17 @@ def bench(tiny_study: Study, tmp_path: Path) -> Any:
 
 
 def kill_drivers(bench: Bench, times: int) -> None:
-    """Each after a random while; a study that ends in between is begun anew from what it had in the middle."""
+    """Each at a random moment, some before they have stored anything, so that the study lasts for all of them."""
     draw = random.Random(0)
-    while bench.kills["drivers"] < times:
-        driver = bench.start("run")
-        before, wanted = _stored(bench), draw.randrange(3)
-        while driver.poll() is None and _stored(bench) < min(before + wanted, len(bench.study.plan)):
+    while (left := times - bench.kills["drivers"]) > 0:
+        driver, before = bench.start("run"), _stored(bench)
+        wanted = int(len(bench.study.plan) - before > 2 * left)
+        while driver.poll() is None and _stored(bench) < before + wanted:
             time.sleep(0.01)
-        time.sleep(draw.random() * 2 * bench.seconds)
-        if driver.poll() is None:
-            bench.kill(driver.pid, "drivers")
+        time.sleep(draw.random() * (bench.seconds if wanted else 3 * bench.seconds))
+        assert driver.poll() is None
+        bench.kill(driver.pid, "drivers")
         driver.wait()
-        if _stored(bench) == len(bench.study.plan):
-            break
 
 
 def _stored(bench: Bench) -> int:

@@ -105,6 +105,10 @@ class Claims:
             if inode is not None and os.stat(self._file(key)).st_ino == inode:
                 self._file(key).unlink()
 
+    def forget(self, key: str) -> None:
+        """Remove the claim of a finished trial, whose process was killed before it could."""
+        self._file(key).unlink(missing_ok=True)
+
     def state(self, key: str) -> str:
         """``free``: nobody holds it. ``held``: somebody does, who is alive. ``unknown``: nothing was heard yet."""
         try:

@@ -257,6 +257,8 @@ class Store:
                 for folder in (self.folder, *ours):
                     for leftover in leftovers(folder):
                         leftover.unlink(missing_ok=True)
+                for key in keys_in(self.claims.folder) & self.index():
+                    self.claims.forget(key)
             yield found.notice
 
     @cached_property

@@ -19,6 +19,7 @@ from noisytune.lab.studies.file import read_studies
 from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.studies.run import (
     USUAL,
+    about_room,
     each_notice_once,
     get_ready,
     reachable,
@@ -188,6 +189,8 @@ def work(
     missing = tuple(trial for trial in mine if trial.key not in done)
     finished = tuple(store.records(trial.key for trial in mine if trial.key in done))
     on_event(StudyStarted(study.record, finished, missing, store.folder))
+    if room := about_room(store.folder, missing, finished):
+        on_event(Notice(room))
     if not missing:
         return 0
     engine.start(len(missing))

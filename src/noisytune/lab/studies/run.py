@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from noisytune.errors import DamagedRecordError
@@ -124,7 +126,8 @@ class _Run:
         missing = tuple(trial for trials in self.missing.values() for trial in trials)
         finished = tuple(self.store.records(trial.key for trial in self.study.plan))
         self.on_event(StudyStarted(self.everything, finished, missing, self.store.folder))
-        say_notices(self.study, (notice, *self.damaged), self.on_event)
+        room = about_room(self.store.folder, missing, finished)
+        say_notices(self.study, (notice, room, *self.damaged), self.on_event)
 
     def to_its_end(self) -> StudyRecord:
         """Finish the seeds that were begun; then begin others until there are enough."""
@@ -212,6 +215,35 @@ def trial_jobs(study: Study, trials: Iterable[Trial], runner: Runner, tracker: T
             together.setdefault(training.key, (training, []))[1].append(trial)
         for training, asked in sorted(together.values(), key=lambda each: -each[0].examples):
             yield TrialJob(training, tuple(asked), runner, tracker)
+
+
+ROWS, FRAME = 40, 4000
+"""Bytes that a trial keeps of an example, all arrays together, and of itself."""
+
+
+def about_room(folder: Path, missing: Sequence[Trial], finished: Sequence[TrialRecord]) -> str:
+    """That the disk has less room than the missing trials will take; nothing where it has enough, or nobody knows.
+
+    Args:
+        folder: the run folder.
+        missing: trials to run.
+        finished: some that were run, as far as there are any: by them a trial's size is guessed, else by its data.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+        sizes = [
+            sum(file.stat().st_size for file in (folder / "trials").glob(f"{record.key}.*")) for record in finished[:20]
+        ]
+    except OSError:
+        return ""
+    guessed = (FRAME + ROWS * int(trial.settings["task"]["dev_size"]) for trial in missing)
+    needed = len(missing) * sum(sizes) / len(sizes) if sizes else sum(guessed)
+    if needed <= free:
+        return ""
+    return (
+        f"{folder}: its disk has {free / 1e6:,.0f} MB free, and the {len(missing):,} trials to run take about "
+        f"{needed / 1e6:,.0f} MB: make room first; finished trials are kept"
+    )
 
 
 def each_notice_once(on_event: Callable[[Event], None]) -> Callable[[Event], None]:

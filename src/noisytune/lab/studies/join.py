@@ -1,0 +1,75 @@
+"""Run folders that were filled apart, on two clusters say, made into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisytune.errors import ConfigError, DamagedRecordError, NotFoundError, RunFolderError
+from noisytune.lab.store import Store
+from noisytune.lab.studies.merge import extend
+
+
+@dataclass
+class Joined:
+    """What came of it."""
+
+    copied: int = 0
+    """Trials that only the other folder had."""
+    both: int = 0
+    """Trials that both had: they stay as they are."""
+    differing: int = 0
+    """Of those, the ones with other scores there: other hardware or libraries round otherwise."""
+    damaged: tuple[str, ...] = ()
+    """Records of the other folder that were left out, one line each."""
+
+
+def join(into: Path, other: Path) -> Joined:
+    """Copy what another run folder has, and this one lacks: studies, trials and failures. The other is only read.
+
+    Args:
+        into: the run folder that is added to.
+        other: one with the same studies, or with further ones.
+
+    Raises:
+        ConfigError: they are one folder.
+        NotFoundError: there is no such folder.
+        RunFolderError: a study of both cannot be one, the other holds none, or ``into`` is in use or cannot be written.
+    """
+    for folder in (into, other):
+        if not folder.is_dir():
+            raise NotFoundError(f"{folder}: there is no such folder")
+    if into.resolve() == other.resolve():
+        raise ConfigError(f"{into} and {other} are one folder: give another")
+    source = Store(other)
+    studies = source.studies()
+    if not studies:
+        raise RunFolderError(f"{other} holds no study: give a folder that noisytune compare, run or plan wrote")
+    found = Joined()
+    with Store(into).lock():
+        targets = {file: Store(into, file) for file in studies}
+        # All or none: what cannot be one is refused before anything is written.
+        wholes = {file: extend(targets[file].read_study(), study, into) for file, study in studies.items()}
+        for file, whole in wholes.items():
+            targets[file].write_study(whole)
+        target = Store(into)
+        for key in sorted(source.index()):
+            _copy(source, target, key, found)
+        for key, failure in source.failures().items():
+            if not target.has(key) and not target.failure(key):
+                target.write_failure(failure)
+    return found
+
+
+def _copy(source: Store, target: Store, key: str, found: Joined) -> None:
+    try:
+        record = source.read(key)
+    except DamagedRecordError as error:
+        found.damaged += (str(error),)
+        return
+    if not target.has(key):
+        target.write(record)
+        found.copied += 1
+        return
+    found.both += 1
+    found.differing += target.read(key).scores != record.scores
