@@ -16,6 +16,7 @@ RUNS = {
     "recadam": ["recadam.py"],
     "grid-overhead": ["grid_overhead.py"],
     "glue": ["glue.py"],
+    "studies": ["studies.py"],
 }
 
 
