@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -131,6 +132,15 @@ def leftovers(folder: Path) -> list[Path]:
             if ended or time.time() - file.lstat().st_mtime > _FORGOTTEN:
                 found.append(file)
     return found
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents, hexadecimal."""
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(os.fsencode(file.name) + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
 
 
 def create(file: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from noisytune._files import is_lfs_pointer, parse_object
+from noisytune._files import digest_of, is_lfs_pointer, parse_object
 from noisytune._hub import fetch
 from noisytune._perturb.receipt import KEY, carries
 from noisytune._text import encodable
@@ -130,7 +129,7 @@ def checked(path: Path, name: str) -> Path:
         raise DataError(f"model {name!r}: no {CONFIG} in {path}; give a directory that save_pretrained wrote")
     if not weight_files(path):
         raise DataError(f"model {name!r}: no {SAFETENSORS} and no {PICKLE} (or their index) in {path}")
-    for file in _fingerprinted(path):
+    for file in model_files(path):
         refuse_lfs_pointer(file)
     try:
         config = json.loads((path / CONFIG).read_bytes())
@@ -149,11 +148,7 @@ def model_digest(path: Path) -> str:
     Args:
         path: the model's directory.
     """
-    total = hashlib.sha256()
-    for file in _fingerprinted(path):
-        with file.open("rb") as stream:
-            total.update(os.fsencode(file.name) + b"\0" + hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()[:16]
+    return digest_of(model_files(path))[:16]
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -245,7 +240,8 @@ def _named_weights(path: Path) -> str | None:
     )
 
 
-def _fingerprinted(path: Path) -> list[Path]:
+def model_files(path: Path) -> list[Path]:
+    """Configuration, weights and tokenizer: what a model is known by, and all that a training needs of it."""
     files = {path / CONFIG, *weight_files(path)}
     files.update(file for pattern in _TOKENIZER for file in path.glob(pattern))
     return sorted(files)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from noisytune._console import Console
-from noisytune._settings import check, number, switch, whole
-from noisytune.errors import NoisyTuneError
+from noisytune._settings import check, choice, number, switch, text, whole
+from noisytune.errors import ConfigError, NoisyTuneError
 
 if TYPE_CHECKING:
-    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.engines import LocalEngine, RayEngine
     from noisytune.lab.studies.attempts import Rules
 
 
@@ -37,6 +37,10 @@ class Running:
     workers: int | None = whole(
         None, "Run this many trials at a time. Default: one for each core, or for each GPU.", ">= 1", lambda n: n >= 1
     )
+    engine: str = choice("local", "Run trials on this machine, or on a Ray cluster.", "local", "ray")
+    address: str | None = text(
+        None, "Connect to this Ray cluster. Default: this machine's, or a new one.", "auto or HOST[:PORT]", "auto|HOST"
+    )
     trials_per_gpu: int | None = whole(
         None, "Run this many trials at a time on each GPU.", "a whole number >= 1", lambda n: n >= 1
     )
@@ -48,10 +52,14 @@ class Running:
     def __post_init__(self) -> None:
         check(self)
 
-    def engine(self) -> LocalEngine:
+    def workplace(self) -> LocalEngine | RayEngine:
         """The workers; none is started."""
-        from noisytune.lab.engines import LocalEngine
+        from noisytune.lab.engines import LocalEngine, RayEngine
 
+        if self.engine == "ray":
+            return RayEngine(self.workers, self.address, self.trials_per_gpu)
+        if self.address is not None:
+            raise ConfigError("address is that of a Ray cluster: give engine=ray too, or leave it out")
         return LocalEngine(self.workers, trials_per_gpu=self.trials_per_gpu)
 
     def rules(self, stop: Stop, wait_for_others: bool = True) -> Rules:

@@ -60,7 +60,7 @@ def compare(
     arms = arms_of(*noises, *(arm or ()))
     options = TaskOptions(**data)
     how = Running(**running)
-    with stoppable() as stop, how.engine() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
         found = run_comparison(
             model,
             task,

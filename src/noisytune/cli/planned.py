@@ -59,7 +59,7 @@ def work(
         raise ConfigError("part and claim are two ways to share a study: give one of them")
     share, how = Part.parse(part) if part else None, Running(**running)
     failed = 0
-    with stoppable() as stop, how.engine() as engine:
+    with stoppable() as stop, how.workplace() as engine:
         engine.start(at_most=1)  # imports while the data is loaded
         for study in planned(run):
             store = Store(run, study.file_name)

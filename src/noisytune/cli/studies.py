@@ -22,7 +22,7 @@ from noisytune.cli._running import Running, stoppable
 from noisytune.cli.reports import console, need, show_run
 
 if TYPE_CHECKING:
-    from noisytune.lab.engines import LocalEngine
+    from noisytune.lab.engines import Engine
     from noisytune.lab.studies.file import Changes
 
 
@@ -95,7 +95,7 @@ def _run(
 
     need("a study", "yaml")
     how = Running(**running)
-    with stoppable() as stop, how.engine() as engine:
+    with stoppable() as stop, how.workplace() as engine:
         engine.start(at_most=1)  # imports while the data is loaded
         if dry_run:
             _plan(file, changes, out, engine)
@@ -112,7 +112,7 @@ def _run(
     show_run(folder, Store(folder).studies(name))
 
 
-def _plan(file: Path, changes: Changes, out: Path | None, engine: LocalEngine) -> None:
+def _plan(file: Path, changes: Changes, out: Path | None, engine: Engine) -> None:
     """Show what the studies of a file would cost, or what they are where that cannot be told."""
     from noisytune.cli.cost_display import print_costs
     from noisytune.cli.plan_display import print_plans

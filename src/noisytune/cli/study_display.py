@@ -104,7 +104,7 @@ class StudyDisplay:
             case TrialFailed(trial, message, again):
                 if trial.key in self._trials:
                     self._running.remove_task(self._trials.pop(trial.key))
-                self._say(f"{spelled(message)}{'; it is tried again alone' if again else ''}")
+                self._say(f"{spelled(message)}{'; it is tried again' if again else ''}")
         if self._bar is not None:
             partial = sum(task.percentage / 100 for task in self._running.tasks if task.total)
             self._overall.update(self._bar, completed=self._done + partial, done=self._done)

@@ -58,7 +58,7 @@ def tune(
     space, options = Space(**values), TaskOptions(**data)
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
     how = Running(**running)
-    with stoppable() as stop, how.engine() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
         engine.start(at_most=1)  # imports while the data is loaded
         loaded = trained_as(load_task(task, options), {}, training)
         tuning = Tuning(

@@ -268,7 +268,7 @@ class FailureRecord(_Record):
     """The trial's; its study says which one that is."""
     cause: str
     """"error": an exception. "memory": want of memory, said or supposed. "died": its worker died. "time": its time was
-    up."""
+    up. "lost": the machine that it ran on is gone."""
     reason: str
     """One line."""
     last_words: str = ""

@@ -76,12 +76,18 @@ def leave(value, report):
 """
 
 
-@pytest.fixture
-def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+@pytest.fixture(scope="session")
+def folder_of_jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Jobs that workers can import. They find a torch that cannot be loaded, and start in no time."""
-    (tmp_path / "jobs_for_workers.py").write_text(JOBS)
-    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
-    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "jobs_for_workers.py").write_text(JOBS)
+    (folder / "torch.py").write_text("raise ImportError('not here')")
+    return folder
+
+
+@pytest.fixture
+def do(folder_of_jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    monkeypatch.syspath_prepend(folder_of_jobs)
     import jobs_for_workers  # type: ignore[import-not-found]
 
     yield jobs_for_workers.Do

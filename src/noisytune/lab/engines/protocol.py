@@ -8,8 +8,9 @@ from typing import Any, Literal, Protocol
 
 from noisytune.errors import NoisyTuneError
 
-Cause = Literal["error", "memory", "died", "time"]
-"""Why a job failed: an exception; want of memory, said or supposed; its worker died; its time was up."""
+Cause = Literal["error", "memory", "died", "time", "lost"]
+"""Why a job failed: an exception; want of memory, said or supposed; its worker died; its time was up; the machine that
+it ran on is gone."""
 
 
 class Job(Protocol):

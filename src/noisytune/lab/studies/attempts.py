@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from noisytune.lab.trials.jobs import TrialJob
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import FailureRecord
 
+MOST_LOSSES = 3
+"""Machines that may go under a trial in one run, before it is supposed to be the trial that takes them."""
 LAST_WORDS = 4000
 """Characters that are kept of a traceback, from its end."""
 POLL = 1.0
@@ -49,7 +52,8 @@ class Attempts:
     """Has the trials of a study carried out, keeps their records, and writes down what failed.
 
     A failure leaves the others alone. For want of memory a trial is tried once more when all others are done, with
-    nothing beside it; its settings stay as they are. Trials that others have claimed are left to them.
+    nothing beside it; its settings stay as they are. One whose machine is gone has not failed by itself: it is tried
+    again on another, a few times. Trials that others have claimed are left to them.
     """
 
     def __init__(self, store: TrialStore, engine: Engine, on_event: Callable[[TrialEvent], None], rules: Rules) -> None:
@@ -61,6 +65,8 @@ class Attempts:
         self._left: list[TrialJob] = []
         """With what others have claimed."""
         self._again: list[TrialJob] = []
+        self._lost: list[TrialJob] = []
+        self._losses = Counter[str]()
         self._alone = False
 
     def run(self, jobs: Iterable[TrialJob]) -> None:
@@ -75,7 +81,10 @@ class Attempts:
         try:
             while True:
                 self.engine.run(self._taken(jobs), self._told)
-                if self._again:
+                while self._lost:
+                    lost, self._lost = self._lost, []
+                    self.engine.run(self._limited(lost), self._told)
+                while self._again:
                     again, self._again, self._alone = self._again, [], True
                     self.engine.run(self._limited(again), self._told, alone=True)
                     self._alone = False
@@ -155,10 +164,8 @@ class Attempts:
 
     def _note(self, failure: JobFailed) -> None:
         job: Any = failure.job
-        again = failure.cause == "memory" and not self._alone and not self.rules.fail_fast
         missing = self._missing(job)
-        if again:
-            self._again.append(replace(job, trials=missing))
+        again = self._tried_again(replace(job, trials=missing), failure.cause)
         words = "\n".join(getattr(failure.error, "__notes__", ()))[-LAST_WORDS:]
         for trial in missing:
             ended = datetime.now(UTC).isoformat()
@@ -168,5 +175,18 @@ class Attempts:
             if not again:
                 self._release(trial.key)
             self.on_event(TrialFailed(trial, str(failure.error), again))
-        if self.rules.fail_fast:
+        if self.rules.fail_fast and not again:
             raise failure.error
+
+    def _tried_again(self, job: TrialJob, cause: str) -> bool:
+        """Whether a trial that failed is tried once more; then it is kept for that."""
+        if cause == "lost":
+            self._losses[job.training.key] += 1
+            if self._losses[job.training.key] > MOST_LOSSES:
+                return False
+            (self._again if self._alone else self._lost).append(job)
+            return True
+        if cause == "memory" and not self._alone and not self.rules.fail_fast:
+            self._again.append(job)
+            return True
+        return False

@@ -25,10 +25,15 @@ def describe(threads: int) -> dict[str, Any]:
     return _machine() | {"threads": threads, "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
+def versions() -> dict[str, str | None]:
+    """Of the libraries that have a part in a trial; None where one is missing."""
+    return {name: _version(name) for name in LIBRARIES}
+
+
 @lru_cache(maxsize=1)
 def _machine() -> dict[str, Any]:
     return {
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),

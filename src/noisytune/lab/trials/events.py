@@ -50,7 +50,7 @@ class TrialFailed:
     message: str
     """One line."""
     again: bool = False
-    """Whether it is tried once more, alone, before the study ends."""
+    """Whether it is tried once more before the study ends."""
 
 
 TrialEvent = Notice | TrialStarted | TrialProgress | TrialDone | TrialFailed

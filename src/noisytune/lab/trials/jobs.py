@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from noisytune.errors import TrialError
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialProgress, TrialStarted
-from noisytune.lab.trials.runner import Runner, Speed
+from noisytune.lab.trials.runner import Portable, Runner, Speed
 from noisytune.lab.trials.trackers import Followed, Tracker
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
@@ -17,8 +18,25 @@ from noisytune.records import TrialRecord
 Report = Callable[[TrialEvent], None]
 
 
+class _Portable:
+    """What can be done on a machine that does not see this one's files: see `noisytune.lab.trials.runner.Portable`."""
+
+    runner: Runner
+
+    def needs(self) -> dict[str, tuple[Path, ...]]:
+        """The files of its runner."""
+        return self.runner.needs(self._about()) if isinstance(self.runner, Portable) else {}
+
+    def at(self, places: Mapping[str, Path]) -> Self:
+        """The same job where these files lie in other folders."""
+        return replace(self, runner=self.runner.at(places))  # type: ignore[type-var,attr-defined]
+
+    def _about(self) -> tuple[Trial, ...]:
+        return ()
+
+
 @dataclass(frozen=True)
-class TrialJob:
+class TrialJob(_Portable):
     """One training, to be run in a worker, and the trials that it serves."""
 
     training: Trial
@@ -39,6 +57,9 @@ class TrialJob:
     def together(self) -> str:
         """A pair differs in the arm only: not in the kind of device either."""
         return f"{self.trials[0].task} {self.trials[0].seed}"
+
+    def _about(self) -> tuple[Trial, ...]:
+        return (self.training, *self.trials)
 
     def __call__(self, report: Report) -> TrialDone:
         """Run it, reporting every step. Each record but the last is reported as soon as it is there.
@@ -87,7 +108,7 @@ class _Anywhere:
 
 
 @dataclass(frozen=True)
-class CheckJob(_Anywhere):
+class CheckJob(_Anywhere, _Portable):
     """See whether arms are possible."""
 
     trial: Trial
@@ -109,10 +130,12 @@ class CheckJob(_Anywhere):
 
 @dataclass(frozen=True)
 class PrepareJob(_Anywhere):
-    """Do what the trials of a task share."""
+    """Do what the trials of a task share, beside the run folder."""
 
     task: TaskData
     runner: Runner
+    here: ClassVar[bool] = True
+    """On the machine of the main process, whatever the engine."""
 
     @property
     def label(self) -> str:
@@ -126,7 +149,7 @@ class PrepareJob(_Anywhere):
 
 
 @dataclass(frozen=True)
-class CalibrationJob(_Anywhere):
+class CalibrationJob(_Anywhere, _Portable):
     """Time a few steps of one trial."""
 
     trial: Trial

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
@@ -27,6 +28,19 @@ class Speed:
     tokens_per_second: float
     """In training; padding does not count."""
     load_seconds: float
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """What a `Runner` has besides, where its trials can run on machines that do not see its files."""
+
+    def needs(self, trials: Sequence[Trial]) -> dict[str, tuple[Path, ...]]:
+        """The files that it reads for these trials, by what they are; those of one name lie in one folder."""
+        ...
+
+    def at(self, places: Mapping[str, Path]) -> Runner:
+        """The same runner where these files lie in other folders, named as `needs` does."""
+        ...
 
 
 class Runner(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -72,6 +72,18 @@ class TransformersRunner:
         asked = ((trial, self._tokens(trial).evaluate) for trial in trials)
         yield from run_trials(training, self.model_dir, self._tokens(training), asked, on_step)
 
+    def needs(self, trials: Sequence[Trial]) -> dict[str, tuple[Path, ...]]:
+        """The model, and the tokens that are prepared."""
+        from noisytune._pretrained import model_files
+
+        tokens = {self._tokens_of(trial) for trial in trials}
+        there = tuple(sorted(file for file in tokens if file.exists()))
+        return {"model": tuple(model_files(self.model_dir))} | ({"tokens": there} if there else {})
+
+    def at(self, places: Mapping[str, Path]) -> Self:
+        """With model and tokens in other folders."""
+        return replace(self, model_dir=places["model"], cache=places.get("tokens", self.cache))
+
     def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
         """Time a few steps, and count the tokens of all tasks."""
         from noisytune.lab.trials.fine_tune import run_trial
@@ -95,8 +107,11 @@ class TransformersRunner:
         )
 
     def _tokens(self, trial: Trial) -> Tokens:
+        return _read_tokens(self._tokens_of(trial))
+
+    def _tokens_of(self, trial: Trial) -> Path:
         settings = trial.settings
-        return _read_tokens(self._file(settings["task"]["digest"], settings["training"]["max_length"]))
+        return self._file(settings["task"]["digest"], settings["training"]["max_length"])
 
     def _file(self, task_digest: str, max_length: int) -> Path:
         return self.cache / cache_name(self.model_digest, task_digest, max_length)

@@ -1,0 +1,135 @@
+"""What a task of `noisytune.lab.engines.ray.RayEngine` does: one job, by a worker of the local engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from noisytune.errors import ConfigError, NoisyTuneError, TrialError
+from noisytune.lab.engines.local import LocalEngine
+from noisytune.lab.engines.luggage import Trunk, unpacked
+from noisytune.lab.engines.protocol import Job, JobFailed
+from noisytune.lab.trials.environment import versions
+
+IDLE = 3.0
+"""Seconds without a job after which a worker goes, with what it holds of memory and of a GPU."""
+EVERY = 0.1
+"""Seconds for which messages are gathered."""
+
+
+class Said(NamedTuple):
+    """What a task tells."""
+
+    machine: str
+    """Ray's name of it."""
+    messages: list[Any]
+    """As an engine passes them on."""
+    last: bool
+    """Whether the job is over."""
+
+
+def carry_out(
+    job: Job, threads: int, expected: Mapping[str, str | None], trunks: Mapping[str, Trunk]
+) -> Iterator[Said]:
+    """Do a job, telling what it reports.
+
+    Args:
+        job: to do.
+        threads: of its worker.
+        expected: versions of libraries that the main process has.
+        trunks: the files that it needs, by what it calls them.
+    """
+    machine = import_module("ray").get_runtime_context().get_node_id()
+    yield Said(machine, [], last=False)
+    heard: SimpleQueue[Any] = SimpleQueue()
+    over = object()
+
+    def do() -> None:
+        try:
+            _refuse_others(expected)
+            places = {name: unpacked(trunk, _fetched) for name, trunk in trunks.items()}
+            moved = job.at(places) if places else job  # type: ignore[attr-defined]
+            _WORKERS.carry_out(moved, threads, heard)
+        except Exception as error:
+            known = error if isinstance(error, NoisyTuneError) else TrialError(f"{job.label} failed: {error!r}")
+            known.add_note(traceback.format_exc())
+            heard.put(JobFailed(job, known, "error"))
+        heard.put(over)
+
+    threading.Thread(target=do, daemon=True).start()
+    while True:
+        batch = [heard.get()]
+        until = time.monotonic() + EVERY
+        while batch[-1] is not over:
+            try:
+                batch.append(heard.get(timeout=max(0.0, until - time.monotonic())))
+            except Empty:
+                break
+        if batch[-1] is over:
+            yield Said(machine, batch[:-1], last=True)
+            return
+        yield Said(machine, batch, last=False)
+
+
+class _Workers:
+    """The worker of this process of Ray's, kept from task to task for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: tuple[str, int] | None = None
+        self._engine: LocalEngine | None = None
+        self._leaving: threading.Timer | None = None
+
+    def carry_out(self, job: Job, threads: int, heard: SimpleQueue[Any]) -> None:
+        with self._lock:
+            if self._leaving:
+                self._leaving.cancel()
+            gpus = ",".join(map(str, import_module("ray").get_gpu_ids()))
+            if self._of != (gpus, threads):
+                self._go()
+            if self._engine is None:
+                # Said, not left open: without a GPU of its own a job would see all of the machine's.
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+                self._of, self._engine = (gpus, threads), LocalEngine(1, threads)
+            self._engine.run([job], heard.put)
+            self._leaving = threading.Timer(IDLE, self._leave)
+            self._leaving.daemon = True
+            self._leaving.start()
+
+    def _leave(self) -> None:
+        with self._lock:
+            if threading.current_thread() is self._leaving:
+                self._go()
+
+    def _go(self) -> None:
+        if self._engine:
+            self._engine.close()
+        self._of = self._engine = None
+
+
+_WORKERS = _Workers()
+
+
+def _refuse_others(expected: Mapping[str, str | None]) -> None:
+    """See that this machine has the libraries of the main process.
+
+    Raises:
+        ConfigError: it has others; the first is named.
+    """
+    for name, version in versions().items():
+        if expected[name] != version:
+            raise ConfigError(
+                f"the machine {platform.node()} of the Ray cluster has {name} {version or '-'}, this one has "
+                f"{expected[name] or '-'}: results would not be comparable; install the same on both"
+            )
+
+
+def _fetched(reference: Any) -> Any:
+    return import_module("ray").get(reference)

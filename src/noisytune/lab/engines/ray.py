@@ -1,0 +1,320 @@
+"""Where jobs run: the machines of a Ray cluster, each job a task in which a worker process does what it does here.
+
+A task starts the worker of `noisytune.lab.engines.LocalEngine` on its machine, with the processors and the part of a
+GPU that Ray gave it. Ray tries nothing again by itself: the study decides. Records come back to this process, the only
+one that writes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Self
+
+from noisytune.errors import ConfigError, TrialError, require
+from noisytune.lab.engines import _ray_task
+from noisytune.lab.engines.devices import JobQueue
+from noisytune.lab.engines.local import LocalEngine
+from noisytune.lab.engines.luggage import Trunk, packed
+from noisytune.lab.engines.protocol import Cause, Job, JobFailed
+from noisytune.lab.trials.environment import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOTICED = 15.0
+"""Seconds after which Ray knows at the latest that a machine is gone whose task broke off."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one machine of a cluster has."""
+
+    cpus: int
+    gpus: int = 0
+    kind: str = ""
+    """The model of its GPUs, as Ray calls it."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each task gets, and on which kind of GPU each runs."""
+
+    cpus: int
+    gpus: float
+    kinds: tuple[str, ...]
+    """One for each task that runs at a time."""
+
+
+def shares_of(machines: Sequence[Machine], workers: int | None, trials_per_gpu: int | None) -> Share:
+    """Share a cluster out. With GPUs each task has one, or the part that is asked for; processors are shared equally.
+
+    Args:
+        machines: of the cluster.
+        workers: tasks at a time; None: one for each GPU, or one for each processor where there is none.
+        trials_per_gpu: tasks on each GPU; None: one.
+
+    Raises:
+        ConfigError: there is not so much room.
+
+    >>> shares_of([Machine(8), Machine(4)], 3, None)
+    Share(cpus=4, gpus=0.0, kinds=('', '', ''))
+    >>> shares_of([Machine(8, 2, "A100")], None, 2)
+    Share(cpus=2, gpus=0.5, kinds=('A100', 'A100', 'A100', 'A100'))
+    """
+    gpus = any(machine.gpus for machine in machines)
+    if trials_per_gpu is not None and not gpus:
+        raise ConfigError("trials_per_gpu is given, and the Ray cluster has no GPU: give workers instead")
+    each = trials_per_gpu or 1
+
+    def room(machine: Machine, cpus: int) -> int:
+        return min(machine.cpus // cpus, machine.gpus * each) if gpus else machine.cpus // cpus
+
+    most = sum(room(machine, 1) for machine in machines)
+    wanted = most if workers is None else workers
+    if not 1 <= wanted <= most:
+        raise ConfigError(f"workers must be at most {most}, for which the Ray cluster has room, got {wanted}")
+    largest = max(machine.cpus for machine in machines)
+    cpus = next(n for n in range(largest, 0, -1) if sum(room(machine, n) for machine in machines) >= wanted)
+    kinds = [machine.kind for machine in machines for _ in range(room(machine, cpus))]
+    return Share(cpus, 1 / each if gpus else 0.0, tuple(kinds[:wanted]))
+
+
+class RayEngine:
+    """Tasks on a Ray cluster: an `noisytune.lab.engines.protocol.Engine`."""
+
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, trials_per_gpu: int | None = None
+    ) -> None:
+        """Nothing starts yet.
+
+        Args:
+            workers: tasks at a time, >= 1. None: one for each GPU of the cluster, or for each processor.
+            address: of the cluster: ``auto`` is the one of this machine. None: the same, or a new one here.
+            trials_per_gpu: tasks that share a GPU, >= 1. None: one.
+
+        Raises:
+            ConfigError: a number is not positive.
+            MissingExtraError: Ray is not installed.
+        """
+        for name, value in {"workers": workers, "trials_per_gpu": trials_per_gpu}.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        require("ray", extra="ray", needed_for="the engine ray")
+        self._asked, self._address, self._each = workers, address, trials_per_gpu
+        self._mine = False
+        self._share: Share | None = None
+        self._running: dict[Any, _Running] = {}
+        self._trunks: dict[Any, Trunk] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def workers(self) -> int:
+        """Tasks at a time. Connects."""
+        return len(self._connected().kinds)
+
+    def start(self, at_most: int | None = None) -> None:
+        """Connect; workers start with their tasks.
+
+        Raises:
+            ConfigError: there is no cluster, or not so much room in it.
+        """
+        self._connected()
+
+    def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says. What belongs to the run folder is done
+        on this machine."""
+        waiting = iter(jobs)
+        first = next(waiting, None)
+        if first is None:
+            return
+        if getattr(first, "here", False):
+            with LocalEngine() as engine:
+                engine.run(chain([first], waiting), on_message)
+            return
+        share = self._connected()
+        if alone:
+            time.sleep(_ray_task.IDLE + 1)  # until the workers of earlier jobs are gone
+        try:
+            self._run(JobQueue(chain([first], waiting)), on_message, share.kinds[:1] if alone else share.kinds)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give up whatever is running. A cluster that was there before stays; its workers go by themselves."""
+        ray, running, self._running = _ray(), self._running, {}
+        for task in running:
+            with suppress(Exception):
+                ray.cancel(task, force=True)
+        if self._mine:
+            ray.shutdown()
+        self._mine, self._share, self._trunks = False, None, {}
+
+    def _connected(self) -> Share:
+        if self._share is None:
+            ray = _ray()
+            if not ray.is_initialized():
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                try:
+                    with _own_signals():
+                        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+                        ray.init(_reached(self._address), **quiet)
+                except (ConnectionError, ValueError, OSError) as error:
+                    said = str(error).strip().splitlines()
+                    raise ConfigError(f"no Ray cluster at {self._address or 'hand'}: {said[0]}") from error
+                self._mine = True
+            self._share = shares_of(_machines(), self._asked, self._each)
+        return self._share
+
+    def _run(self, jobs: JobQueue, on_message: Callable[[Any], None], kinds: tuple[str, ...]) -> None:
+        ray, idle = _ray(), deque(kinds)
+        while True:
+            for _ in range(len(idle)):
+                kind = idle.popleft()
+                job = jobs.next_for(kind, others=len(kinds))
+                if job is None:
+                    idle.append(kind)
+                else:
+                    self._running[self._begun(job, kind)] = _Running(job, kind)
+            if not self._running:
+                return
+            (task,), _ = ray.wait(list(self._running), num_returns=1)
+            running = self._running[task]
+            try:
+                said: _ray_task.Said = ray.get(next(task))
+            except (StopIteration, ray.exceptions.RayError) as error:
+                del self._running[task]
+                idle.append(running.kind)
+                failure = _failure(running, error)
+                if failure.cause == "lost":
+                    idle = self._left(idle, kinds)
+                on_message(failure)
+                continue
+            running.machine = said.machine
+            if said.last:
+                del self._running[task]
+                idle.append(running.kind)
+            for message in said.messages:
+                on_message(replace(message, job=running.job) if isinstance(message, JobFailed) else message)
+
+    def _begun(self, job: Job, kind: str) -> Any:
+        share, ray = self._connected(), _ray()
+        needs = job.needs() if hasattr(job, "needs") else {}
+        trunks = {name: self._trunk(files) for name, files in needs.items()}
+        options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0, "num_returns": "streaming"}
+        if len(set(share.kinds)) > 1 and kind:
+            options["accelerator_type"] = kind
+        task = ray.remote(_ray_task.carry_out).options(**options, scheduling_strategy="SPREAD", name=job.label)
+        return task.remote(job, share.cpus, versions(), trunks)
+
+    def _trunk(self, files: Any) -> Trunk:
+        """What is sent of files, put into Ray's store once, and only where there is another machine."""
+        if files not in self._trunks:
+            trunk, content = packed(files)
+            several = len({node["NodeManagerHostname"] for node in _nodes()}) > 1
+            self._trunks[files] = replace(trunk, content=_ray().put(content())) if several else trunk
+        return self._trunks[files]
+
+    def _left(self, idle: deque[str], kinds: tuple[str, ...]) -> deque[str]:
+        """The idle places that a smaller cluster still has."""
+        with suppress(ConfigError):
+            room = Counter(shares_of(_machines(), None, self._each).kinds) - Counter(
+                running.kind for running in self._running.values()
+            )
+            found: deque[str] = deque()
+            for kind in idle:
+                if room[kind] > 0:
+                    room[kind] -= 1
+                    found.append(kind)
+            if found or self._running:
+                return found
+        raise TrialError("no machine is left of the Ray cluster: the same command goes on once there is one")
+
+
+@dataclass
+class _Running:
+    job: Job
+    kind: str
+    machine: str = ""
+    """Ray's name of it; empty until the task has begun."""
+
+
+def _reached(address: str | None) -> str | None:
+    """The address with a port, if something answers there: Ray itself would try for minutes."""
+    if address in (None, "auto") or "://" in str(address):
+        return address
+    host, _, port = str(address).partition(":")
+    with socket.create_connection((host, int(port or 6379)), timeout=10):
+        return f"{host}:{port or 6379}"
+
+
+def _ray() -> Any:
+    return import_module("ray")
+
+
+def _nodes() -> list[Any]:
+    return [node for node in _ray().nodes() if node["Alive"]]
+
+
+def _machines() -> list[Machine]:
+    found = []
+    for node in _nodes():
+        has = node["Resources"]
+        kind = next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "")
+        found.append(Machine(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind))
+    return found
+
+
+def _failure(running: _Running, error: Exception) -> JobFailed:
+    """Why a task has no result."""
+    errors, label = _ray().exceptions, running.job.label
+    cause: Cause = "died"
+    if isinstance(error, errors.OutOfMemoryError):
+        cause, reason = "memory", "was ended by Ray for want of memory: try fewer workers or a smaller batch_size"
+    elif isinstance(error, errors.RayTaskError):
+        cause, reason = "error", f"could not begin: {str(error).strip().splitlines()[-1]}"
+    elif _is_gone(running.machine):
+        cause, reason = "lost", "went with its machine"
+    else:
+        reason = f"broke off: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    failed = TrialError(f"{label}: its worker {reason}")
+    failed.add_note(str(error))
+    return JobFailed(running.job, failed, cause)
+
+
+def _is_gone(machine: str) -> bool:
+    """Whether a machine is, as far as Ray knows soon."""
+    until = time.monotonic() + NOTICED
+    while machine in {node["NodeID"] for node in _nodes()}:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return bool(machine)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces when it connects."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
