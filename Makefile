@@ -47,7 +47,7 @@ test-trackers test-ray: test-%: $(VENV)-%/.set-up
 	$(VENV)-$*/bin/pytest -m 'slow or not slow' $(CLUSTER_TESTS_$*)
 
 CLUSTER_TESTS_trackers := tests/lab/studies/test_tracked.py tests/lab/trials/test_trackers.py
-CLUSTER_TESTS_ray := tests/lab/engines/test_ray.py
+CLUSTER_TESTS_ray := tests/lab/engines
 CLUSTER_NEEDS_trackers := mlflow wandb trackio tensorboard
 CLUSTER_NEEDS_ray := 'ray>=2.56'
 $(VENV)-trackers/.set-up $(VENV)-ray/.set-up: $(VENV)-%/.set-up: pyproject.toml constraints.txt Makefile

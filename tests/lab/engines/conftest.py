@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,18 @@ def folder_of_jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "jobs_for_workers.py").write_text(JOBS)
     (folder / "torch.py").write_text("raise ImportError('not here')")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_here(folder_of_jobs: Path) -> Iterator[None]:
+    """A machine of two processors in a cluster of its own, which engines leave as it is."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: make test-ray")
+    with pytest.MonkeyPatch.context() as patch:
+        # Before the libraries: workers then find the torch that cannot be loaded.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder_of_jobs), *sys.path]))
+        ray.init("local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import Notice, TrialDone
 from tests.support.runners import Cheap
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the trackers
 
 
 @pytest.fixture

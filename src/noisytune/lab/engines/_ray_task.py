@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import platform
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError
 from noisytune.lab.engines.local import LocalEngine
 from noisytune.lab.engines.luggage import Trunk, unpacked
-from noisytune.lab.engines.protocol import Job, JobFailed
+from noisytune.lab.engines.protocol import Job
 from noisytune.lab.trials.environment import versions
 
 IDLE = 3.0
@@ -30,22 +33,33 @@ class Said(NamedTuple):
     machine: str
     """Ray's name of it."""
     messages: list[Any]
-    """As an engine passes them on."""
+    """As an engine passes them on; an error is that of a job which could not begin."""
     last: bool
     """Whether the job is over."""
 
 
-def carry_out(
-    job: Job, threads: int, expected: Mapping[str, str | None], trunks: Mapping[str, Trunk]
-) -> Iterator[Said]:
-    """Do a job, telling what it reports.
+@dataclass(frozen=True)
+class Order:
+    """What a task is to do."""
 
-    Args:
-        job: to do.
-        threads: of its worker.
-        expected: versions of libraries that the main process has.
-        trunks: the files that it needs, by what it calls them.
-    """
+    job: bytes
+    """Pickled: it may come from a module that has to be looked for."""
+    label: str
+    """The job's."""
+    paths: tuple[str, ...]
+    """Where the main process looks for modules."""
+    threads: int
+    """Of the worker."""
+    versions: Mapping[str, str | None]
+    """Of the libraries that the main process has."""
+    trunks: Mapping[str, Trunk]
+    """The files that the job needs, by what it calls them."""
+    alone: bool = False
+    """Whether the worker goes at once when the job is done, and leaves the memory to the next."""
+
+
+def carry_out(order: Order) -> Iterator[Said]:
+    """Do a job, telling what it reports."""
     machine = import_module("ray").get_runtime_context().get_node_id()
     yield Said(machine, [], last=False)
     heard: SimpleQueue[Any] = SimpleQueue()
@@ -53,14 +67,15 @@ def carry_out(
 
     def do() -> None:
         try:
-            _refuse_others(expected)
-            places = {name: unpacked(trunk, _fetched) for name, trunk in trunks.items()}
-            moved = job.at(places) if places else job  # type: ignore[attr-defined]
-            _WORKERS.carry_out(moved, threads, heard)
+            _refuse_others(order.versions)
+            sys.path += [path for path in order.paths if path not in sys.path]
+            job = pickle.loads(order.job)
+            places = {name: unpacked(trunk, _fetched) for name, trunk in order.trunks.items()}
+            _WORKERS.carry_out(job.at(places) if places else job, order, heard)
         except Exception as error:
-            known = error if isinstance(error, NoisyTuneError) else TrialError(f"{job.label} failed: {error!r}")
+            known = error if isinstance(error, NoisyTuneError) else TrialError(f"{order.label} failed: {error!r}")
             known.add_note(traceback.format_exc())
-            heard.put(JobFailed(job, known, "error"))
+            heard.put(known)
         heard.put(over)
 
     threading.Thread(target=do, daemon=True).start()
@@ -87,18 +102,21 @@ class _Workers:
         self._engine: LocalEngine | None = None
         self._leaving: threading.Timer | None = None
 
-    def carry_out(self, job: Job, threads: int, heard: SimpleQueue[Any]) -> None:
+    def carry_out(self, job: Job, order: Order, heard: SimpleQueue[Any]) -> None:
         with self._lock:
             if self._leaving:
                 self._leaving.cancel()
             gpus = ",".join(map(str, import_module("ray").get_gpu_ids()))
-            if self._of != (gpus, threads):
+            if self._of != (gpus, order.threads):
                 self._go()
             if self._engine is None:
                 # Said, not left open: without a GPU of its own a job would see all of the machine's.
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-                self._of, self._engine = (gpus, threads), LocalEngine(1, threads)
+                self._of, self._engine = (gpus, order.threads), LocalEngine(1, order.threads)
             self._engine.run([job], heard.put)
+            if order.alone:
+                self._go()
+                return
             self._leaving = threading.Timer(IDLE, self._leave)
             self._leaving.daemon = True
             self._leaving.start()

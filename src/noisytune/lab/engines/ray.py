@@ -8,8 +8,10 @@ one that writes.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -20,7 +22,7 @@ from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
-from noisytune.errors import ConfigError, TrialError, require
+from noisytune.errors import ConfigError, NoisyTuneError, TrialError, require
 from noisytune.lab.engines import _ray_task
 from noisytune.lab.engines.devices import JobQueue
 from noisytune.lab.engines.local import LocalEngine
@@ -111,7 +113,7 @@ class RayEngine:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         require("ray", extra="ray", needed_for="the engine ray")
         self._asked, self._address, self._each = workers, address, trials_per_gpu
-        self._mine = False
+        self._mine = self._alone = False
         self._share: Share | None = None
         self._running: dict[Any, _Running] = {}
         self._trunks: dict[Any, Trunk] = {}
@@ -150,6 +152,7 @@ class RayEngine:
         if alone:
             time.sleep(_ray_task.IDLE + 1)  # until the workers of earlier jobs are gone
         try:
+            self._alone = alone
             self._run(JobQueue(chain([first], waiting)), on_message, share.kinds[:1] if alone else share.kinds)
         except BaseException:
             self.close()
@@ -210,7 +213,7 @@ class RayEngine:
                 del self._running[task]
                 idle.append(running.kind)
             for message in said.messages:
-                on_message(replace(message, job=running.job) if isinstance(message, JobFailed) else message)
+                on_message(_told(message, running.job))
 
     def _begun(self, job: Job, kind: str) -> Any:
         share, ray = self._connected(), _ray()
@@ -220,7 +223,10 @@ class RayEngine:
         if len(set(share.kinds)) > 1 and kind:
             options["accelerator_type"] = kind
         task = ray.remote(_ray_task.carry_out).options(**options, scheduling_strategy="SPREAD", name=job.label)
-        return task.remote(job, share.cpus, versions(), trunks)
+        order = _ray_task.Order(
+            pickle.dumps(job), job.label, tuple(sys.path), share.cpus, versions(), trunks, self._alone
+        )
+        return task.remote(order)
 
     def _trunk(self, files: Any) -> Trunk:
         """What is sent of files, put into Ray's store once, and only where there is another machine."""
@@ -278,6 +284,13 @@ def _machines() -> list[Machine]:
         kind = next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "")
         found.append(Machine(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind))
     return found
+
+
+def _told(message: Any, job: Job) -> Any:
+    """A message as its sender meant it: about the job as it is known here."""
+    if isinstance(message, NoisyTuneError):
+        return JobFailed(job, message, "error")
+    return replace(message, job=job) if isinstance(message, JobFailed) else message
 
 
 def _failure(running: _Running, error: Exception) -> JobFailed:
