@@ -96,7 +96,7 @@ def perturb_arrays_(
                 f"{name} is not a NumPy array but {type(array).__name__}: convert or leave out"
             )
     groups = names.tied({name: identity(array) for name, array in arrays.items()}, base_prefix)
-    targets = [ArrayTarget.of(name, own_names, arrays[own_names[0]]) for name, own_names in groups]
+    targets = [each for name, own_names in groups for each in _matrices(name, own_names, arrays[own_names[0]])]
     set_padding_rows(targets, padding_rows or {})
     for target in targets:
         target.left_alone = perturbation.why_no_parameter(target)
@@ -137,6 +137,14 @@ class ArrayTarget(MemoryTarget):
         if not np.may_share_memory(flat, self.array):
             self.array[...] = flat.reshape(self.shape)
         return moments_module.merge(added)
+
+
+def _matrices(name: str, own_names: list[str], array: Array) -> list[ArrayTarget]:
+    """An array; each of the experts where it stacks some."""
+    if not names.is_stack(name, array.shape):
+        return [ArrayTarget.of(name, own_names, array)]
+    experts = enumerate(array)
+    return [ArrayTarget.of(names.expert(name, index), list(own_names), expert) for index, expert in experts]
 
 
 def _problem(target: ArrayTarget) -> str | None:

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import transformers as tf
-from transformers.core_model_loading import revert_weight_conversion
+from transformers.core_model_loading import Interleave, PermuteForRope, revert_weight_conversion
 
-from noisytune.torch import perturb_
+from noisytune.arrays import perturb_arrays_
+from noisytune.torch import perturb_, perturb_state_dict
 from noisytune.torch._dtensor import Piece, within
-from noisytune.torch._layout import in_files
+from noisytune.torch._layout import Traced, in_files
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 EXPERTS = SIZES | {"num_key_value_heads": 1, "num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2}
@@ -98,3 +99,42 @@ def test_the_same_base_has_the_same_names_with_a_head_and_without():
     assert under - names == set()  # the head is tied to the token embeddings
     assert names - under == set()
     assert "language_model.model.embed_tokens.weight" in names
+
+
+REORDERED = {
+    "deinterleaved": (Interleave(dim=1), (3, 8, 4)),
+    "interleaved": (Interleave(dim=1, inverse=True), (3, 8, 4)),
+    "for rotary positions": (PermuteForRope(), (12, 5)),
+    "and back": (PermuteForRope(inverse=True), (12,)),
+}
+
+
+@pytest.mark.parametrize(("conversion", "shape"), REORDERED.values(), ids=REORDERED)
+def test_rows_in_another_order_are_found(conversion, shape):
+    memory = torch.arange(math.prod(shape)).view(shape)
+    how = {"source_patterns": ["x"], "target_patterns": ["y"], "config": tf.BertConfig(num_attention_heads=2)}
+    file = conversion.convert({"x": [memory]}, **how)["y"]
+    traced = conversion.convert({"x": [Traced.of("x", shape)]}, **how)["y"]
+    made = torch.full((memory.numel(),), -1)
+    for box in traced.boxes:
+        for part in within(Piece(memory, shape, [[range(n)] for n in shape]), box, tuple(traced.shape)):
+            for run, at in part.runs(range(0)):
+                found = part.values.reshape(-1)[run]
+                made[at : at + len(found)] = found
+    assert torch.equal(made, file.reshape(-1))
+
+
+def test_experts_of_a_stack_are_matrices_in_state_dicts_and_arrays_too():
+    model = MODELS["experts as in the files"]()
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(torch.arange(parameter.numel()).view(parameter.shape) % 97 / 97 + len(name))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    arrays = {name: value.numpy().copy() for name, value in state.items()}
+    in_memory, by_name = perturb_(model, seed=2), perturb_state_dict(state, seed=2)
+    of_arrays = perturb_arrays_(arrays, seed=2)
+    names = [entry.name for entry in in_memory.perturbed]
+    assert "layers.0.mlp.experts.down_proj[2]" in names
+    assert names == [entry.name for entry in by_name.perturbed] == [entry.name for entry in of_arrays.perturbed]
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, state[name]), name
+        assert torch.equal(parameter, torch.from_numpy(arrays[name])), name

@@ -7,11 +7,12 @@ what is done to them: chunks, stacks, concatenations, transpositions. So nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 
@@ -47,6 +48,24 @@ class Box:
         here[self.axes[dim]] = here[self.axes[dim]][first : max(last, 0)]
         moved = range(picked.start - start, picked.stop - start, picked.step)
         return self._with(tuple(here), self.axes, _put(self.there, dim, moved))
+
+    def moved(self, dim: int, old: range, new: range) -> Self | None:
+        """What lies at some indices of a dimension in the files, at others; None where nothing does.
+
+        Raises:
+            ValueError: the indices were moved before.
+        """
+        indices = self.there[dim]
+        if indices.step != 1:
+            raise ValueError("a dimension is reordered twice")
+        first = max(0, -(-(indices.start - old.start) // old.step))
+        last = min(len(old), -(-(indices.stop - old.start) // old.step))
+        if first >= last:
+            return None
+        picked = old[first:last]
+        here = self.here[self.axes[dim]]
+        chosen = here[picked.start - indices.start : picked[-1] - indices.start + 1 : picked.step]
+        return self._with(_put(self.here, self.axes[dim], chosen), self.axes, _put(self.there, dim, new[first:last]))
 
     def at(self, dim: int, indices: range) -> Self:
         """The same elements at other indices of a dimension."""
@@ -145,6 +164,28 @@ class Traced:
             for start, stop in bounds
         ]
 
+    def reshape(self, *shape: int) -> Self | _Split:
+        """With one dimension cut into several. Where dimensions become one, nothing changes: the order stays."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        more = len(wanted) - self.ndim
+        if more < 0 or wanted == tuple(self.shape):
+            return self
+        for dim in range(self.ndim):
+            factors = wanted[dim : dim + more + 1]
+            if (
+                wanted == (*self.shape[:dim], *factors, *self.shape[dim + 1 :])
+                and math.prod(factors) == self.shape[dim]
+            ):
+                return _Split(self, dim, factors)
+        raise ValueError(f"a tensor of shape {tuple(self.shape)} is given the shape {wanted}")
+
+    view = reshape
+
+    def reordered(self, dim: int, runs: Iterable[tuple[range, range]]) -> Self:
+        """With the indices of a dimension in another order: old ones, and where they are now."""
+        moves = [box.moved(dim, old, new) for old, new in runs for box in self.boxes]
+        return type(self)(self.shape, filter(None, moves))
+
     def squeeze(self, dim: int) -> Self:
         """Without a dimension of length 1."""
         dim %= self.ndim
@@ -172,6 +213,50 @@ class Traced:
             torch.unbind: cls.unbind,
         }
         return known[function](*args, **kwargs or {}) if function in known else NotImplemented
+
+
+class _Split:
+    """A tensor one of whose dimensions is cut into several, on its way to another order of that one's indices."""
+
+    def __init__(self, whole: Traced, dim: int, factors: Sequence[int], order: Sequence[int] = ()) -> None:
+        self.whole, self._dim, self._factors = whole, dim, tuple(factors)
+        self._order = tuple(order) or tuple(range(len(factors)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it is now."""
+        now = tuple(self._factors[each] for each in self._order)
+        return (*self.whole.shape[: self._dim], *now, *self.whole.shape[self._dim + 1 :])
+
+    def contiguous(self) -> _Split:
+        """Itself: nothing is copied."""
+        return self
+
+    def transpose(self, dim0: int, dim1: int) -> _Split:
+        """With two of the new dimensions in each other's place."""
+        return _Split(self.whole, self._dim, self._factors, _swap(self._order, dim0 - self._dim, dim1 - self._dim))
+
+    def reshape(self, *shape: int) -> Traced:
+        """The dimension in one again."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        if wanted != tuple(self.whole.shape):
+            raise ValueError(f"a tensor of shape {self.shape} is given the shape {wanted}")
+        length = self.whole.shape[self._dim]
+        old = np.arange(length).reshape(self._factors).transpose(self._order).reshape(-1)
+        new = np.argsort(old)
+        return self.whole.reordered(self._dim, _runs(new.tolist()))
+
+
+def _runs(new: Sequence[int]) -> Iterator[tuple[range, range]]:
+    """Neighbouring indices that go to places one step apart: (the indices, the places)."""
+    start = 0
+    while start < len(new):
+        stop = start + 1
+        step = max(new[stop] - new[start], 1) if stop < len(new) else 1
+        while stop < len(new) and new[stop] - new[stop - 1] == step:
+            stop += 1
+        yield range(start, stop), range(new[start], new[stop - 1] + step, step)
+        start = stop
 
 
 def _cat(tensors: Sequence[Traced], dim: int = 0) -> Traced:
@@ -217,10 +302,11 @@ def in_files(model: Any, shapes: Mapping[str, Sequence[int]], *, with_prefixes: 
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    found: dict[str, Traced] = revert_weight_conversion(
+    reverted: dict[str, Any] = revert_weight_conversion(
         _AsIfNew(model, with_prefixes),  # type: ignore[arg-type]
         {name: Traced.of(name, shape) for name, shape in shapes.items()},  # type: ignore[misc]
     )
+    found: dict[str, Traced] = {name: getattr(each, "whole", each) for name, each in reverted.items()}
     held = dict.fromkeys(shapes, 0)
     for box in (box for traced in found.values() for box in traced.boxes):
         held[box.tensor] += box.elements
