@@ -138,3 +138,10 @@ def test_experts_of_a_stack_are_matrices_in_state_dicts_and_arrays_too():
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, state[name]), name
         assert torch.equal(parameter, torch.from_numpy(arrays[name])), name
+
+
+def test_dimensions_of_length_one_are_left_out_together():
+    """As older releases of transformers part a stack of experts."""
+    (one, other) = Traced.of("x", (2, 1, 3)).cut([1, 1], 0)
+    assert [each.squeeze().shape for each in (one, other)] == [(3,), (3,)]
+    assert [each.squeeze(0).shape for each in (one, other)] == [(1, 3), (1, 3)]

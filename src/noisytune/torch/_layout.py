@@ -186,8 +186,11 @@ class Traced:
         moves = [box.moved(dim, old, new) for old, new in runs for box in self.boxes]
         return type(self)(self.shape, filter(None, moves))
 
-    def squeeze(self, dim: int) -> Self:
-        """Without a dimension of length 1."""
+    def squeeze(self, dim: int | None = None) -> Self:
+        """Without a dimension of length 1; without all of them where none is named."""
+        if dim is None:
+            alone = [each for each in range(self.ndim) if self.shape[each] == 1]
+            return self.squeeze(alone[-1]).squeeze() if alone else self
         dim %= self.ndim
         if self.shape[dim] != 1:
             return self
