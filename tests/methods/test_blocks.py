@@ -209,6 +209,11 @@ def test_methods_that_would_do_nothing_say_so() -> None:
         assert "rounding of float16" in parse(arm)[0].notices(Run(build("llama"), precision="fp16"))[0]
     with pytest.raises(ConfigError, match=r"l2sp diverges: .* is above 2; lower the strength below 1000"):
         parse("l2sp(strength=5000)")[0].check(Run(half, learning_rate=2e-3))
+    (notice,) = parse("mixout")[0].notices(Run(build("squeezebert")))
+    assert (
+        "only 6% of the weights of SqueezeBertModel's layers are mixed, and its dropout is off all the same" in notice
+    )
+    assert parse("mixout")[0].notices(Run(build("gpt2"))) == []
     (notice,) = parse("l2sp")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4))
     assert "next to nothing" in notice
     assert parse("l2sp(strength=100)")[0].notices(Run(build("mpnet"), total_steps=51, learning_rate=2e-4)) == []

@@ -1,7 +1,8 @@
 """Re-initialisation of the top layers: they are the most specific to pretraining, and are learnt anew.
 
 Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 4: the pooler and the last N blocks are drawn again
-as before pretraining: weights from N(0, initializer_range), biases 0, layer norms (1, 0). The rest stays.
+as before pretraining: weights from N(0, initializer_range), biases 0, layer norms (1, 0). The rest stays. Where
+transformers draws a new model otherwise (T5, GPT-2's projections, Gemma's norms), so does this.
 
 What was drawn no longer counts as pretrained: NoisyTune leaves it alone, and nothing is pulled towards it.
 """
