@@ -145,7 +145,7 @@ def test_child_tuning(checkpoints: Checkpoints) -> None:
     masks = eq.most_informative(squares, share)
     stack = Stack(parse(f"child_tuning(p={share})"), Run(model_of(folder), batches=batches))
     stack.begin_()
-    for name, mask in stack.run.kept["child_tuning"][1].items():
+    for name, mask in stack.run.kept["child_tuning"].items():
         assert np.array_equal(mask.numpy(), masks[name]), name
 
     def masked(t: int) -> None:
