@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep families lint types docs bench clean
+.PHONY: setup demo test test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -70,11 +70,21 @@ $(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
 		--editable '.[demo,peft]' hypothesis pytest pytest-xdist '$(OLDEST)'
 	@touch $@
 
-# Every model type of transformers, tiny: minutes to an hour. make sweep TYPES="bert llama"; make sweep PART=1/2 beside PART=2/2.
+# Every model type of transformers, tiny: a quarter of an hour on two idle cores. make sweep PART=1/2 beside PART=2/2;
+# make sweep TYPES="bert llama"; make sweep BRIEF=--brief; then make sweep-table.
 PART := 1/1
 TYPES :=
+BRIEF :=
+SWEEP = PYTHONPATH=tools OMP_NUM_THREADS=1
 sweep: setup
-	PYTHONPATH=tools OMP_NUM_THREADS=1 $(BIN)/python -m sweep $(TYPES) --part $(PART)
+	$(SWEEP) $(BIN)/python -m sweep $(TYPES) --part $(PART) $(BRIEF)
+
+sweep-table: setup
+	$(SWEEP) $(BIN)/python -m sweep.table sweep-results
+
+sweep-oldest: $(VENV)-oldest/.set-up
+	$(SWEEP) $(VENV)-oldest/bin/python -m sweep sample --brief --out sweep-results-oldest
+	$(SWEEP) $(VENV)-oldest/bin/python -m sweep.table sweep-results-oldest
 
 # The table of model types, from transformers' own code: make families TYPES="bert llama" writes their lines anew.
 families: setup

@@ -19,7 +19,7 @@ SECONDS = 300
 def main() -> int:
     """Run what was asked for; results that are there already are kept."""
     options = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
-    options.add_argument("types", nargs="*", help="model types; all where none is given")
+    options.add_argument("types", nargs="*", help="model types, or sample; all where none is given")
     options.add_argument("--part", default="1/1", help="which part of the types, such as 1/2")
     options.add_argument("--brief", action="store_true", help="the base model and one class with a head, stored once")
     options.add_argument("--out", type=Path, default=Path("sweep-results"), help="folder of the results")
@@ -27,9 +27,14 @@ def main() -> int:
     part, parts = map(int, asked.part.split("/"))
     _import_once()
     from sweep.configs import model_types
+    from sweep.sample import SAMPLE
 
     asked.out.mkdir(parents=True, exist_ok=True)
-    types = (asked.types or model_types())[part - 1 :: parts]
+    known = model_types()
+    asked_for = [each for each in SAMPLE if each in known] if asked.types == ["sample"] else asked.types or known
+    if unknown := sorted({*asked_for} - {*known}):
+        options.error(f"transformers registers no type {unknown[0]!r}")
+    types = asked_for[part - 1 :: parts]
     for number, model_type in enumerate(types, 1):
         file = asked.out / f"{model_type}.json"
         if asked.types or not file.exists():
@@ -64,9 +69,9 @@ def _run(model_type: str, file: Path, is_brief: bool) -> None:
     if worker.is_alive():
         worker.kill()
         worker.join()
-        _write(file, model_type, [], "fails", f"took more than {SECONDS} seconds", started)
+        _write(file, model_type, [], "fails", f"took more than {SECONDS} seconds", started, is_brief)
     elif worker.exitcode:
-        _write(file, model_type, [], "fails", f"the process ended with {worker.exitcode}", started)
+        _write(file, model_type, [], "fails", f"the process ended with {worker.exitcode}", started, is_brief)
 
 
 def _work(model_type: str, file: Path, is_brief: bool) -> None:
@@ -78,11 +83,17 @@ def _work(model_type: str, file: Path, is_brief: bool) -> None:
     counted = [each for each in findings if each.result != UNBUILT] or findings
     worst = min(counted, key=lambda each: WORST_FIRST.index(each.result))
     reason = "" if worst.result == EQUAL else f"{worst.model_class}, {worst.pairing}: {worst.reason}"
-    _write(file, model_type, [each.to_dict() for each in findings], worst.result, reason, started)
+    _write(file, model_type, [each.to_dict() for each in findings], worst.result, reason, started, is_brief)
 
 
 def _write(
-    file: Path, model_type: str, findings: list[dict[str, str]], result: str, reason: str, started: float
+    file: Path,
+    model_type: str,
+    findings: list[dict[str, str]],
+    result: str,
+    reason: str,
+    started: float,
+    is_brief: bool,
 ) -> None:
     import transformers
 
@@ -91,6 +102,7 @@ def _write(
         "result": result,
         "reason": reason,
         "transformers": transformers.__version__,
+        "is_brief": is_brief,
         "seconds": round(time.monotonic() - started, 1),
         "findings": findings,
     }
