@@ -133,14 +133,14 @@ def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> It
     if not made:
         return
     yield _tried(name, "forward", lambda: _runs(head, made[0]))
-    if type(head.from_pretrained(own).base_model) is base and not _lacks(base, own):
-        yield _tried(name, "with and without head", lambda: _same_base(head, base, made[0]))
+    path = next((path for path, part in head.from_pretrained(own).named_modules() if path and type(part) is base), None)
+    if path and not _lacks(base, own):
+        yield _tried(name, "with and without head", lambda: _same_base(head, base, made[0], path))
     is_classifier = name.endswith("ForSequenceClassification")
     plain = folder / "base-float32-one file"
-    if (number == 0 or is_classifier) and (plain / "config.json").exists():
-        prefix = head.base_model_prefix + "."
+    if path and (number == 0 or is_classifier) and (plain / "config.json").exists():
         new = _lacks(head, plain)
-        if not any(name.startswith(prefix) for name in new):
+        if not any(lacking.startswith(path + ".") for lacking in new):
             again = folder / f"{name}-new"
             again.symlink_to(plain)
             yield _tried(name, "new head", lambda: compare(head, Files(again), new))
@@ -218,11 +218,11 @@ def _who(name: str, before: Mapping[str, Any], after: Mapping[str, Any], disk: M
     return "(in memory only)" if _same(before[name], disk[name]) else "(other noise)"
 
 
-def _same_base(head: Any, base: Any, files: Files) -> tuple[str, str]:
+def _same_base(head: Any, base: Any, files: Files, path: str) -> tuple[str, str]:
     """A base model has the same noise by itself as under a head, in memory and from the noisy files."""
     under, alone = _loaded(head, files.clean), _loaded(base, files.clean)
     notices = [*perturb_(under, **NOISE).notices, *perturb_(alone, **NOISE).notices, *files.notices]
-    one, other, disk = map(_tensors, (under.base_model, alone, _loaded(base, files.noisy)))
+    one, other, disk = map(_tensors, (under.get_submodule(path), alone, _loaded(base, files.noisy)))
     differ = [name for name in one if not (_same(one[name], other[name]) and _same(one[name], disk[name]))]
     return _judged(f"{len(differ)} of {len(one)}: {', '.join(differ[:3])}", *notices) if differ else (EQUAL, "")
 
