@@ -32,6 +32,8 @@ EQUAL, TOLD, SILENT, REFUSED, UNBUILT, BROKEN = (
     "fails",
 )
 WORST_FIRST = (SILENT, BROKEN, TOLD, REFUSED, UNBUILT, EQUAL)
+TRAINED_ELSEWHERE = ("patcher.",)
+"""Parts that are frozen because they were trained before: weights like others."""
 NOISE = {"noise_lambda": 0.15, "seed": 1}
 STORED = (("float32", "one file"), ("bfloat16", "shards"), ("float32", "shards"), ("bfloat16", "one file"))
 
@@ -163,7 +165,8 @@ def not_learnt(model_class: Any, config: Any) -> str:
     globs = tuple(fixed_globs(config.to_dict()))
     with torch.device("meta"):
         model = model_class._from_config(config)
-    names = [n for n, p in model.named_parameters() if not p.requires_grad and p.numel() > 1 and not match([n], globs)]
+    kept = [n for n, p in model.named_parameters() if not p.requires_grad and p.numel() > 1]
+    names = [n for n in kept if not n.startswith(TRAINED_ELSEWHERE) and not match([n], globs)]
     return f"{len(names)}: {', '.join(names[:3])}" if names else ""
 
 
@@ -223,8 +226,9 @@ def _same_base(head: Any, base: Any, files: Files, path: str) -> tuple[str, str]
     under, alone = _loaded(head, files.clean), _loaded(base, files.clean)
     notices = [*perturb_(under, **NOISE).notices, *perturb_(alone, **NOISE).notices, *files.notices]
     one, other, disk = map(_tensors, (under.get_submodule(path), alone, _loaded(base, files.noisy)))
-    differ = [name for name in one if not (_same(one[name], other[name]) and _same(one[name], disk[name]))]
-    return _judged(f"{len(differ)} of {len(one)}: {', '.join(differ[:3])}", *notices) if differ else (EQUAL, "")
+    both = [name for name in one if name in other]  # a head may bring further names of tied tensors
+    differ = [name for name in both if not (_same(one[name], other[name]) and _same(one[name], disk[name]))]
+    return _judged(f"{len(differ)} of {len(both)}: {', '.join(differ[:3])}", *notices) if differ else (EQUAL, "")
 
 
 def _runs(model_class: Any, files: Files) -> tuple[str, str]:

@@ -93,7 +93,7 @@ def _ties(model: Any) -> dict[str, str]:
         groups.setdefault(id(parameter), []).append(name)
     found: dict[str, str] = {}
     for group in groups.values():
-        owner = next((name for name in group if name not in copies), group[0])
+        owner = min(group, key=lambda name: (names.HEAD in canonical.get(name, ""), name in copies))
         found |= {
             canonical[name]: canonical[owner] for name in group if {name, owner} <= canonical.keys() and name != owner
         }

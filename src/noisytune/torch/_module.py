@@ -6,7 +6,7 @@ What `noisytune._perturb.names` cannot know from a string: ties, heads, wrappers
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from noisytune._perturb import doubtful, fixed, names, refusals
 from noisytune._perturb.steps import choose
 from noisytune.config import ROLES, TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.torch._adapters import adapter_tensors
-from noisytune.torch._canonical import parts_in_files, pretrained_models
+from noisytune.torch._canonical import Part, parts_in_files, pretrained_models
 from noisytune.torch._layout import Box
 from noisytune.torch._receipt import config_of
 from noisytune.torch._refusals import CODES, looks_quantised, problem
@@ -89,7 +89,7 @@ def _named_targets(
     joined: dict[tuple[str, str], TensorTarget] = {}
     for memory, group in groups.items():
         own_names = [name for name, _ in group]
-        owner = next((name for name in own_names if names.without_wrappers(name) not in tied_copies), own_names[0])
+        owner = min(own_names, key=lambda n: (_is_head(parts.get(n)), names.without_wrappers(n) in tied_copies))
         ordered, tensor = [owner, *(name for name in own_names if name != owner)], group[0][1]
         if owner not in parts:
             targets.append(TensorTarget.of(names.without_wrappers(owner), ordered, tensor))
@@ -108,6 +108,11 @@ def _named_targets(
             if (row := _row_in_files(padding_rows.get(memory), part.box)) is not None:
                 target.padding_row = row
     return targets, notices
+
+
+def _is_head(parts: Sequence[Part] | None) -> bool:
+    """Whether a tensor is outside the base model. What the base shares with a head is the base's, as without it."""
+    return parts is not None and any(names.HEAD in part.name for part in parts)
 
 
 def _row_in_files(row: int | None, box: Box | None) -> int | None:
