@@ -121,7 +121,9 @@ class Traced:
         """The tensor is one of those in memory, element for element."""
         whole = tuple(map(range, self.shape))
         (box, *more) = self.boxes or (None,)
-        return box is not None and not more and box.here == box.there == whole and box.axes == tuple(range(self.ndim))
+        if box is None or more or box.shape != tuple(self.shape):
+            return False  # the first of several chunks has its indices too
+        return box.here == box.there == whole and box.axes == tuple(range(self.ndim))
 
     # --- what conversions ask of a tensor ---
 
