@@ -145,3 +145,9 @@ def test_dimensions_of_length_one_are_left_out_together():
     (one, other) = Traced.of("x", (2, 1, 3)).cut([1, 1], 0)
     assert [each.squeeze().shape for each in (one, other)] == [(3,), (3,)]
     assert [each.squeeze(0).shape for each in (one, other)] == [(1, 3), (1, 3)]
+
+
+def test_the_first_of_several_chunks_is_not_the_whole():
+    whole = Traced.of("conv1d.weight", (6, 1, 2))
+    assert whole.is_plain
+    assert not any(chunk.is_plain for chunk in whole.chunk(3))
