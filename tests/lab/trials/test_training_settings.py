@@ -277,6 +277,7 @@ def test_compiling_without_a_compiler_is_refused(
         check_arms(a_trial(tiny_study, compile=True), tiny.path, [])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.slow
 def test_a_compiled_model_learns_the_same(still: Path, tiny_study: Study, topics: TaskData, precision: str) -> None:
