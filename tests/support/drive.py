@@ -21,7 +21,7 @@ def main(mode: str, study_file: str, folder: str, began: str, seconds: str) -> N
         from noisytune.cli._running import Running, stoppable
 
         how = Running(workers=2)
-        with stoppable() as stop, how.engine() as engine:
+        with stoppable() as stop, how.workplace() as engine:
             told = stop.watched(lambda event: os.write(1, f"{type(event).__name__}\n".encode()))
             run_study(study, Store(folder), engine, told, runner=runner, rules=how.rules(stop))
     elif mode == "work":
