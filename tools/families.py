@@ -36,8 +36,10 @@ def facts_of(model_type: str) -> dict[str, Any]:
     config = tiny_config(model_type)
     found = sorted(classes(model_type, config)[1:], key=lambda each: each.__name__.endswith("ForCausalLM"))
     makers = [classes(model_type, config)[0], *found]
+    table = cast(dict[str, Family], generated())
+    table.pop(model_type, None)  # what it said before has no say
     if _holds_its_prefix(makers[0], config):
-        cast(dict[str, Family], generated())[model_type] = Family(())  # the base model itself
+        table[model_type] = Family(())  # the base model itself
     tied, untied = (_models(makers, config, tie) for tie in (True, False))
     facts = asdict(family_of(tied, untied))
     return {name: value for name, value in facts.items() if value not in ((), {}, None)}

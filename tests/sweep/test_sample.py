@@ -2,7 +2,7 @@
 
 import pytest
 from sweep.pairings import EQUAL, UNBUILT, findings_of
-from sweep.sample import QUICK
+from sweep.sample import QUICK, SAMPLE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, about models and trainers
 
@@ -10,6 +10,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, about mode
 @pytest.mark.parametrize("model_type", QUICK)
 def test_the_same_noise_with_and_without_a_head(model_type: str) -> None:
     assert not differing(findings_of(model_type, is_brief=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", SAMPLE)
+def test_the_same_noise_in_every_pairing(model_type: str) -> None:
+    assert not differing(findings_of(model_type))
 
 
 def differing(findings):

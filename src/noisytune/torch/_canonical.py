@@ -83,9 +83,15 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
 def base_of(model: Any) -> tuple[Any, str]:
     """The base model inside a model, and its path with a trailing dot; the model itself, and "", where it is one."""
     base = model.base_model
-    if base is model or _is_base(model):
+    if _is_base(model):
         return model, ""
-    return _unwrapped(base), model.base_model_prefix + "."
+    if base is not model:
+        return _unwrapped(base), model.base_model_prefix + "."
+    for name, part in model.named_children():  # where the prefix of the class is the name of no part
+        inner = _unwrapped(part)
+        if getattr(config_of(inner), "model_type", "") == model.config.model_type and _is_base(inner):
+            return inner, name + "."
+    return model, ""
 
 
 def _unwrapped(part: nn.Module) -> nn.Module:
