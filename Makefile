@@ -42,7 +42,7 @@ $(VENV)-deepspeed/.set-up: pyproject.toml constraints.txt
 		--editable '.[demo,deepspeed]' hypothesis pytest
 	@touch $@
 
-# Trackers and Ray bring much that nothing else needs.
+# Trackers and Ray bring much that nothing else needs, and MLflow wants older versions of what others bring.
 test-trackers test-ray: test-%: $(VENV)-%/.set-up
 	$(VENV)-$*/bin/pytest -m 'slow or not slow' $(CLUSTER_TESTS_$*)
 
@@ -52,8 +52,9 @@ CLUSTER_NEEDS_trackers := mlflow wandb trackio tensorboard
 CLUSTER_NEEDS_ray := 'ray>=2.56'
 $(VENV)-trackers/.set-up $(VENV)-ray/.set-up: $(VENV)-%/.set-up: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt pip torch
-	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+	grep -E '^(torch|transformers)==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt pip torch
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --build-constraint constraints.txt \
 		--editable '.[demo]' hypothesis pytest $(CLUSTER_NEEDS_$*)
 	@touch $@
 
