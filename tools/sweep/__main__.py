@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import resource
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 MEMORY = 8 * 2**30
 """Bytes that the process of one type may take."""
-SECONDS = 300
+SECONDS = 600
 """That one type may take."""
 
 
@@ -54,6 +55,7 @@ def _import_once() -> None:
     from noisytune.arrays import perturb_arrays
 
     torch.set_num_threads(1)
+    logging.getLogger("noisytune").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     del sweep.pairings

@@ -196,7 +196,7 @@ def compare(model_class: Any, files: Files, new: Collection[str] = ()) -> tuple[
     before = {name: tensor.clone() for name, tensor in _tensors(memory).items()}
     notices = perturb_(memory, **NOISE).notices
     disk, after = _tensors(noisy), _tensors(memory)
-    differ = [name for name in after if not _same(after[name], disk[name])]
+    differ = [name for name in after if not _agree(after[name], disk[name])]
     if not differ:
         changed = sum(not _same(after[name], before[name]) for name in after)
         return (EQUAL, "") if changed else (BROKEN, "nothing took noise")
@@ -227,7 +227,7 @@ def _same_base(head: Any, base: Any, files: Files, path: str) -> tuple[str, str]
     notices = [*perturb_(under, **NOISE).notices, *perturb_(alone, **NOISE).notices, *files.notices]
     one, other, disk = map(_tensors, (under.get_submodule(path), alone, _loaded(base, files.noisy)))
     both = [name for name in one if name in other]  # a head may bring further names of tied tensors
-    differ = [name for name in both if not (_same(one[name], other[name]) and _same(one[name], disk[name]))]
+    differ = [name for name in both if not (_same(one[name], other[name]) and _agree(one[name], disk[name]))]
     return _judged(f"{len(differ)} of {len(both)}: {', '.join(differ[:3])}", *notices) if differ else (EQUAL, "")
 
 
@@ -256,6 +256,12 @@ def _tensors(model: Any) -> dict[str, torch.Tensor]:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and bool(torch.equal(_bits(one), _bits(other)))
+
+
+def _agree(memory: torch.Tensor, disk: torch.Tensor) -> bool:
+    """Whether noise is the same; files in bfloat16 round what the model keeps in float32 whatever its files are in."""
+    is_wider = memory.dtype == torch.float32
+    return _same(memory, disk) or (is_wider and _same(memory.bfloat16().float(), disk))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from noisytune.integrations.transformers import attach
 from noisytune.torch import perturb_
@@ -17,17 +17,37 @@ from sweep.inputs import BATCH, LENGTH
 
 def train_two_steps(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> tuple[str, str]:
     """The result of two steps at a learning rate of 0, and what is wrong with it."""
+    try:
+        trained = _trained(model_class, clean, noise)
+    except Exception:  # whatever a model's code raises
+        try:
+            _trained(model_class, clean, {})
+        except Exception as error:  # without noise, too: no fault of ours
+            return "cannot be built", f"cannot be trained: {type(error).__name__}: {error}"
+        raise
     wanted = _loaded(model_class, clean)
     perturb_(wanted, **noise)
+    parameters = dict(wanted.named_parameters())
+    differ = [name for name, tensor in parameters.items() if not torch.equal(tensor, trained[name])]
+    return ("equal", "") if not differ else ("differs silently", f"{len(differ)} tensors: {', '.join(differ[:3])}")
+
+
+def _trained(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights after two steps; nothing is attached where no noise is asked for."""
     model = _loaded(model_class, clean)
+    config, text = model.config, model.config.get_text_config()
     words = torch.arange(3, 3 + LENGTH)
-    if model.config.get_text_config().pad_token_id is None:
-        model.config.get_text_config().pad_token_id = model.config.pad_token_id = 0
-    if model.config.is_encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
-        model.config.decoder_start_token_id = 0
+    if text.pad_token_id is None:
+        text.pad_token_id = config.pad_token_id = 0
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
     rows = [
         {"input_ids": words + row, "attention_mask": torch.ones_like(words), "labels": row % 2} for row in range(BATCH)
     ]
+    if isinstance(end := text.eos_token_id, int):  # some look for the one end of each text
+        for row in rows:
+            ids = row["input_ids"]
+            row["input_ids"] = torch.cat([torch.where(ids == end, ids + LENGTH + BATCH, ids)[:-1], torch.tensor([end])])
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             folder,
@@ -41,11 +61,11 @@ def train_two_steps(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> 
             disable_tqdm=True,
             logging_strategy="no",
         )
-        attach(Trainer(model, settings, train_dataset=rows), **noise).train()
-    trained = model.state_dict()
-    parameters = dict(wanted.named_parameters())
-    differ = [name for name, tensor in parameters.items() if not torch.equal(tensor, trained[name])]
-    return ("equal", "") if not differ else ("differs silently", f"{len(differ)} tensors: {', '.join(differ[:3])}")
+        trainer = Trainer(model, settings, train_dataset=rows)
+        trainer.remove_callback(PrinterCallback)
+        (attach(trainer, **noise) if noise else trainer).train()
+    trained: dict[str, torch.Tensor] = model.state_dict()
+    return trained
 
 
 def _loaded(model_class: Any, folder: Path) -> Any:
