@@ -10,8 +10,9 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.evidence.summary import SummaryRow, decided, summary_rows
     from noisytune.report.page.findings import findings
+    from noisytune.report.page.notes import notes
     from noisytune.report.page.render import render_html, render_markdown, render_overview, write_overview, write_report
-    from noisytune.report.page.wording import notes, scored_on, settings_text, verdict_sentence
+    from noisytune.report.page.wording import scored_on, settings_text, verdict_sentence
 
 __all__ = [
     "SummaryRow",
@@ -33,7 +34,7 @@ _ROOMS = {
     "SummaryRow": "evidence.summary",
     "decided": "evidence.summary",
     "findings": "page.findings",
-    "notes": "page.wording",
+    "notes": "page.notes",
     "render_html": "page.render",
     "render_markdown": "page.render",
     "render_overview": "page.render",

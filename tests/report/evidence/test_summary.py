@@ -15,7 +15,8 @@ from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import decided, pooled_rows, primary_rows, summary_rows
 from noisytune.report.page import facts, wording
-from noisytune.report.page.wording import notes, page_notes, verdict_sentence
+from noisytune.report.page.notes import notes, page_notes
+from noisytune.report.page.wording import verdict_sentence
 from noisytune.report.statistics import paired, power, shape
 from noisytune.report.statistics.paired import Verdict
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import SummaryRow, pooled_rows, primary_rows, task_rows
+from noisytune.report.page.notes import cautions
 from noisytune.report.page.scores import beside_paper, score_table
-from noisytune.report.page.wording import cautions, scored_on, sentence
+from noisytune.report.page.wording import scored_on, sentence
 
 
 @dataclass(frozen=True)

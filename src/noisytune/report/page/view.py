@@ -22,6 +22,7 @@ from noisytune.report.evidence.summary import (
 from noisytune.report.page.cards import all_cards, paper_cards, undrawn
 from noisytune.report.page.facts import what_was_run
 from noisytune.report.page.languages import languages_view
+from noisytune.report.page.notes import page_notes
 from noisytune.report.page.scores import score_table
 from noisytune.report.page.search_view import search_view
 from noisytune.report.page.trial_groups import first_seeds, trial_groups
@@ -31,7 +32,6 @@ from noisytune.report.page.wording import (
     fine,
     headline,
     number,
-    page_notes,
     points,
     probability,
     scored_on,
