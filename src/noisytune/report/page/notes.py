@@ -1,0 +1,155 @@
+"""What should one be careful about beside the verdict, and what is to be done next? One sentence or two each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import Evidence, gather
+from noisytune.report.evidence.summary import (
+    SummaryRow,
+    comparisons_at_once,
+    differences,
+    members,
+    primary_rows,
+    task_rows,
+)
+from noisytune.report.page.wording import (
+    ENDED,
+    by_chance,
+    count,
+    headline,
+    number,
+    points,
+    probability,
+    without_noise,
+)
+from noisytune.report.statistics.intervals import ALPHA
+from noisytune.report.statistics.paired import Verdict
+from noisytune.report.statistics.power import pairs_needed, selection_bias
+from noisytune.report.statistics.shape import has_outlier
+
+
+def _oddities(evidence: Evidence) -> list[str]:
+    notes = []
+    for status, ended in ENDED.items():
+        odd = [record for record in evidence.trials.values() if record.status == status]
+        if odd:
+            by_arm = [f"{sum(r.arm == arm for r in odd)} of {arm}" for arm in evidence.study.arms]
+            listed = ", ".join(text for text in by_arm if not text.startswith("0 "))
+            notes.append(f"{count(len(odd), 'run')} {ended} ({listed}); none is left out.")
+    missing = sum(evidence.undefined(record) for record in evidence.trials.values())
+    if missing:
+        lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low < 0]
+        value = f"the worst score of the study, {' and '.join(lowest)}" if lowest else "0"
+        notes.append(
+            f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
+            f"counted as {value}."
+        )
+    applied = (facts for record in evidence.trials.values() for facts in record.applied.values())
+    told = dict.fromkeys(notice for facts in applied for notice in facts.get("notices", ()))
+    return notes + [f"{notice[:1].upper()}{notice[1:]}." for notice in told]
+
+
+def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
+    """One sentence where the differences are plainly not normal, else nothing."""
+    if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
+        seen = "one run of a pair collapsed, diverged or stayed untrained and the other did not"
+    elif has_outlier(differences(evidence, row)):
+        seen = "a difference lies far from all others"
+    else:
+        return ""
+    where = f"over {row.task}" if row.pooled else f"on {row.task}"
+    return (
+        f"{row.arm} {where}: {seen}, and the anytime-valid interval's guarantee, which is for roughly normal "
+        f"differences, does not hold for such; the sign-flip p, for a fixed number of pairs, is {probability(row.p)}."
+    )
+
+
+def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    notes = [by_chance(evidence)] if evidence.study.search else []
+    notes += [
+        f"The search chose no noise (λ = 0) for {asked}: its runs differ from the baseline's in other settings only."
+        for asked in without_noise(evidence).values()
+    ]
+    notes += [said for row in rows if (said := _not_normal(evidence, row))]
+    for row in task_rows(evidence):
+        task = next(t for t in evidence.study.tasks if t["name"] == row.task)
+        share = task.get("majority")
+        if row.n and share is not None and task["metric"] == "accuracy" and row.baseline_mean <= 100 * share + 0.5:
+            notes.append(
+                f"The baseline on {row.task} hardly beats the majority class ({number(100 * share)} %): "
+                "differences between runs that learned nothing say little."
+            )
+    notes += _without_spread(task_rows(evidence))
+    arms = 1 + len(evidence.begun)
+    if arms > 2:
+        notes.append(
+            f"The best of {arms} settings (the baseline is one) looks better by about {selection_bias(arms):.2f} "
+            "standard errors even where none does anything. The intervals allow for the number of arms; "
+            "the highest mean does not."
+        )
+    return list(dict.fromkeys(notes))
+
+
+def _without_spread(rows: Iterable[SummaryRow]) -> list[str]:
+    """One sentence an arm that did the same to every pair of a task."""
+    tasks: dict[str, list[str]] = {}
+    for row in rows:
+        if row.n > 1 and row.sd == 0.0:
+            tasks.setdefault(row.arm, []).append(row.task)
+    return [
+        f"All differences of {arm} on {', '.join(named)} are equal: they show no spread, so no interval is drawn from "
+        "them."
+        for arm, named in tasks.items()
+    ]
+
+
+def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    told, margin = headline(rows), evidence.study.margin
+    if told is None or told.verdict is not Verdict.INCONCLUSIVE or not evidence.complete:
+        return []
+    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
+    more = "To sharpen it, run the same study with more seeds: finished trials are kept."
+    needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.sd > 0 else None
+    if needed and needed > told.n and told.judged:
+        unit = "seed" if told.pooled else "pair"
+        more += (
+            f" At the spread seen so far, about {count(needed, unit)} would narrow the interval to {points(margin)}."
+        )
+    return [more]
+
+
+def _failures(evidence: Evidence) -> list[str]:
+    """That trials are missing because they failed, and why the first of them did."""
+    first = next(iter(evidence.failed.values()), None)
+    if first is None:
+        return []
+    counted = f"{len(evidence.failed)} of {count(evidence.planned, 'trial')} failed, and no pair has them"
+    reasons = len({failure.reason for failure in evidence.failed.values()})
+    more = f" ({reasons - 1} other reasons)" if reasons > 2 else ""
+    return [f"{counted}: the same command tries them again. {first.reason}{more}"]
+
+
+def notes(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterable[FailureRecord] = ()) -> list[str]:
+    """What to be careful about beside the verdict, one sentence or two each: failed runs, doubtful intervals.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+        failures: of trials that are not finished.
+    """
+    return cautions(gather(study, records, failures))
+
+
+def cautions(evidence: Evidence) -> list[str]:
+    """See `notes`."""
+    return _failures(evidence) + _oddities(evidence) + _cautions(evidence, primary_rows(evidence))
+
+
+def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
+    """The page's notes: how far the study is, what `notes` tells, and what to do next."""
+    progress = []
+    if not evidence.complete:
+        progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
+    return progress + _failures(evidence) + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
