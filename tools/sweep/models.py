@@ -63,6 +63,9 @@ def fill(model: nn.Module, seed: int = 0) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.is_floating_point() and parameter.numel():
             parameter.copy_(_values(name, parameter, seed))
+    for part in model.modules():  # as it is in trained models; some classes see to it whenever they are loaded
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            part.weight[part.padding_idx] = 0
     saved = model.state_dict(keep_vars=True)
     for name, buffer in model.named_buffers():
         if (

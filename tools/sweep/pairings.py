@@ -32,7 +32,7 @@ EQUAL, TOLD, SILENT, REFUSED, UNBUILT, BROKEN = (
     "fails",
 )
 WORST_FIRST = (SILENT, BROKEN, TOLD, REFUSED, UNBUILT, EQUAL)
-TRAINED_ELSEWHERE = ("patcher.",)
+TRAINED_ELSEWHERE = ("patcher.", "backbone.")
 """Parts that are frozen because they were trained before: weights like others."""
 NOISE = {"noise_lambda": 0.15, "seed": 1}
 STORED = (("float32", "one file"), ("bfloat16", "shards"), ("float32", "shards"), ("bfloat16", "one file"))
