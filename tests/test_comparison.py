@@ -69,7 +69,9 @@ def test_a_dev_set_goes_with_rows(tiny):
 def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch):
     """What is planned is what the command line plans for the same task."""
     planned = []
-    monkeypatch.setattr("noisytune._comparison.run_study", lambda study, *_: planned.append(study) or study.record)
+    monkeypatch.setattr(
+        "noisytune._comparison.run_study", lambda study, *_, **__: planned.append(study) or study.record
+    )
     task = load_task("topics", TaskOptions(train_size=20))
     compare(tiny.path, task, out=tmp_path / "one")
     compare(tiny.path, [task], out=tmp_path / "list")

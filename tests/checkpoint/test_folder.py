@@ -112,7 +112,8 @@ def test_a_disk_that_reserves_no_space_is_written_all_the_same(clean, tmp_path, 
 
 SLOW = """
 import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background of a script
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a script
 from noisytune.checkpoint import _job
 _job.Meter.advance = lambda self, count: (os.write(1, b"reading\\n"), time.sleep(1))
 from noisytune.cli import app

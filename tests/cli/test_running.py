@@ -70,7 +70,7 @@ def test_a_study_that_is_stopped(
             == f"{how}. Finished trials are kept: the same command goes on from there.\n"
         )
         assert len(begun) == (2 if len(numbers) > 1 else len(store.index()))
-        assert ("Notice" in said) == (len(numbers) == 1)
+        assert "Notice" in said or len(numbers) > 1
     else:
         assert told == ""
 

@@ -39,7 +39,7 @@ def test_a_role_stands_where_globs_do() -> None:
     method = parse("noisytune(0.1, exclude=@token_embeddings|*.bias)")[0]
     assert method.settings["exclude"] == ["@token_embeddings", "*.bias"]
     assert parse(label([method])) == (method,)
-    with pytest.raises(ConfigError, match="the role @token_embeddings"):
+    with pytest.raises(ConfigError, match="globs or roles \\(@token_embeddings, "):
         parse("noisytune(0.1, exclude=@embeddings)")
 
 

@@ -96,7 +96,7 @@ def test_noise_that_would_overflow_half_precision_is_refused():
     [
         (lambda: nn.Linear(4, 4, device="meta"), "weight .* is on the meta device"),
         (lambda: nn.LazyLinear(4), "is lazy"),
-        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "is parametrised"),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), "is parametrised"),
         (lambda: nn.ParameterDict({"w": nn.Parameter(torch.zeros(4, dtype=torch.complex64))}), None),
     ],
 )

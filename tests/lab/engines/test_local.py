@@ -195,10 +195,10 @@ DRIVER = """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_workers_go_with_their_owner(do: Any, tmp_path: Path, number: int) -> None:
+def test_workers_go_with_their_owner(folder_of_jobs: Path, number: int) -> None:
     mark = f"NOISYTUNE_TEST={uuid.uuid4()}"
     name, _, value = mark.partition("=")
-    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path)]
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(folder_of_jobs)]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune.records import StudyRecord, TrialRecord, digest
 from noisytune.report import notes, render_html, render_markdown, scored_on, verdict_sentence
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.search import SearchRow, SearchTrial, gain_by_chance, search_rows, seed_spread
@@ -27,7 +27,7 @@ def a_search(values: dict[str, list[float | None]], protocol: str = "clean", cho
             {
                 "number": i,
                 "seed": 1_000_000 + i,
-                "key": f"{arm}{i}",
+                "key": digest([arm, i]),
                 "settings": {"learning_rate": 1e-5 * (1 + i), "epochs": 3}
                 | ({} if arm == "baseline" else {"noise_lambda": 0.05 * i}),
                 "value": value,
