@@ -101,6 +101,7 @@ def test_compiled_although_the_compiler_is_switched_off_for_everyone_else(module
     assert numba.config.DISABLE_JIT == 0
 
 
+@pytest.mark.slow
 def test_the_same_bits_with_the_compiler_switched_off():
     program = """
 import numpy as np

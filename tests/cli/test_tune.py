@@ -54,6 +54,7 @@ def test_a_search_is_killed_goes_on_and_reports(tiny, tmp_path):
     assert "its epochs is [1, 2], not [1, 3]" in refused
 
 
+@pytest.mark.slow
 def test_glue_under_the_paper_protocol_with_tpe(tiny, tmp_path):
     arguments = ["--task", "glue/rte", "--data-dir", write_glue(tmp_path / "glue"), "--sampler", "tpe"]
     few = ["--protocol", "paper", "--budget", 1, "--seeds", 1, "--max-length", 32, "--workers", 1]
