@@ -210,12 +210,18 @@ def test_workers_go_with_their_owner(folder_of_jobs: Path, number: int) -> None:
         assert driver.stdout is not None
         assert driver.stderr is not None
         assert [driver.stdout.readline() for _ in range(2)] == ["asleep\n", "asleep\n"]
-        assert len(processes_with(mark)) == 7
+        found = _settled(mark, 7)
         # As a terminal does: to the whole foreground group.
         os.killpg(driver.pid, number)
         assert driver.wait(30) == (130 if number == signal.SIGINT else -number)
         assert driver.stderr.read() == ""
+    assert len(found) == 7
+    assert _settled(mark, 0) == []
+
+
+def _settled(mark: str, wanted: int) -> list[int]:
+    """The processes with a mark, once they are so many: one that has just begun has no environment yet."""
     deadline = time.monotonic() + 30
-    while processes_with(mark) and time.monotonic() < deadline:
+    while len(found := processes_with(mark)) != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_with(mark) == []
+    return found
