@@ -33,7 +33,10 @@ EQUAL, TOLD, SILENT, REFUSED, UNBUILT, BROKEN = (
 )
 WORST_FIRST = (SILENT, BROKEN, TOLD, REFUSED, UNBUILT, EQUAL)
 TRAINED_ELSEWHERE = ("patcher.", "backbone.")
-"""Parts that are frozen because they were trained before: weights like others."""
+TYPES_TRAINED_ELSEWHERE = ("idefics", "flava_image_codebook")
+"""Parts, and whole models, that are frozen because they were trained before: weights like others."""
+TOO_LARGE = 100_000_000
+"""Parameters."""
 NOISE = {"noise_lambda": 0.15, "seed": 1}
 STORED = (("float32", "one file"), ("bfloat16", "shards"), ("float32", "shards"), ("bfloat16", "one file"))
 
@@ -92,9 +95,12 @@ def _of_base(base: Any, config: Any, folder: Path, stored: Sequence[tuple[str, s
     name = base.__name__
     try:
         model = build(base, config)
+        if (size := sum(parameter.numel() for parameter in model.parameters())) > TOO_LARGE:
+            raise ValueError(f"its smallest model has {size:,} parameters")
         kept = not_learnt(base, config)
         for dtype, how in sorted(stored, reverse=True):  # float32 first: what is rounded stays so
             _save(model, folder / f"base-{dtype}-{how}", dtype, how)
+            base.from_pretrained(folder / f"base-{dtype}-{how}")
     except Exception as error:  # the table names it
         yield Finding(name, "build", UNBUILT, _said(error))
         return
@@ -165,6 +171,8 @@ def not_learnt(model_class: Any, config: Any) -> str:
     globs = tuple(fixed_globs(config.to_dict()))
     with torch.device("meta"):
         model = model_class._from_config(config)
+    if config.model_type in TYPES_TRAINED_ELSEWHERE:
+        return ""
     kept = [n for n, p in model.named_parameters() if not p.requires_grad and p.numel() > 1]
     names = [n for n in kept if not n.startswith(TRAINED_ELSEWHERE) and not match([n], globs)]
     return f"{len(names)}: {', '.join(names[:3])}" if names else ""
