@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,8 @@ BEGIN, END = "<!-- written by tools/sweep/table.py -->", "<!-- end of what it wr
 def main() -> int:
     """Read the folder of results, write the data file of their release, and the page from all data files."""
     found = [json.loads(file.read_text()) for file in sorted(Path(sys.argv[1]).glob("*.json"))]
+    for each in found:  # where the files lay says nothing
+        each["reason"] = re.sub(r"/tmp/tmp\w+/", "", each["reason"])
     (release,) = {each["transformers"] for each in found}
     DATA.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps({key: each[key] for key in KEPT}, ensure_ascii=False) for each in found)
