@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from noisytune import __version__
 from noisytune.cli._command import as_command
@@ -61,7 +63,31 @@ def _root(
 ) -> None: ...
 
 
+class _WithHelp(TyperCommand):
+    """A command whose help page cuts no option's name, however narrow: what is said of it takes the rest of the line.
+
+    typer has no setting for it, so its table is another one while the page is made.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the page."""
+        from rich.table import Table
+
+        class WholeNames(Table):
+            def add_row(self, *cells: Any, **style: Any) -> None:
+                super().add_row(*cells, **style)
+                for column, cell in zip(self.columns, cells, strict=True):
+                    column.no_wrap |= str(cell).startswith("--")
+
+        rich_utils: Any = import_module("typer.rich_utils")
+        usual, rich_utils.Table = rich_utils.Table, WholeNames
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            rich_utils.Table = usual
+
+
 _STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, plan, work)
 _OTHERS: tuple[Callable[..., None], ...] = (status, report, export, merge, methods, perturb, inspect, diff, verify)
 for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
-    app.command()(as_command(_function, keeps_trials=_function in _STUDIES))
+    app.command(cls=_WithHelp)(as_command(_function, keeps_trials=_function in _STUDIES))
