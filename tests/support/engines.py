@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,4 +80,12 @@ def processes_with(mark: str) -> list[int]:
                 found.append(int(folder.name))
         except OSError:
             continue
+    return found
+
+
+def settled(mark: str, wanted: int) -> list[int]:
+    """The processes with a mark, once they are so many: one that has just begun has no environment yet."""
+    deadline = time.monotonic() + 30
+    while len(found := processes_with(mark)) != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
     return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,12 @@ import typer
 
 from noisytune._console import Console
 from noisytune._settings import check, choice, number, switch, text, whole
+from noisytune.cli._signals import heard
 from noisytune.errors import ConfigError, NoisyTuneError
 
 if TYPE_CHECKING:
     from noisytune.lab.engines import LocalEngine, RayEngine
     from noisytune.lab.studies.attempts import Rules
-
-
-Handler = Callable[[int, FrameType | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +135,8 @@ def stoppable() -> Iterator[Stop]:
     raise typer.Exit(code)
 
 
-@contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """Hear the signals, unless somebody, nohup say, has decided about one already."""
-    if threading.current_thread() is not threading.main_thread():  # others are given none
-        yield
-        return
+def _signals(stop: Stop) -> AbstractContextManager[None]:
+    """Note the signals that stop a study."""
 
     def asked(number: int, _: FrameType | None) -> None:
         again, stop.number = stop.asked, number
@@ -156,18 +149,4 @@ def _signals(stop: Stop) -> Iterator[None]:
             if stream.isatty():
                 os.dup2(nowhere, stream.fileno())
 
-    handlers: dict[str, Callable[[int, FrameType | None], None]] = {
-        "SIGINT": asked,
-        "SIGTERM": asked,
-        "SIGHUP": hung_up,
-    }
-    wanted = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
-    before = {which: signal.getsignal(which) for which in wanted}
-    usual = [which for which in wanted if before[which] in (signal.SIG_DFL, signal.default_int_handler)]
-    for which in usual:
-        signal.signal(which, wanted[which])
-    try:
-        yield
-    finally:
-        for which in usual:
-            signal.signal(which, before[which])
+    return heard({"SIGINT": asked, "SIGTERM": asked, "SIGHUP": hung_up})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
@@ -24,6 +24,8 @@ class Stopped(BaseException):
         self.number = number
 
 
+Handler = Callable[[int, FrameType | None], None]
+
 Context = Callable[[bool], AbstractContextManager[None]]
 """Given whether to debug."""
 
@@ -38,7 +40,7 @@ def stoppable(one_line_errors: Context) -> Context:
     @contextmanager
     def context(debug: bool) -> Iterator[None]:
         try:
-            with one_line_errors(debug), _signals_raise():
+            with one_line_errors(debug), heard(dict.fromkeys(_NAMES, _stop)):
                 try:
                     yield
                 except KeyboardInterrupt as error:
@@ -51,25 +53,37 @@ def stoppable(one_line_errors: Context) -> Context:
     return context
 
 
+def _stop(number: int, _: FrameType | None) -> None:
+    """The first signal raises; those that follow while the command cleans up are ignored."""
+    for other in _numbers(_NAMES).values():
+        if signal.getsignal(other) is _stop:
+            signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
+
+
 @contextmanager
-def _signals_raise() -> Iterator[None]:
-    """The first signal raises; those that follow while the command cleans up are ignored. So are those that were."""
+def heard(handlers: Mapping[str, Handler]) -> Iterator[None]:
+    """Let signals call these, and afterwards what they called before.
+
+    One that somebody, nohup say, has decided about already is left as it is.
+
+    Args:
+        handlers: by names such as ``SIGTERM``; names that the system lacks are passed over.
+    """
     if threading.current_thread() is not threading.main_thread():  # others are given no signals
         yield
         return
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    usual = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
-
-    def stop(number: int, _: FrameType | None) -> None:
-        for other in usual:
-            signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
-
-    for number in usual:
-        signal.signal(number, stop)
+    before = {name: signal.getsignal(number) for name, number in _numbers(handlers).items()}
+    usual = [name for name, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    for name in usual:
+        signal.signal(getattr(signal, name), handlers[name])
     try:
         yield
     finally:
-        for number in usual:
-            signal.signal(number, before[number])
+        for name in usual:
+            signal.signal(getattr(signal, name), before[name])
+
+
+def _numbers(names: Iterable[str]) -> dict[str, int]:
+    """Those that the system has."""
+    return {name: getattr(signal, name) for name in names if hasattr(signal, name)}

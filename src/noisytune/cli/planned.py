@@ -93,7 +93,7 @@ def status(
         out.print(status_text(status_of(run)))
         return
     with Live(status_text(found := status_of(run)), console=out, auto_refresh=False) as live:
-        while not all(one.settled for one in found):
+        while any(one.running for one in found):
             time.sleep(EVERY)
             found = status_of(run)
             live.update(status_text(found), refresh=True)

@@ -19,7 +19,7 @@ from noisytune._machine import available_cores, visible_gpus
 from noisytune.errors import ConfigError
 from noisytune.lab.engines import JobFailed, LocalEngine
 from noisytune.lab.engines.devices import Device, JobQueue, shared_out
-from tests.support.engines import processes_with
+from tests.support.engines import processes_with, settled
 
 
 def run(engine: LocalEngine, *jobs: Any) -> list[Any]:
@@ -210,18 +210,10 @@ def test_workers_go_with_their_owner(folder_of_jobs: Path, number: int) -> None:
         assert driver.stdout is not None
         assert driver.stderr is not None
         assert [driver.stdout.readline() for _ in range(2)] == ["asleep\n", "asleep\n"]
-        found = _settled(mark, 7)
+        found = settled(mark, 7)
         # As a terminal does: to the whole foreground group.
         os.killpg(driver.pid, number)
         assert driver.wait(30) == (130 if number == signal.SIGINT else -number)
         assert driver.stderr.read() == ""
     assert len(found) == 7
-    assert _settled(mark, 0) == []
-
-
-def _settled(mark: str, wanted: int) -> list[int]:
-    """The processes with a mark, once they are so many: one that has just begun has no environment yet."""
-    deadline = time.monotonic() + 30
-    while len(found := processes_with(mark)) != wanted and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
+    assert settled(mark, 0) == []

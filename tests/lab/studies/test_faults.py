@@ -25,7 +25,7 @@ from noisytune.lab.store import Store
 from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.study import Study
 from tests.lab.studies.conftest import ROOT
-from tests.support.engines import processes_with
+from tests.support.engines import processes_with, settled
 from tests.support.runners import Cheap, cheap_record
 
 
@@ -84,10 +84,7 @@ class Bench:
 
     def check(self) -> str:
         """See that the end is that of an undisturbed run. Returns the counts."""
-        deadline = time.monotonic() + 30
-        while processes_with(self.mark) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert processes_with(self.mark) == []
+        assert settled(self.mark, 0) == []
         store = Store(self.run)
         with store.lock():  # clears away what the killed ones left
             pass

@@ -26,7 +26,7 @@ from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import TrialProgress
 from noisytune.lab.trials.tokens import Tokens
 from noisytune.records import TrialRecord
-from tests.support.engines import files, processes_with
+from tests.support.engines import files, settled
 
 DRIVER = """
     import os, pickle, sys, time
@@ -73,10 +73,7 @@ def kill_and_resume(study: Study, tmp_path: Path, delays: list[float], after: li
             code = driver.wait(240)
         # A kill that comes too late finds the study done.
         assert code == 0 or (records >= 0 and code == -signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while processes_with(mark) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert processes_with(mark) == []
+        assert settled(mark, 0) == []
         started = log.read_text().split() if log.exists() else []
         assert len(started) == len(set(started))
         assert not set(started) & set(finished)

@@ -57,11 +57,6 @@ class StudyStatus:
         """Trials that are neither done nor running, failed ones among them."""
         return self.planned - self.done - len(self.running)
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing runs, or nothing is left to run."""
-        return not self.running
-
     def told(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
