@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -107,6 +108,23 @@ def end_family(leader: int, mark: str, spared: Collection[int] = ()) -> None:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
+
+
+def wait_for(process: subprocess.Popen[bytes], mark: str) -> int:
+    """Wait until a process has ended; then end what it started: a child may hold its pipes open, and its memory.
+
+    Args:
+        process: the leader of its own group.
+        mark: as for `end_family`.
+
+    Returns:
+        its exit code.
+    """
+    if hasattr(os, "waitid"):  # its number stays its own until it is waited for
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        end_family(process.pid, mark)
+    return process.wait()
 
 
 def marked(mark: str) -> list[int]:

@@ -16,10 +16,13 @@ from noisytune.config import NoisyTuneConfig
 from noisytune.lab.studies.compare import Noises
 from noisytune.lab.studies.search import Space
 from noisytune.lab.tasks import XTREME_ONLY, TaskOptions
+from noisytune.lab.trials.command import Command
+from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
 
-WHAT, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, RUN = (
+WHAT, OWN, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, RUN = (
     "What to compare",
+    "Your own training",
     "Noise",
     "Noise: an arm for each combination of values",
     "Values to try, with commas between them",
@@ -176,6 +179,8 @@ Noise = Annotated[
 ]
 CheckpointNoise = Annotated[dict[str, Any], Settings(NoisyTuneConfig, NOISE, without=("scope",))]
 Measure = Annotated[dict[str, Any], Settings(NoisyTuneConfig, NOISE, "noise_lambda", "scale", "include", "exclude")]
+OwnTraining = Annotated[dict[str, Any], Settings(Command, OWN, unset=True, shown=True)]
+OwnScore = Annotated[dict[str, Any], Settings(Scoring, OWN, unset=True)]
 Data = Annotated[dict[str, Any], Settings(TaskOptions, FILE, headings=_HEADINGS)]
 Training = Annotated[
     dict[str, Any],

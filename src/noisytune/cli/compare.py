@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from noisytune.cli._options import (
+    OWN,
     WHAT,
     Arms,
     Data,
@@ -14,6 +15,8 @@ from noisytune.cli._options import (
     Model,
     Noise,
     Out,
+    OwnScore,
+    OwnTraining,
     ReportTo,
     Seeds,
     Task,
@@ -21,6 +24,7 @@ from noisytune.cli._options import (
     option,
 )
 from noisytune.cli._running import Running, stoppable
+from noisytune.errors import ConfigError
 
 if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
@@ -38,6 +42,14 @@ def compare(
     margin: Margin = 1.0,
     *,
     noise: Noise,
+    own: OwnTraining,
+    scoring: OwnScore,
+    higher_is_better: Annotated[
+        bool, option(OWN, "Higher scores are better: the default.", "", "--higher-is-better")
+    ] = False,
+    no_rerun: Annotated[
+        bool, option(OWN, "Do not run the baseline's first seed twice to see what seeds do.", "", "--no-rerun")
+    ] = False,
     data: Data,
     training: Training,
     out: Out = None,
@@ -48,6 +60,7 @@ def compare(
 
     The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
     """
+    from noisytune.cli.own_command import compare_command
     from noisytune.cli.reports import console, need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab import compare as run_comparison
@@ -58,8 +71,25 @@ def compare(
     need("noisytune compare")
     noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
     arms = arms_of(*noises, *(arm or ()))
-    options = TaskOptions(**data)
-    how = Running(**running)
+    options, how = TaskOptions(**data), Running(**running)
+    if own or scoring:
+        if higher_is_better and scoring.get("lower_is_better"):
+            raise ConfigError("higher_is_better and lower_is_better say the opposite: give one of them")
+        _refuse_ours(own, {"task": task != "topics", **training, **dict.fromkeys(options.given(data), True)})
+        compare_command(
+            own,
+            scoring,
+            model,
+            arms,
+            max_seeds if until_decided else seeds,
+            margin,
+            out,
+            how,
+            until=partial(_decided, [arm.name for arm in arms]) if until_decided else None,
+            rerun=not no_rerun,
+            report_to=report_to and report_to.value,
+        )
+        return
     with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
         found = run_comparison(
             model,
@@ -77,6 +107,15 @@ def compare(
             rules=how.rules(stop),
         )
     show_run(found.folder, {STUDY: found.study}, found.records)
+
+
+def _refuse_ours(own: dict[str, Any], ours: dict[str, Any]) -> None:
+    """See that options of a command go with one, and those of our own training do not."""
+    if "command" not in own:
+        raise ConfigError("command must be given with options of a training of your own: it is what runs")
+    given = next((name for name, value in ours.items() if value), None)
+    if given:
+        raise ConfigError(f"{given} must be left out: a command trains by itself; write it into the command")
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

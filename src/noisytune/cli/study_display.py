@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group
 from rich.live import Live
@@ -130,9 +130,7 @@ class StudyDisplay:
         self._done = len(event.finished)
         self._total = len(event.finished) + len(event.missing)
         study = event.study
-        tasks = ", ".join(
-            f"{t['name']} ({t['kind']}, {t['train_size']} train, {t['dev_size']} dev)" for t in study.tasks
-        )
+        tasks = ", ".join(map(_described, study.tasks))
         self._say(f"{study.model['name']} on {tasks}: {self._total} trials")
         self._out.print(f"Run folder: {terminal(event.folder)}", soft_wrap=True)
         if event.finished:
@@ -185,6 +183,13 @@ class StudyDisplay:
         if not self._trials and self._study and len(self._records) < self._total:
             lines.append("  getting workers and tokens ready ...")
         return Text("\n".join(map(terminal, lines)))
+
+
+def _described(task: dict[str, Any]) -> str:
+    """A task of a study, and how large it is where that is known."""
+    if not task["dev_size"]:
+        return f"{task['name']} (compared by {task['metric_label']})"
+    return f"{task['name']} ({task['kind']}, {task['train_size']} train, {task['dev_size']} dev)"
 
 
 def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:

@@ -111,6 +111,13 @@ class FailureParts(TypedDict):
     ended: NotRequired[str]
 
 
+class Rerun(TypedDict):
+    """What a second run of one seed showed."""
+
+    found: str
+    floor: NotRequired[float]
+
+
 class Facts(TypedDict):
     """Of a task, those that decide what a report shows; all else is shown as it is."""
 
@@ -121,6 +128,14 @@ class Facts(TypedDict):
     missing_languages: NotRequired[list[str]]
     languages_of_benchmark: NotRequired[Size]
     training_rows: NotRequired[dict[str, Size]]
+    rerun: NotRequired[Rerun]
+
+
+class Items(TypedDict):
+    """What a task's items are, where they are not its score's."""
+
+    kind: str
+    metric: str
 
 
 class Task(TypedDict):
@@ -137,6 +152,7 @@ class Task(TypedDict):
     digest: str
     part_of: NotRequired[str]
     training: NotRequired[Fields]
+    items: NotRequired[Items]
     facts: NotRequired[Facts]
 
 

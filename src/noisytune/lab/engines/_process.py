@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
-from noisytune._processes import MARK, end_family
+from noisytune._processes import MARK, end_family, wait_for
 from noisytune.errors import TrialError
 from noisytune.lab.engines.devices import Device
 from noisytune.lab.engines.protocol import Cause, Job
@@ -94,13 +94,8 @@ class WorkerProcess:
         return error
 
     def _watch(self) -> None:
-        """When it has ended, end what it started: a child may hold its pipes open, and its memory."""
-        if hasattr(os, "waitid"):  # its number stays its own until it is waited for
-            with suppress(ChildProcessError):
-                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            end_family(self._process.pid, self._mark)
-        else:
-            self._process.wait()
+        """When it has ended, end what it started."""
+        wait_for(self._process, self._mark)
 
     def _listen(self, inbox: Inbox) -> None:
         with self._process.stdout as answers:  # type: ignore[union-attr]

@@ -96,7 +96,8 @@ def carry_out(job: Job, report: Any) -> tuple[str, Any]:
             text = str(error).strip()
             reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
             known = TrialError(f"{job.label} failed: {reason}")
-        known.add_note(traceback.format_exc())
+        if not hasattr(known, "__notes__"):  # what a command said last tells more
+            known.add_note(traceback.format_exc())
         return "memory" if wants_memory(error) else "failed", known
 
 

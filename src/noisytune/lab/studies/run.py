@@ -19,7 +19,6 @@ from noisytune.lab.studies.events import Event, StudyStarted
 from noisytune.lab.studies.merge import extend, under_known_names
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import Notice, TrialEvent
-from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.jobs import CheckJob, PrepareJob, TrialJob
 from noisytune.lab.trials.runner import Runner
 from noisytune.lab.trials.settings import MAY_BE_REFUSED
@@ -236,7 +235,7 @@ def about_room(folder: Path, missing: Sequence[Trial], finished: Sequence[TrialR
         ]
     except OSError:
         return ""
-    guessed = (FRAME + ROWS * int(trial.settings["task"]["dev_size"]) for trial in missing)
+    guessed = (FRAME + ROWS * int(trial.settings["task"].get("dev_size", 0)) for trial in missing)
     needed = len(missing) * sum(sizes) / len(sizes) if sizes else sum(guessed)
     if needed <= free:
         return ""
@@ -268,9 +267,7 @@ def say_notices(study: Study, of_folder: Iterable[str], on_event: Callable[[Even
         of_folder: what is said of the run folder; empty texts are left out.
         on_event: told of the notices.
     """
-    head = about_head(study.model.name, study.model.path, study.training.keep_head)
-    of_tasks = (notice for task in study.tasks for notice in task.notices)
-    for text in filter(None, (*of_folder, *head, *of_tasks)):
+    for text in filter(None, (*of_folder, *study.notices)):
         on_event(Notice(text))
 
 

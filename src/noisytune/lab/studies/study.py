@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from noisytune._metrics import METRICS
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError
 from noisytune.lab.store import file_name
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import Arm
+from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord
@@ -103,6 +103,12 @@ class Study:
         return {task.name: task for task in self.tasks}
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know of its model and its data before anything is trained."""
+        head = about_head(self.model.name, self.model.path, self.training.keep_head)
+        return (*head, *(notice for task in self.tasks for notice in task.notices))
+
+    @property
     def file_name(self) -> str:
         """What to call it where several studies share a folder: its name and its model's."""
         return file_name(self.name, self.model.name.rsplit("/")[-1])
@@ -118,7 +124,7 @@ class Study:
                     "name": task.name,
                     "kind": task.kind,
                     "metric": task.metric,
-                    "metric_label": METRICS[task.kind][task.metric].label,
+                    "metric_label": task.metric_label,
                     "labels": list(task.labels),
                     "train_size": len(task.train),
                     "dev_size": len(task.dev),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from noisytune._metrics import kinds_with
+from noisytune._metrics import METRICS, kinds_with
 from noisytune._settings import check, choice, path, text, whole, word_or_whole, words
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Kind, Split
@@ -124,6 +124,11 @@ class TaskData:
             return self.trained_on.training_digest
         content = {"kind": self.kind, "labels": self.labels, "train": self.train.content, "chosen_by": self.dev.content}
         return digest(content)
+
+    @property
+    def metric_label(self) -> str:
+        """The primary metric for people."""
+        return METRICS[self.kind][self.metric].label
 
     @property
     def majority(self) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -65,9 +67,55 @@ def _commit(package: Path) -> str | None:
     root = package.parents[1]
     if package != root / "src" / "noisytune" or not (root / ".git").exists():
         return None
+    return revision(root)
+
+
+def revision(folder: Path) -> str | None:
+    """The commit of the checkout around a folder, with ``+`` if it was changed since; None where there is none."""
     try:
-        commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "-C", root, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
+        commit = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "-C", folder, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changed.returncode else "")
+
+
+_ASK = """
+import importlib.metadata as found, json, platform
+packages = sorted({"%s==%s" % (one.metadata["Name"], one.version) for one in found.distributions()})
+print(json.dumps([platform.python_version(), packages]))
+"""
+
+
+@lru_cache(maxsize=8)
+def python_of(program: str, folder: Path) -> tuple[str, tuple[str, ...]] | None:
+    """The version of the Python that a program is, or is written for, and what is installed in it.
+
+    Args:
+        program: ``python``, or a script such as ``torchrun`` whose first line names one.
+        folder: where it is run.
+
+    Returns:
+        None where it is something else, or does not say.
+    """
+    found = shutil.which(program)
+    if found is None or not (command := _interpreter(Path(found))):
+        return None
+    try:
+        told = subprocess.run(
+            [*command, "-c", _ASK], capture_output=True, text=True, check=True, cwd=folder, timeout=60
+        )
+        version_, packages = json.loads(told.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return str(version_), tuple(map(str, packages))
+
+
+def _interpreter(program: Path) -> list[str]:
+    """What runs a program, if that is Python."""
+    if program.name.startswith("python"):
+        return [str(program)]
+    with program.open("rb") as stream:
+        first = stream.readline(200)
+    words = first[2:].decode(errors="replace").split() if first.startswith(b"#!") else []
+    return words if any("python" in word for word in words) else []

@@ -83,7 +83,10 @@ class Trial:
 
     @property
     def examples(self) -> int:
-        """Training examples that it sees, for a guess at how long it takes beside others of its study."""
+        """Training examples that it sees, for a guess at how long it takes beside others of its study; 0 where only a
+        script of the user's knows."""
+        if "epochs" not in self.settings["training"]:
+            return 0
         training = TrainingSettings.from_dict(self.settings["training"])
         return training.batch_size * training.steps(int(self.settings["task"]["train_size"]))
 

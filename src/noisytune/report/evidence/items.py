@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +51,17 @@ def items_of(record: TrialRecord) -> Items:
         return np.asarray(kept)
     fits = len(record.predictions) == len(record.references) > 0
     return np.column_stack([record.predictions, record.references]) if fits else np.empty((0, 2))
+
+
+def read_as(task: Mapping[str, Any]) -> tuple[str, str]:
+    """Kind and metric of a task's items: its own, unless a script of the user's scores and its predictions are shown
+    beside that.
+
+    Args:
+        task: its entry in the study.
+    """
+    items = task.get("items") or {}
+    return str(items.get("kind", task["kind"])), str(items.get("metric", task["metric"]))
 
 
 def mcnemar(baseline: npt.ArrayLike, arm: npt.ArrayLike) -> McNemar:

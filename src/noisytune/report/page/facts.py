@@ -112,7 +112,7 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
     sections: list[tuple[str, Facts]] = [("Model", merged([study.model]))]
     for task in study.tasks:
         facts = task.get("facts") or {}
-        lines = {k: v for k, v in task.items() if k not in ("name", "facts", *facts)}
+        lines = {k: v for k, v in task.items() if k not in ("name", "facts", *facts) and (v or not k.endswith("_size"))}
         sections.append((f"Task {task['name']}", about_data(lines)))
         if facts:
             sections.append((f"Data of {task['name']}", about_data(facts)))

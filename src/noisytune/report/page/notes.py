@@ -81,6 +81,8 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
                 f"The baseline on {row.task} hardly beats the majority class ({number(100 * share)} %): "
                 "differences between runs that learned nothing say little."
             )
+    reruns = ((task.get("facts") or {}).get("rerun") or {} for task in evidence.study.tasks)
+    notes += [f"{rerun['found']}." for rerun in reruns if rerun.get("floor")]
     notes += _without_spread(task_rows(evidence))
     arms = 1 + len(evidence.begun)
     if arms > 2:

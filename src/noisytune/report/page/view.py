@@ -69,13 +69,13 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
         if not usable:
             continue
         pairs, befores, afters = zip(*usable, strict=True)
-        tests, right = [], RIGHT.get(c.task["kind"])
+        kind, key = items.read_as(c.task)
+        tests, right = [], RIGHT.get(kind)
         if right:
             tests = [(p.seed, items.mcnemar(right(before), right(after))) for p, before, after in usable]
         bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
         if not why_not:
-            metric = METRICS[c.task["kind"]][c.task["metric"]]
-            bootstrap = items.hierarchical_bootstrap(befores, afters, metric, seed=BOOTSTRAP_SEED)
+            bootstrap = items.hierarchical_bootstrap(befores, afters, METRICS[kind][key], seed=BOOTSTRAP_SEED)
             if abs(bootstrap.mean - float(c.differences.mean())) > 0.01:
                 bootstrap, why_not = None, "the metric recomputed from the predictions differs from the recorded one"
                 if any(evidence.undefined(r) for p in pairs for r in (p.baseline, p.arm)):
@@ -85,8 +85,9 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
 
 
 def _why_no_bootstrap(comparison: Comparison, usable: int) -> str:
-    if comparison.task["metric"] not in METRICS.get(comparison.task["kind"], {}):
-        return f"{comparison.task['metric']} cannot be recomputed from the predictions"
+    kind, metric = items.read_as(comparison.task)
+    if metric not in METRICS.get(kind, {}):
+        return f"{metric} cannot be recomputed from the predictions"
     if usable < len(comparison.pairs):
         return f"only {usable} of {count(len(comparison.pairs), 'pair')} have predictions on the same examples"
     return "needs two pairs" if usable < 2 else ""
@@ -155,6 +156,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
     every, many = pooled_rows(evidence) + rows, not evidence.few
     return {
         "study": study,
+        "own": all(task["kind"] == "own" for task in study.tasks),
         "verdict": told.verdict.value if told else "none",
         "lead": lead,
         "rest": whole[len(lead) :].replace("λ = ", "λ\u00a0=\u00a0").replace("95 %", "95\u00a0%"),

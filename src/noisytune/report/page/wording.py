@@ -98,6 +98,9 @@ def failures(row: _Runs) -> str:
 
 def scored_on(study: StudyRecord) -> str:
     """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    if all(task["kind"] == "own" for task in study.tasks):
+        named = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
+        return f"The scores are {named} as the training itself gave them, in points."
     select, protocol = (
         study.training.get(key, default) for key, default in (("select", "last"), ("protocol", "paper"))
     )
