@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from noisytune._console import Console
+from noisytune._machine import visible_gpus
 from noisytune._settings import check, choice, number, switch, text, whole
 from noisytune.cli._signals import heard
 from noisytune.errors import ConfigError, NoisyTuneError
@@ -41,6 +43,12 @@ class Running:
     trials_per_gpu: int | None = whole(
         None, "Run this many trials at a time on each GPU.", "a whole number >= 1", lambda n: n >= 1
     )
+    launcher: str | None = text(
+        None, "Train each trial by this launcher: torchrun, accelerate launch.", "a command that takes -m", "COMMAND"
+    )
+    gpus_per_trial: int | None = whole(
+        None, "Give each trial this many GPUs. Default: one, or all of them with a launcher.", ">= 1", lambda n: n >= 1
+    )
     trial_timeout: float | None = number(
         None, "Give a trial up after this long.", "a number of seconds > 0", lambda x: x > 0, "SECONDS"
     )
@@ -48,16 +56,24 @@ class Running:
 
     def __post_init__(self) -> None:
         check(self)
+        try:
+            shlex.split(self.launcher or "")
+        except ValueError as error:
+            raise ConfigError(f"launcher {self.launcher!r} is no command: {error}") from error
 
     def workplace(self) -> LocalEngine | RayEngine:
         """The workers; none is started."""
         from noisytune.lab.engines import LocalEngine, RayEngine
 
         if self.engine == "ray":
-            return RayEngine(self.workers, self.address, self.trials_per_gpu)
+            return RayEngine(self.workers, self.address, self.trials_per_gpu, self.gpus_per_trial)
         if self.address is not None:
             raise ConfigError("address is that of a Ray cluster: give engine=ray too, or leave it out")
-        return LocalEngine(self.workers, trials_per_gpu=self.trials_per_gpu)
+        workers, gpus = self.workers, self.gpus_per_trial
+        if self.launcher and gpus is None:  # it makes its own use of this machine
+            gpus = len(visible_gpus()) or None
+            workers = workers or 1
+        return LocalEngine(workers, trials_per_gpu=self.trials_per_gpu, gpus_per_trial=gpus)
 
     def rules(self, stop: Stop, wait_for_others: bool = True) -> Rules:
         """What to do about failures and about other processes, and when to stop."""
@@ -67,6 +83,7 @@ class Running:
             fail_fast=self.fail_fast,
             trial_timeout=self.trial_timeout,
             wait_for_others=wait_for_others,
+            launcher=tuple(shlex.split(self.launcher or "")),
             stopping=lambda: stop.asked,
         )
 

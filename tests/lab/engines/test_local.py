@@ -153,6 +153,18 @@ def test_gpus_are_shared_out_one_after_the_other() -> None:
         shared_out([], 8, trials_per_gpu=2)
 
 
+def test_a_trial_may_have_several_gpus() -> None:
+    gpus = [Device(str(number), "A100") for number in range(5)]
+    assert [one.gpu for one in shared_out(gpus, 8, gpus_per_trial=2)] == ["0,1", "2,3"]
+    assert [one.gpu for one in shared_out(gpus, 8, workers=1, gpus_per_trial=5)] == ["0,1,2,3,4"]
+    with pytest.raises(ConfigError, match="workers must be at most 2: 2 groups of 2 GPUs with 1 trials each"):
+        shared_out(gpus, 8, 3, gpus_per_trial=2)
+    with pytest.raises(ConfigError, match="gpus_per_trial is 6, and 5 GPUs are visible here"):
+        shared_out(gpus, 8, gpus_per_trial=6)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        shared_out(gpus, 8, trials_per_gpu=2, gpus_per_trial=2)
+
+
 def test_a_pair_stays_on_one_kind_of_device(do: Any) -> None:
     """Whichever worker is free first, and however jobs are spread, jobs of one name see one kind; none is forgotten."""
     for seed in range(50):

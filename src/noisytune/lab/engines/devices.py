@@ -41,7 +41,11 @@ def _models() -> dict[str, str]:
 
 
 def shared_out(
-    devices: Sequence[Device], cores: int, workers: int | None = None, trials_per_gpu: int | None = None
+    devices: Sequence[Device],
+    cores: int,
+    workers: int | None = None,
+    trials_per_gpu: int | None = None,
+    gpus_per_trial: int | None = None,
 ) -> list[Device]:
     """The device of each worker, one GPU after the other, so that all are equally busy.
 
@@ -50,6 +54,7 @@ def shared_out(
         cores: workers where there is no GPU.
         workers: how many; None: as many as there is room for.
         trials_per_gpu: room on each GPU; None: one.
+        gpus_per_trial: how many together are the device of a worker; None: one.
 
     Raises:
         ConfigError: more workers than room, or room on GPUs that are not there.
@@ -57,18 +62,31 @@ def shared_out(
     >>> two = [Device("0", "A100"), Device("1", "A100")]
     >>> [device.gpu for device in shared_out(two, 8)], [device.gpu for device in shared_out(two, 8, trials_per_gpu=2)]
     (['0', '1'], ['0', '1', '0', '1'])
-    >>> [device.gpu for device in shared_out([], 2)]
-    [None, None]
+    >>> [device.gpu for device in shared_out(two, 8, gpus_per_trial=2)], [device.gpu for device in shared_out([], 2)]
+    (['0,1'], [None, None])
     """
+    if gpus_per_trial is not None:
+        if trials_per_gpu is not None:
+            raise ConfigError("gpus_per_trial and trials_per_gpu exclude each other: give one of them")
+        if len(devices) < gpus_per_trial:
+            raise ConfigError(f"gpus_per_trial is {gpus_per_trial}, and {len(devices)} GPUs are visible here")
+        devices, trials_per_gpu = _together(devices, gpus_per_trial), 1
     if trials_per_gpu is not None:
         room = len(devices) * trials_per_gpu
         if not devices:
             raise ConfigError("trials_per_gpu is given, and no GPU is visible here: give workers instead")
         if workers is not None and workers > room:
-            raise ConfigError(f"workers must be at most {room}: {len(devices)} GPUs with {trials_per_gpu} trials each")
+            groups = f"{len(devices)} groups of {gpus_per_trial}" if gpus_per_trial else f"{len(devices)}"
+            raise ConfigError(f"workers must be at most {room}: {groups} GPUs with {trials_per_gpu} trials each")
         workers = workers or room
     workers = workers or len(devices) or cores
     return [devices[place % len(devices)] if devices else Device() for place in range(workers)]
+
+
+def _together(devices: Sequence[Device], size: int) -> list[Device]:
+    """So many GPUs as one device; those that are left over have none."""
+    groups = [devices[start : start + size] for start in range(0, len(devices) - size + 1, size)]
+    return [Device(",".join(str(one.gpu) for one in group), group[0].kind) for group in groups]
 
 
 class JobQueue:

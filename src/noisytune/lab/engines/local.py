@@ -27,7 +27,11 @@ class LocalEngine:
     """
 
     def __init__(
-        self, workers: int | None = None, threads_per_worker: int | None = None, trials_per_gpu: int | None = None
+        self,
+        workers: int | None = None,
+        threads_per_worker: int | None = None,
+        trials_per_gpu: int | None = None,
+        gpus_per_trial: int | None = None,
     ) -> None:
         """Nothing starts yet.
 
@@ -35,15 +39,21 @@ class LocalEngine:
             workers: processes, >= 1. None: one for each GPU, or one for each core where there is none.
             threads_per_worker: >= 1. None: the cores, shared out.
             trials_per_gpu: workers that share a GPU, >= 1. None: one, or as many as ``workers`` asks for.
+            gpus_per_trial: GPUs that each worker sees, >= 1. None: one.
 
         Raises:
             ConfigError: a number is not positive, or there are not so many GPUs.
         """
-        given = {"workers": workers, "threads_per_worker": threads_per_worker, "trials_per_gpu": trials_per_gpu}
+        given = {
+            "workers": workers,
+            "threads_per_worker": threads_per_worker,
+            "trials_per_gpu": trials_per_gpu,
+            "gpus_per_trial": gpus_per_trial,
+        }
         for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        self._devices = shared_out(visible_devices(), available_cores(), workers, trials_per_gpu)
+        self._devices = shared_out(visible_devices(), available_cores(), workers, trials_per_gpu, gpus_per_trial)
         self.workers = len(self._devices)
         self.threads_per_worker = threads_per_worker or max(1, available_cores() // self.workers)
         self._team: list[WorkerProcess] = []

@@ -57,13 +57,16 @@ class Share:
     """One for each task that runs at a time."""
 
 
-def shares_of(machines: Sequence[Machine], workers: int | None, trials_per_gpu: int | None) -> Share:
-    """Share a cluster out. With GPUs each task has one, or the part that is asked for; processors are shared equally.
+def shares_of(
+    machines: Sequence[Machine], workers: int | None, trials_per_gpu: int | None, gpus_per_trial: int | None = None
+) -> Share:
+    """Share a cluster out. With GPUs each task has one, or as many as are asked for; processors are shared equally.
 
     Args:
         machines: of the cluster.
         workers: tasks at a time; None: one for each GPU, or one for each processor where there is none.
         trials_per_gpu: tasks on each GPU; None: one.
+        gpus_per_trial: GPUs of each task, all of one machine; None: one.
 
     Raises:
         ConfigError: there is not so much room.
@@ -72,14 +75,19 @@ def shares_of(machines: Sequence[Machine], workers: int | None, trials_per_gpu: 
     Share(cpus=4, gpus=0.0, kinds=('', '', ''))
     >>> shares_of([Machine(8, 2, "A100")], None, 2)
     Share(cpus=2, gpus=0.5, kinds=('A100', 'A100', 'A100', 'A100'))
+    >>> shares_of([Machine(8, 3, "A100")], None, None, gpus_per_trial=2)
+    Share(cpus=8, gpus=2, kinds=('A100',))
     """
     gpus = any(machine.gpus for machine in machines)
-    if trials_per_gpu is not None and not gpus:
-        raise ConfigError("trials_per_gpu is given, and the Ray cluster has no GPU: give workers instead")
-    each = trials_per_gpu or 1
+    for name, value in {"trials_per_gpu": trials_per_gpu, "gpus_per_trial": gpus_per_trial}.items():
+        if value is not None and not gpus:
+            raise ConfigError(f"{name} is given, and the Ray cluster has no GPU: give workers instead")
+    if trials_per_gpu is not None and gpus_per_trial is not None:
+        raise ConfigError("gpus_per_trial and trials_per_gpu exclude each other: give one of them")
+    each, together = trials_per_gpu or 1, gpus_per_trial or 1
 
     def room(machine: Machine, cpus: int) -> int:
-        return min(machine.cpus // cpus, machine.gpus * each) if gpus else machine.cpus // cpus
+        return min(machine.cpus // cpus, machine.gpus // together * each) if gpus else machine.cpus // cpus
 
     most = sum(room(machine, 1) for machine in machines)
     wanted = most if workers is None else workers
@@ -88,14 +96,19 @@ def shares_of(machines: Sequence[Machine], workers: int | None, trials_per_gpu: 
     largest = max(machine.cpus for machine in machines)
     cpus = next(n for n in range(largest, 0, -1) if sum(room(machine, n) for machine in machines) >= wanted)
     kinds = [machine.kind for machine in machines for _ in range(room(machine, cpus))]
-    return Share(cpus, 1 / each if gpus else 0.0, tuple(kinds[:wanted]))
+    share = gpus_per_trial or 1 / each
+    return Share(cpus, share if gpus else 0.0, tuple(kinds[:wanted]))
 
 
 class RayEngine:
     """Tasks on a Ray cluster: an `noisytune.lab.engines.protocol.Engine`."""
 
     def __init__(
-        self, workers: int | None = None, address: str | None = None, trials_per_gpu: int | None = None
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        trials_per_gpu: int | None = None,
+        gpus_per_trial: int | None = None,
     ) -> None:
         """Nothing starts yet.
 
@@ -103,16 +116,18 @@ class RayEngine:
             workers: tasks at a time, >= 1. None: one for each GPU of the cluster, or for each processor.
             address: of the cluster: ``auto`` is the one of this machine. None: the same, or a new one here.
             trials_per_gpu: tasks that share a GPU, >= 1. None: one.
+            gpus_per_trial: GPUs of each task, >= 1. None: one.
 
         Raises:
             ConfigError: a number is not positive.
             MissingExtraError: Ray is not installed.
         """
-        for name, value in {"workers": workers, "trials_per_gpu": trials_per_gpu}.items():
+        given = {"workers": workers, "trials_per_gpu": trials_per_gpu, "gpus_per_trial": gpus_per_trial}
+        for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         require("ray", extra="ray", needed_for="the engine ray")
-        self._asked, self._address, self._each = workers, address, trials_per_gpu
+        self._asked, self._address, self._each = workers, address, (trials_per_gpu, gpus_per_trial)
         self._mine = self._alone = False
         self._share: Share | None = None
         self._running: dict[Any, _Running] = {}
@@ -181,7 +196,7 @@ class RayEngine:
                     said = str(error).strip().splitlines()
                     raise ConfigError(f"no Ray cluster at {self._address or 'hand'}: {said[0]}") from error
                 self._mine = True
-            self._share = shares_of(_machines(), self._asked, self._each)
+            self._share = shares_of(_machines(), self._asked, *self._each)
         return self._share
 
     def _run(self, jobs: JobQueue, on_message: Callable[[Any], None], kinds: tuple[str, ...]) -> None:
@@ -239,7 +254,7 @@ class RayEngine:
     def _left(self, idle: deque[str], kinds: tuple[str, ...]) -> deque[str]:
         """The idle places that a smaller cluster still has."""
         with suppress(ConfigError):
-            room = Counter(shares_of(_machines(), None, self._each).kinds) - Counter(
+            room = Counter(shares_of(_machines(), None, *self._each).kinds) - Counter(
                 running.kind for running in self._running.values()
             )
             found: deque[str] = deque()

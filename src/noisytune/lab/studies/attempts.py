@@ -28,7 +28,7 @@ POLL = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What to do when something goes wrong, or somebody wants to stop.
+    """How each trial is started, and what to do when something goes wrong or somebody wants to stop.
 
     Raises:
         ConfigError: no time at all.
@@ -40,6 +40,8 @@ class Rules:
     """Seconds after which a trial is given up and counts as failed, > 0; None: never."""
     wait_for_others: bool = True
     """Whether to wait for trials that other processes run. Else they are left to them, once they are known to live."""
+    launcher: tuple[str, ...] = ()
+    """A program, with its arguments, that starts each training on several processes; none: a training is one."""
     stopping: Callable[[], bool] = lambda: False
     """Asked before each trial: True begins no more, and those that run are finished."""
 
@@ -110,7 +112,7 @@ class Attempts:
         for job in jobs:
             if self.rules.stopping():
                 return
-            yield replace(job, limit=self.rules.trial_timeout)
+            yield replace(job, limit=self.rules.trial_timeout, launcher=self.rules.launcher)
 
     def _missing(self, job: TrialJob) -> tuple[Trial, ...]:
         """Its trials that nobody has finished, or tried in vain since this began."""

@@ -47,8 +47,8 @@ def arguments_of(settings: TrainingSettings, seed: int, name: str) -> TrainingAr
         optim="adamw_torch_fused",
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
-        # The Trainer wants it said that half precision is meant for the CPU.
-        use_cpu=settings.precision == "bf16" and not torch.accelerator.is_available(),
+        # Half precision, and several processes, are for the CPU only where that is said.
+        use_cpu=not torch.accelerator.is_available(),
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),

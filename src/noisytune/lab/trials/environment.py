@@ -15,16 +15,19 @@ from typing import Any
 LIBRARIES = ("noisytune", "torch", "transformers", "accelerate", "tokenizers", "numpy")
 
 
-def describe(threads: int) -> dict[str, Any]:
+def describe(threads: int, processes: int = 1) -> dict[str, Any]:
     """The environment of a trial that starts now.
 
     Args:
-        threads: of the trial.
+        threads: of each of its processes.
+        processes: that train it together.
 
     Returns:
         Plain JSON values.
     """
-    return _machine() | {"threads": threads, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    together = {"processes": processes} if processes > 1 else {}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return _machine() | {"threads": threads, **together, "started": started}
 
 
 def versions() -> dict[str, str | None]:

@@ -79,7 +79,7 @@ def run_trials(
         NonFiniteError: the weights hold NaN or infinity.
         AlreadyPerturbedError: noise is asked for, and the weights carry some.
     """
-    environment, clock = describe(torch.get_num_threads()), _Clock()
+    environment, clock = describe(torch.get_num_threads(), _processes()), _Clock()
     task, settings = training.settings["task"], TrainingSettings.from_dict(training.settings["training"])
     kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
     methods = methods_of(training.settings["arm"]["methods"])
@@ -108,7 +108,7 @@ def run_trials(
     clock.lap("prepare")
     losses = _train(stack, train, collate, tokenizer, settings, training, report, best)
     stack.end_()
-    norms = l1_norms(before, weights)
+    norms = l1_norms(before, weights_of(model))  # sharding makes other tensors of them
     if best:
         best.restore_()
     clock.lap("train")
@@ -155,6 +155,12 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
     for method in distinct:
         method.check(run)
     return tuple(dict.fromkeys(notice for method in distinct for notice in method.notices(run)))
+
+
+def _processes() -> int:
+    """How many train together."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 class _Clock:
@@ -304,6 +310,8 @@ def _train(
         callbacks=callbacks,
         optimizer_cls_and_kwargs=optimizer_of(settings),
     )
+    if best and trainer.is_fsdp_enabled:
+        raise ConfigError("select best needs the weights of an epoch whole, and FSDP shards them: leave it out")
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return steps.losses

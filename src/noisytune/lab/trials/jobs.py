@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from noisytune.errors import TrialError
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent, TrialProgress, TrialStarted
+from noisytune.lab.trials.launched import Launched
 from noisytune.lab.trials.runner import Portable, Runner, Speed
 from noisytune.lab.trials.trackers import Followed, Tracker
 from noisytune.lab.trials.trial import Trial
@@ -47,6 +48,8 @@ class TrialJob(_Portable):
     tracker: Tracker | None = None
     limit: float | None = None
     """Seconds after which it is given up; None: never."""
+    launcher: tuple[str, ...] = ()
+    """What starts the processes of the training, as in `noisytune.lab.trials.launched.Launched`; none: it is one."""
 
     @property
     def label(self) -> str:
@@ -75,7 +78,8 @@ class TrialJob(_Portable):
 
         tracker = self.tracker and replace(self.tracker, warn=lambda warning: report(Notice(warning)))
         with Followed(tracker, self.training) as followed:
-            records = self.runner.run(self.training, self.trials, on_step)
+            runner = Launched(self.runner, self.launcher) if self.launcher else self.runner
+            records = runner.run(self.training, self.trials, on_step)
             for trial in self.trials:
                 report(TrialStarted(trial))
                 done = TrialDone(_believable(next(records, None), trial))

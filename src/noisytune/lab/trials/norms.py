@@ -40,7 +40,7 @@ def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
 
     sums: dict[str, dict[str, float]] = {}
     for name, start in before.items():
-        end = after[name].detach().cpu()
+        end = _whole(after[name].detach()).cpu()
         role = sums.setdefault(role_of(name), dict.fromkeys(("elements", *_SUMS), 0.0))
         role["elements"] += start.numel()
         for what, tensor in zip(_SUMS, (start, end, end - start), strict=True):
@@ -48,6 +48,12 @@ def l1_norms(before: Weights, after: Weights) -> dict[str, dict[str, float]]:
             rows = torch.linalg.vector_norm(tensor, 1, dim=-1 if tensor.dim() else None)
             role[what] += float(rows.double().sum())
     return sums if all(math.isfinite(value) for role in sums.values() for value in role.values()) else {}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which every process holds a shard."""
+    gathered: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return gathered
 
 
 NOTHING = 1e-9

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from accelerate.utils import RNGType, synchronize_rng_states
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from noisytune.methods import Groups, Inputs, Stack
@@ -13,6 +17,8 @@ from noisytune.methods import Groups, Inputs, Stack
 
 class StackTrainer(Trainer):
     """A Trainer that calls the hooks of a stack which has begun. Without methods it does what a Trainer does.
+
+    On several processes each step is that of one process: every batch is shared out among them.
 
     Args:
         stack: the methods of the arm; its run holds the same model.
@@ -23,6 +29,8 @@ class StackTrainer(Trainer):
     def __init__(self, stack: Stack, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._stack = stack
+        self._weights = deque[float]()
+        """Of the losses of the step's batches, in their order."""
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer's schedule; the learning rate rises over fewer steps than there are, however it is rounded."""
@@ -39,19 +47,32 @@ class StackTrainer(Trainer):
             self.optimizer = self._stack.optimizer(groups, lambda groups: kind(groups, **options))
         return self.optimizer
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's batches; on several processes each gets all of them, and takes its part later."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        data: Any = self.train_dataset
+        size, sampler = self.args.train_batch_size, self._get_train_sampler()
+        return _SameOrder(data, size, sampler=sampler, collate_fn=self.data_collator)
+
     def get_batch_samples(self, *args: Any) -> tuple[list[Any], Any]:
-        """The batches of a step. Of several the Trainer's count of their items is kept from the model: not every one
-        divides its loss by it, and then their sum would be too large."""
+        """The batches of a step, or this process's rows of them.
+
+        Where there are several the Trainer's count of their items is kept from the model: not every one divides its
+        loss by it, and then their sum would be too large. Each loss is weighted by its share of the items instead.
+        """
         batches, items = super().get_batch_samples(*args)
-        if self.args.gradient_accumulation_steps == 1:
+        if self.args.gradient_accumulation_steps == self.args.world_size == 1 or not batches:
             return batches, items
-        self._mean_items = sum(map(_items, batches)) / len(batches)
-        return batches, None
+        mean = sum(map(_items, batches)) / len(batches)
+        parts = [_rows(batch, self.args.process_index, self.args.world_size) for batch in batches]
+        self._weights.extend(_items(part) * ranks / mean for part, ranks in parts)
+        return [part for part, _ in parts], None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The stack's loss while training; of one of a step's batches weighted by its share of their items."""
+        """The stack's loss while training, weighted where it is a part of a step's."""
         plain = super().compute_loss
         if return_outputs or not model.training:
             return plain(model, inputs, return_outputs, num_items_in_batch)
@@ -60,7 +81,7 @@ class StackTrainer(Trainer):
             loss, outputs = plain(model, dict(inputs), True, num_items_in_batch)
             return SimpleNamespace(**dict(outputs) | {"loss": loss})
 
-        weight = _items(inputs) / self._mean_items if self.args.gradient_accumulation_steps > 1 else 1
+        weight = self._weights.popleft() if self._weights else 1
         changed = self._stack.changes_loss
         loss: Any = self._stack.loss(inputs, compute) if changed else plain(model, inputs, False, num_items_in_batch)
         return loss if weight == 1 else loss * weight
@@ -78,3 +99,18 @@ def _items(inputs: Inputs) -> int:
     """How many terms the loss of a batch is the mean of: labelled words, or examples."""
     labels = inputs.get("labels")
     return len(inputs["input_ids"]) if labels is None else int(labels.ne(-100).sum())
+
+
+def _rows(batch: Inputs, rank: int, ranks: int) -> tuple[Inputs, int]:
+    """A process's rows of a batch, and the number of processes that share it. One too small to share is everybody's."""
+    if len(batch["input_ids"]) < ranks:
+        return batch, 1
+    return {name: tensor[rank::ranks] for name, tensor in batch.items()}, ranks
+
+
+class _SameOrder(DataLoader[Any]):
+    """Batches that are the same on every process, whatever each has drawn meanwhile."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        synchronize_rng_states([RNGType.TORCH])
+        return super().__iter__()
