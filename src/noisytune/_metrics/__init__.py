@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from noisytune._metrics import answers, classes, label_sets, retrieval, tags, values
+from noisytune._metrics import answers, classes, label_sets, language, retrieval, tags, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
-__all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "kinds_with", "score"]
+__all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "direction", "kinds_with", "score"]
 
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": classes.METRICS,
@@ -23,6 +23,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     "tagging": tags.METRICS,
     "spans": answers.METRICS,
     "retrieval": retrieval.METRICS,
+    "language": language.METRICS,
 }
 """Kind of task -> key -> metric. The first of each kind is its default."""
 
@@ -32,8 +33,9 @@ RIGHT: dict[str, Callable[[Items], Floats]] = {
     "tagging": tags.whole_sentence,
     "spans": answers.exact,
     "retrieval": retrieval.nothing_wrong,
+    "language": language.right,
 }
-"""For the kinds whose examples are right or wrong as a whole: 1 or 0 for each."""
+"""For the kinds whose examples are right or wrong as a whole: 1 or 0 for each, NaN where none was asked."""
 
 PER_CLASS: dict[str, Callable[[Items, int], Floats]] = {"classification": classes.per_class}
 """For the kinds whose answers are classes: (items, number of classes) -> number, precision, recall and F1 of each."""
@@ -46,6 +48,16 @@ def kinds_with(metric: str) -> tuple[str, ...]:
     ('regression',)
     """
     return tuple(kind for kind, metrics in METRICS.items() if metric in metrics)
+
+
+def direction(kind: str, metric: str) -> int:
+    """1 where a higher score is better, -1 where a lower one is; 1 of a metric that is not known.
+
+    >>> direction("classification", "accuracy"), direction("language", "nll")
+    (1, -1)
+    """
+    known = METRICS.get(kind, {}).get(metric)
+    return -1 if known and known.lower_is_better else 1
 
 
 def score(kind: str, items: Items) -> dict[str, float]:

@@ -16,7 +16,7 @@ Items = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """One measure; higher is better."""
+    """One measure; higher is better, unless it says otherwise."""
 
     label: str
     """For people."""
@@ -28,6 +28,7 @@ class Metric:
     """Where the score is the mean over the examples of one number an example: these numbers."""
     parts: tuple[str, ...] = ()
     """Where it is the mean of other metrics of its kind, which are shown beside it: their keys."""
+    lower_is_better: bool = False
 
 
 def mean_of(label: str, each: Callable[[Items], Floats], parts: tuple[str, ...] = ()) -> Metric:

@@ -15,12 +15,12 @@ from noisytune.cli._running import Running
 from noisytune.config import NoisyTuneConfig
 from noisytune.lab.studies.compare import Noises
 from noisytune.lab.studies.search import Space
-from noisytune.lab.tasks import XTREME_ONLY, TaskOptions
+from noisytune.lab.tasks import LANGUAGE_MODELS, XTREME_ONLY, TaskOptions
 from noisytune.lab.trials.command import Command
 from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
 
-WHAT, OWN, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, RUN = (
+WHAT, OWN, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, COMPLETIONS, RUN = (
     "What to compare",
     "Your own training",
     "Noise",
@@ -30,6 +30,7 @@ WHAT, OWN, NOISE, NOISES, SPACE, TRAINING, MEMORY, LANGUAGES, FILE, RUN = (
     "Memory and speed",
     "XTREME",
     "Your own file",
+    "Your own file, for a language model",
     "Run",
 )
 """Headings of the help pages."""
@@ -42,6 +43,7 @@ _HEADINGS = {
     "dev_size": TRAINING,
     "split_seed": TRAINING,
     **dict.fromkeys(XTREME_ONLY, LANGUAGES),
+    **dict.fromkeys(LANGUAGE_MODELS, COMPLETIONS),
 }
 """Of those options of a task that do not stand under `FILE`."""
 _LARGE = dict.fromkeys(("precision", "gradient_accumulation", "gradient_checkpointing", "attention", "compile"), MEMORY)

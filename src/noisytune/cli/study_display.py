@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from noisytune._console import Console
+from noisytune._metrics import direction
 from noisytune._text import terminal
 from noisytune.cli._errors import spelled
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, StudyStarted
@@ -193,11 +194,12 @@ def _described(task: dict[str, Any]) -> str:
 
 
 def _paired(study: StudyRecord, records: Iterable[TrialRecord], arm: str) -> list[float]:
-    """Differences to the baseline, in points, of the pairs in which both runs have a score."""
+    """Gains over the baseline, in points, of the pairs in which both runs have a score."""
+    better = {task["name"]: direction(task["kind"], task["metric"]) for task in study.tasks}
     metric = {task["name"]: task["metric"] for task in study.tasks}
     scores = {(r.task, r.seed, r.arm): r.scores[metric[r.task]] for r in records if metric[r.task] in r.scores}
     return [
-        100 * (score - scores[task, seed, study.arms[0]])
+        100 * better[task] * (score - scores[task, seed, study.arms[0]])
         for (task, seed, name), score in scores.items()
         if name == arm and (task, seed, study.arms[0]) in scores
     ]

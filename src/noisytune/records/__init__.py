@@ -26,7 +26,8 @@ STUDY_ADVICE = "move it away and run the study again: finished trials are kept"
 
 Status = Literal["ok", "collapsed", "diverged", "untrained"]
 Outputs = Mapping[str, npt.NDArray[Any]]
-"""Arrays of a trial by ``SPLIT/predictions``, ``SPLIT/references`` and ``SPLIT/items``; the first axis is examples."""
+"""Arrays of a trial by ``SPLIT/predictions``, ``SPLIT/references``, ``SPLIT/items`` and ``SPLIT/groups`` (the number of
+what each example belongs to); the first axis is examples."""
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -86,8 +87,8 @@ class StudyRecord(_Record):
     model: dict[str, Any]
     """``name`` (as the user gave it) and ``digest`` of the weights."""
     tasks: list[dict[str, Any]]
-    """Each: ``name``, ``kind`` (of answers: "classification", "regression" ...), ``metric`` (the primary one, higher is
-    better), ``metric_label`` (for people), ``labels`` (class names in id order, empty for regression), ``train_size``,
+    """Each: ``name``, ``kind`` (of answers: "classification", "regression" ...), ``metric`` (the primary one),
+    ``metric_label`` (for people), ``labels`` (class names in id order, empty for regression), ``train_size``,
     ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``, ``part_of`` (the
     whole task, where the study has several shares of its training examples; else empty), ``facts`` (what was noticed
     about the data, as `noisytune.lab.tasks` writes it; absent from records of earlier versions). Of a training of the
@@ -168,7 +169,8 @@ class TrialRecord(_Record):
     """Library versions, machine, threads, code commit, start time (UTC)."""
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Every split that was scored, the first one first: each its ``status`` and its ``scores``, and in ``chosen`` what
-    was chosen to read its answers, where there is a choice: the ``layer`` of retrieval and ``layer_by`` what, say."""
+    was chosen to read its answers, where there is a choice: the ``layer`` of retrieval and ``layer_by`` what, say. Of a
+    text that was not trained on, ``before`` has its scores before training, noise not yet added."""
     norms: dict[str, dict[str, float]] = field(default_factory=dict)
     """How far training moved each role of parameter (query, feed-forward ...): ``elements``, and sums over them of
     ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty

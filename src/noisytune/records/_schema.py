@@ -81,6 +81,7 @@ class Evaluation(TypedDict):
     status: str
     scores: dict[str, float]
     chosen: NotRequired[Fields]
+    before: NotRequired[dict[str, float]]
 
 
 class TrialParts(TypedDict):

@@ -179,3 +179,13 @@ def test_the_storage_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(search, "_study", None)
     assert [search.candidate(number).value for number in range(3)] == [0.0, 1.0, 2.0]
     assert search.best(3) == search.candidates()[2]
+
+
+def test_where_less_is_better_the_lowest_score_wins() -> None:
+    search = Search.open("sqlite://", "s", Space(), "random", noise=False, asked={}, better=-1)
+    for number, value in enumerate((3.0, 1.0, None, 2.0, 1.0)):
+        search.candidate(number)
+        search.tell(number, value)
+    best = search.best(5)
+    assert best is not None
+    assert (best.number, best.value) == (1, 1.0)

@@ -68,6 +68,8 @@ class TokenSplit:
     """The example of each row, ascending. None: each example is one row."""
     originals: Ragged | None = None
     """What the kind needs of each example's own text to judge answers: JSON in UTF-8 bytes, one an example."""
+    groups: npt.NDArray[np.int64] | None = None
+    """What each example belongs to, as a number from 0; None: each stands for itself."""
 
     def __len__(self) -> int:
         """Examples."""
@@ -101,6 +103,7 @@ class TokenSplit:
             notes={name: column.take(rows) for name, column in self.notes.items()},
             owner=owner,
             originals=self.originals.take(examples) if self.originals else None,
+            groups=None if self.groups is None else self.groups[examples],
         )
 
     def first(self, size: int) -> TokenSplit:

@@ -23,7 +23,7 @@ Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
 
 class Kind(ABC):
-    """One kind of task. Its objects have no state; `noisytune.lab.kinds.KINDS` has one of each.
+    """One kind of task. Its objects do not change; `noisytune.lab.kinds.KINDS` has one of each.
 
     Targets are numbers of an example: a `Split` has them as tuples, a `TokenSplit` as arrays. Methods take either.
     """
@@ -38,6 +38,12 @@ class Kind(ABC):
     """Whether targets are ids of named classes."""
     keeps_items: ClassVar[bool] = False
     """Whether a record must hold the items: its predictions and references alone do not tell them."""
+    watched: ClassVar[str] = ""
+    """The split, where there is one, that is scored before training too: what was known already."""
+    has_marks: ClassVar[bool] = False
+    """Whether an example's text may hold marks of the model, as templates of chats do."""
+    evaluation_batches: ClassVar[int] = 4
+    """Examples scored at a time, in training batches: without gradients there is room for more."""
     call: ClassVar[Mapping[str, Any]] = {}
     """Further arguments of the model's call, where `outputs` reads more than its usual answer."""
 
@@ -64,6 +70,26 @@ class Kind(ABC):
             ConfigError: a setting that does not fit the model.
         """
         return self
+
+    def for_tokenizer(self, tokenizer: Any) -> Kind:
+        """This kind with what it must have to read what a model writes."""
+        return self
+
+    def for_split(self, data: TokenSplit) -> Kind:
+        """This kind with what it must know of a split that is scored."""
+        return self
+
+    def ready_(self, name: str, model: Any, fresh: Sequence[str]) -> None:  # noqa: B027
+        """See that a model can learn the kind, and set what training needs.
+
+        Args:
+            name: of the model, for messages.
+            model: of transformers, just loaded.
+            fresh: names of its parameters that the checkpoint does not hold.
+
+        Raises:
+            DataError: it cannot.
+        """
 
     def metrics(self, labels: Sequence[str]) -> list[str]:
         """The keys of the metrics that fit a task with these classes; the first is the default."""
@@ -155,6 +181,15 @@ class Kind(ABC):
         """
 
     # Answers
+
+    def answer(self, model: Any, inputs: Mapping[str, Any]) -> list[Floats]:
+        """What a model says of each row of a batch, without padding.
+
+        Args:
+            model: in evaluation mode.
+            inputs: the batch.
+        """
+        return self.outputs(model(**inputs, **self.call), inputs)
 
     @abstractmethod
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:

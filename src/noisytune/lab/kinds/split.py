@@ -20,6 +20,8 @@ class Split:
     """Class ids (0.0 .. C-1) or values."""
     language: str = ""
     """ISO 639 code, where the kind reads answers by it."""
+    groups: tuple[str, ...] = ()
+    """What each example belongs to (a conversation, a user), where the source says so: those are not independent."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -27,9 +29,11 @@ class Split:
     @property
     def content(self) -> list[Any]:
         """What a digest is made of."""
-        return [self.texts, self.targets, *([self.language] if self.language else [])]
+        more = [{"groups": self.groups}] if self.groups else []
+        return [self.texts, self.targets, *([self.language] if self.language else []), *more]
 
     def take(self, indices: Sequence[int]) -> Split:
         """The examples at ``indices``, in that order."""
         texts, targets = (tuple(column[i] for i in indices) for column in (self.texts, self.targets))
-        return replace(self, texts=texts, targets=targets)
+        groups = tuple(self.groups[i] for i in indices) if self.groups else ()
+        return replace(self, texts=texts, targets=targets, groups=groups)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
 from noisytune._settings import check, several
@@ -84,7 +84,7 @@ class Candidate:
     done: bool = False
     """Whether its score was told."""
     value: float | None = None
-    """The score, higher is better; None where there is none (yet)."""
+    """The score; None where there is none (yet)."""
 
 
 class Search:
@@ -97,9 +97,10 @@ class Search:
     (3, 2.0)
     """
 
-    def __init__(self, study: optuna.Study, space: Space, sampler: str, noise: bool) -> None:
+    def __init__(self, study: optuna.Study, space: Space, sampler: str, noise: bool, better: int = 1) -> None:
         """See `open`."""
         self._study = study
+        self._better = better
         self._known = _candidates(study)
         self._axes = space.axes(noise=noise)
         self._grid = space.grid(noise=noise) if sampler == "grid" else []
@@ -107,7 +108,15 @@ class Search:
 
     @classmethod
     def open(
-        cls, storage: str, name: str, space: Space, sampler: str, *, noise: bool, asked: Mapping[str, Any]
+        cls,
+        storage: str,
+        name: str,
+        space: Space,
+        sampler: str,
+        *,
+        noise: bool,
+        asked: Mapping[str, Any],
+        better: int = 1,
     ) -> Self:
         """Begin a search, or go on with it.
 
@@ -118,6 +127,7 @@ class Search:
             sampler: one of `SAMPLERS`. ``tpe``: the first ten trials are random.
             noise: whether the arm has a noise_lambda.
             asked: what else the scores depend on, as JSON values: a search that differs is not gone on with.
+            better: -1 where a lower score is better.
 
         Raises:
             MissingExtraError: Optuna is not installed.
@@ -131,8 +141,9 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would print a line for each study and trial
         wanted = {**asked, "sampler": sampler, **space.axes(noise=noise)}
+        direction: Literal["maximize", "minimize"] = "maximize" if better > 0 else "minimize"
         with _one_line():
-            study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
             known = study.user_attrs.get(_ASKED)
             if known is None and not study.get_trials(deepcopy=False):
                 study.set_user_attr(_ASKED, wanted)
@@ -142,7 +153,7 @@ class Search:
                 f"the storage holds another study {name!r}: {_difference(known, wanted)}; choose another run folder "
                 "(its name is the study's) or another storage"
             )
-        return cls(study, space, sampler, noise)
+        return cls(study, space, sampler, noise, better)
 
     def candidates(self) -> list[Candidate]:
         """All that were begun, by number. The storage was read when the search was opened, and is not read again."""
@@ -176,9 +187,9 @@ class Search:
         self._known[number] = replace(self._known[number], done=True, value=value)
 
     def best(self, budget: int) -> Candidate | None:
-        """The highest score of the first ``budget`` trials, the earliest of equal ones; None where none has a score."""
+        """The best score of the first ``budget`` trials, the earliest of equal ones; None where none has a score."""
         scored = [one for one in self._known[:budget] if one.value is not None]
-        return max(scored, key=lambda one: one.value or 0.0, default=None)
+        return max(scored, key=lambda one: self._better * (one.value or 0.0), default=None)
 
     def _sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
         """One for each trial: its random numbers are the same whatever was asked before, in this process or another."""

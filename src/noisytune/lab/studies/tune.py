@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from noisytune._metrics import direction
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
@@ -183,7 +184,15 @@ def _open(tuning: Tuning, storage: str, name: str) -> dict[str, Search]:
         **training,
     }
     return {
-        text: Search.open(storage, f"{name}/{text}", tuning.space, tuning.sampler, noise=_has_noise(arm), asked=asked)
+        text: Search.open(
+            storage,
+            f"{name}/{text}",
+            tuning.space,
+            tuning.sampler,
+            noise=_has_noise(arm),
+            asked=asked,
+            better=direction(tuning.task.kind, tuning.task.metric),
+        )
         for text, arm in tuning.planned.items()
     }
 

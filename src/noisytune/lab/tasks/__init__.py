@@ -17,6 +17,7 @@ from noisytune.lab.tasks._facts import described
 from noisytune.lab.tasks._tables import READERS, suffix
 from noisytune.lab.tasks.files import load_file
 from noisytune.lab.tasks.glue import OFFICIAL, folders, load_glue
+from noisytune.lab.tasks.language import LANGUAGE_MODELS
 from noisytune.lab.tasks.memory import load_rows
 from noisytune.lab.tasks.replies import load_replies
 from noisytune.lab.tasks.topics import load_topics
@@ -26,6 +27,7 @@ from noisytune.lab.tasks.xtreme import XTREME, NothingToScoreError, lacks, load_
 __all__ = [
     "BENCHMARKS",
     "GLUE",
+    "LANGUAGE_MODELS",
     "TASKS",
     "XTREME",
     "XTREME_ONLY",
@@ -50,7 +52,10 @@ GLUE = "glue"
 BENCHMARKS = (GLUE, XTREME)
 """Names that stand for several tasks."""
 
-FILES_ONLY = ("text_columns", "join_columns", "label_column", "dev_file", "kind", "missing_labels", "empty_texts")
+FILES_ONLY = (
+    *("text_columns", "join_columns", "label_column", "dev_file", "kind", "missing_labels", "empty_texts"),
+    *LANGUAGE_MODELS,
+)
 """Settings that no other task has."""
 XTREME_ONLY = ("languages", "setting", "layer", "scored_split")
 """The same of XTREME."""

@@ -199,6 +199,28 @@ class TaskOptions:
         None, "Score XTREME on its test sets, or on dev. Default: test.", "test", "dev"
     )
     """XTREME. XQuAD, TyDiQA and Tatoeba have one set each in their languages."""
+    prompt_column: str | None = text(None, "Read the prompt from this column.", "the name of a column", "COLUMN")
+    """Files for language models."""
+    completion_column: str | None = text(
+        None, "Read what a language model should say from this one.", "the name of a column", "COLUMN"
+    )
+    """Files for language models; of choices the right one."""
+    choices_column: str | None = text(
+        None, "Read choices from this column; the likelier is the answer.", "the name of a column", "COLUMN"
+    )
+    """Files for language models."""
+    group_column: str | None = text(
+        None, "Rows with the same value here are not independent.", "the name of a column", "COLUMN"
+    )
+    """Files for language models: a conversation, a user. A group stays on one side of the split."""
+    max_new_tokens: int | None = whole(
+        None, "Generate so many tokens. Default: as the longest answer.", "a whole number >= 1", lambda n: n >= 1
+    )
+    """Language models; answers are generated where this, ``answer_pattern`` or the metric asks for them."""
+    answer_pattern: str | None = text(None, "Compare what this finds in answers.", "a regular expression", "REGEX")
+    """Language models: what its first group finds, or all where it has none, for the metric ``pattern_match``."""
+    also: Path | None = path("Score on this text too, to see forgetting. Default: one of the package.", "FILE")
+    """Language models: paragraphs of a .txt file, or a table of texts, chats or completions."""
     split_seed: int = whole(0, "Draw train, dev and parts of them by this number.", "a whole number", lambda n: True)
 
     def __post_init__(self) -> None:

@@ -1,13 +1,16 @@
-"""A task from the user's own file: one or two text columns and a label, tagged sentences, or questions."""
+"""A task from the user's own file: texts and labels, tagged sentences, questions, or what a language model learns."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from noisytune._metrics import METRICS
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import read_table, task_name
-from noisytune.lab.tasks.questions import holds_questions, load_questions
+from noisytune.lab.tasks.chats import COLUMNS
+from noisytune.lab.tasks.language import from_table
+from noisytune.lab.tasks.questions import SPANS, holds_questions, load_questions
 from noisytune.lab.tasks.tags import holds_tags, load_tags
 
 
@@ -26,7 +29,11 @@ def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
         return load_tags(path, options)
     if holds_questions(path, options):
         return load_questions(path, options)
-    given = tuple(name for name in (*options.text_columns, *options.join_columns, options.label_column) if name)
+    named = [getattr(options, name) for name in ("label_column", *COLUMNS, "group_column")]
+    given = tuple(name for name in (*options.text_columns, *options.join_columns, *named) if name)
     train = read_table(path, given)
     dev = None if options.dev_file is None else read_table(options.dev_file, given)
-    return task_from_tables(task_name(path), train, dev, options)
+    found = from_table(task_name(path), train, dev, options)
+    if found is None and options.metric in METRICS[SPANS]:
+        return load_questions(path, options)
+    return found or task_from_tables(task_name(path), train, dev, options)

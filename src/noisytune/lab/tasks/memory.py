@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from noisytune._metrics import METRICS
 from noisytune.errors import DataError
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import Table, read_table, table_of_records
+from noisytune.lab.tasks.language import from_table
 from noisytune.lab.tasks.questions import SPANS, questions_of, read_questions, task_from_questions
 from noisytune.lab.tasks.tags import TAGGING, Sentence, read_tags, sentences_of, task_from_sentences
 
@@ -25,6 +27,7 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
         rows: dicts; tuples ``(text, label)`` or ``(text, text, label)``; a dict of columns; a pandas or polars frame; a
             ``datasets.Dataset``; a ``pyarrow.Table``. Of tagging, text and label are lists of one length. Of spans,
             ``question``, ``context`` and ``answers``, as `noisytune.lab.tasks.questions.read_questions` has them.
+            Of language models ``messages``, ``prompt`` and ``completion`` ... as in files.
         options: what is about files is read here. Where it names columns, those of tuples are ``"0"``, ``"1"`` ...
         name: of the task.
         dev: rows of the dev set. None: ``options.dev_file``, else a fifth of ``rows``.
@@ -51,7 +54,10 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
         return _asked(name, train, held, options)
     if dev is None and options.dev_file is not None:
         held = read_table(options.dev_file)
-    return task_from_tables(name, train, held, options)
+    found = from_table(name, train, held, options)
+    if found is None and options.metric in METRICS[SPANS]:
+        return _asked(name, train, held, options)
+    return found or task_from_tables(name, train, held, options)
 
 
 def _tagged(name: str, train: Table, held: Table | None, options: TaskOptions) -> TaskData:

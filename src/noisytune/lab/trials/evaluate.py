@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from noisytune._metrics import Floats, score
@@ -22,9 +23,9 @@ class Evaluation:
     status: Status
     scores: dict[str, float]
     """Every metric that is defined; none of a diverged model."""
-    outputs: dict[str, Floats]
+    outputs: dict[str, npt.NDArray[Any]]
     """``predictions``, ``references`` and, where these two do not tell them, ``items``: what is kept of each example;
-    nothing of a diverged model."""
+    its number in ``groups`` where examples belong together; nothing of a diverged model."""
     chosen: dict[str, Any] = field(default_factory=dict)
     """What the kind chose for it, as plain JSON: the layer that answers, say."""
 
@@ -51,13 +52,13 @@ class Evaluator:
             task: as in a trial's settings.
             tokenizer: the model's.
         """
-        kind = KINDS[task["kind"]].read_by(task.get("reading", {}))
+        kind = KINDS[task["kind"]].read_by(task.get("reading", {})).for_tokenizer(tokenizer)
         return replace(self, kind=kind, labels=tuple(task["labels"]), collate=kind.collate(tokenizer))
 
     def __call__(self, model: Any, splits: Mapping[str, TokenSplit]) -> dict[str, Evaluation]:
         """Predict and score splits, by name."""
         mine = replace(self, kind=self.kind.for_model(model.config))
-        judged = {name: mine.kind.judge(mine.outputs(model, data), data, self.units) for name, data in splits.items()}
+        judged = {name: mine.judged(model, data) for name, data in splits.items()}
         answers = {name: answer for name, (status, answer) in judged.items() if status != "diverged"}
         settled = mine.kind.settle(answers, splits)
         return {
@@ -65,12 +66,18 @@ class Evaluator:
             for name, (status, _) in judged.items()
         }
 
+    def judged(self, model: Any, data: TokenSplit) -> tuple[Status, Floats]:
+        """What a model predicts of a split, and whether that is worth anything."""
+        mine = replace(self, kind=self.kind.for_split(data))
+        return mine.kind.judge(mine.outputs(model, data), data, self.units)
+
     def score(self, status: Status, data: TokenSplit, predictions: Floats, chosen: dict[str, Any]) -> Evaluation:
         """What predictions of a split are worth."""
         items = self.kind.items(predictions, data, self.labels)
-        outputs = {"predictions": predictions, "references": self.kind.references(data)}
-        kept = {"items": items} if self.kind.keeps_items else {}
-        return Evaluation(status, score(self.kind.name, items), outputs | kept, chosen)
+        outputs: dict[str, npt.NDArray[Any]] = {"predictions": predictions, "references": self.kind.references(data)}
+        outputs |= {"items": items} if self.kind.keeps_items else {}
+        outputs |= {} if data.groups is None else {"groups": data.groups}
+        return Evaluation(status, score(self.kind.name, items), outputs, chosen)
 
     @torch.inference_mode()
     def outputs(self, model: Any, data: TokenSplit) -> Any:
@@ -82,7 +89,7 @@ class Evaluator:
             rows = [int(i) for i in order[start : start + self.batch_size]]
             batch = self.collate([data.row(i) for i in rows])
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            read = self.kind.outputs(model(**inputs, **self.kind.call), inputs)
+            read = self.kind.answer(model, inputs)
             found = self.kind.keep(data.rows, read[0]) if found is None else found
             for row, output in zip(rows, read, strict=True):
                 found[row] = output

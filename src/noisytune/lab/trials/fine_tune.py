@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
+from noisytune._metrics import direction
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
@@ -36,9 +37,6 @@ from noisytune.records import TrialRecord
 
 Report = Callable[[int, int, float | None], None]
 """Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
-
-EVALUATION_BATCHES = 4
-"""Dev examples predicted at a time, in training batches: without gradients there is room for more."""
 
 
 def run_trial(trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None) -> TrialRecord:
@@ -93,10 +91,19 @@ def run_trials(
         data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
     units, collate = kind.units(data.targets), kind.collate(tokenizer)
     train = Labelled(data, kind.labels(data, units))
-    evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, EVALUATION_BATCHES * settings.batch_size)
+    evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, kind.evaluation_batches * settings.batch_size)
+    evaluator = evaluator.of(task, tokenizer)
+    known = _known(
+        evaluator,
+        model,
+        {name: tokens.evaluate[name] for name in tokens.evaluate if name == kind.watched},
+        settings.precision,
+    )
     best = None
     if settings.select == "best":
-        best = _BestEpoch(model, lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"]))
+        better = direction(kind.name, task["metric"])
+        score = lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"])  # noqa: E731
+        best = _BestEpoch(model, score, better)
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
     run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
@@ -126,7 +133,7 @@ def run_trials(
             applied=applied,
             environment=environment,
             epoch_scores=best.scores if best else [],
-            **_outcome(evaluations, trial.primary or (next(iter(evaluations)),), norms),
+            **_outcome(evaluations, trial.primary or (next(iter(evaluations)),), norms, known),
         )
 
 
@@ -209,18 +216,20 @@ class _BestEpoch(TrainerCallback):
     Args:
         model: as it will be trained; its tensors stay the same objects.
         score: its score now; None where it is undefined.
+        better: -1 where a lower score is better, else 1.
     """
 
-    def __init__(self, model: Any, score: Callable[[], float | None]) -> None:
+    def __init__(self, model: Any, score: Callable[[], float | None], better: int = 1) -> None:
         self.scores: list[float | None] = []
+        self._better = better
         self._tensors, self._score = [*model.parameters(), *model.buffers()], score
         self._kept: list[torch.Tensor] = []
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         value = self._score()
-        highest = max((score for score in self.scores if score is not None), default=-math.inf)
+        highest = max((self._better * score for score in self.scores if score is not None), default=-math.inf)
         self.scores.append(value)
-        if not self._kept or (value is not None and value > highest):
+        if not self._kept or (value is not None and self._better * value > highest):
             self._kept = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors]
 
     @torch.no_grad()
@@ -255,8 +264,8 @@ def _load(trial: Trial, model_dir: Path) -> Any:
         if settings.attention and ("attention" in reason.lower() or "attn" in reason):
             raise ConfigError(f"attention {settings.attention} does not go with model {name!r}: {reason}") from error
         raise DataError(
-            f"model {name!r}: transformers has no classifier for it, and code that comes with a model is never run: "
-            f"{reason}"
+            f"model {name!r}: transformers has no {kind.model_class} for it, and code that comes with a model is never "
+            f"run: {reason}"
         ) from error
     if settings.keep_head:
         keep_head_(model, loading, model_dir, task["labels"])
@@ -267,6 +276,7 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]
     if body and set(body) <= set(loading["missing_keys"]):
         raise DataError(f"model {name!r}: none of its weights fit the model that its config.json describes")
+    kind.ready_(name, model, loading["missing_keys"])
     for key, parameter in model.named_parameters():
         # The sum settles nearly every case, without a copy of the tensor.
         if not parameter.sum().isfinite() and not parameter.isfinite().all():
@@ -317,20 +327,37 @@ def _train(
     return steps.losses
 
 
-def _outcome(evaluations: dict[str, Evaluation], primary: tuple[str, ...], norms: dict[str, Any]) -> dict[str, Any]:
+def _known(
+    evaluator: Evaluator, model: Any, splits: Mapping[str, TokenSplit], precision: str
+) -> dict[str, dict[str, float]]:
+    """Scores of a model that is not trained yet, by split; in the precision in which it will be scored again."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
+        return {name: one.scores for name, one in evaluator(model, splits).items()}
+
+
+def _outcome(
+    evaluations: dict[str, Evaluation],
+    primary: tuple[str, ...],
+    norms: dict[str, Any],
+    known: Mapping[str, dict[str, float]],
+) -> dict[str, Any]:
     """What the record says of how the trial went.
 
     Args:
         evaluations: by split.
         primary: the splits whose mean is the score.
         norms: how far the weights moved, as in `noisytune.records.TrialRecord.norms`.
+        known: scores before training, by split.
     """
     status = trial_status(evaluations, primary, have_moved(norms))
     return {
         "status": status,
         "scores": {} if status == "diverged" else mean_scores(evaluations, primary),
         "evaluations": {
-            name: {"status": one.status, "scores": one.scores} | ({"chosen": one.chosen} if one.chosen else {})
+            name: {"status": one.status, "scores": one.scores}
+            | ({"chosen": one.chosen} if one.chosen else {})
+            | ({"before": known[name]} if name in known else {})
             for name, one in evaluations.items()
         },
         "norms": {} if status == "diverged" else norms,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +83,7 @@ def _arrays(split: TokenSplit) -> Arrays:
     """Everything of a split by name."""
     columns = {f"inputs/{name}": column for name, column in split.inputs.items()}
     columns |= {f"notes/{name}": column for name, column in split.notes.items()}
-    arrays: Arrays = {} if split.owner is None else {"owner": split.owner}
+    arrays: Arrays = {name: found for name in ("owner", "groups") if (found := getattr(split, name)) is not None}
     if split.originals is not None:
         columns["originals"] = split.originals
     if isinstance(split.targets, Ragged):
@@ -108,7 +108,8 @@ def _split(arrays: Arrays, prefix: str) -> TokenSplit:
         return {name.removeprefix(room): column for name, column in columns.items() if name.startswith(room)}
 
     targets = columns["targets"] if "targets" in columns else mine["targets"]
-    return TokenSplit(under("inputs/"), targets, under("notes/"), mine.get("owner"), columns.get("originals"))
+    notes, originals = under("notes/"), columns.get("originals")
+    return TokenSplit(under("inputs/"), targets, notes, mine.get("owner"), originals, mine.get("groups"))
 
 
 def _digest(arrays: Arrays) -> str:
@@ -148,8 +149,10 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
     for name, split in task.splits.items():
         where = f"{task.name}, {name}"
-        splits[name] = kind.encode(tokenizer, split, max_length, types, where)
+        splits[name] = replace(kind.encode(tokenizer, split, max_length, types, where), groups=_numbered(split.groups))
         _check(splits[name], tokenizer, _rows_of_embedding(model_dir), where)
+        if not kind.has_marks:
+            _check_marks(splits[name], tokenizer, where)
         if told := kind.about_lengths(splits[name], max_length, name):
             notices.append(f"{task.name}: {told}")
     none = TokenSplit({}, np.empty(0))
@@ -212,6 +215,17 @@ def _check(data: TokenSplit, tokenizer: Any, embeddings: int | None, where: str)
                 f"{where}: the token {tokenizer.convert_ids_to_tokens(token)!r} has id {token}, but the model's "
                 f"embedding has {embeddings} rows: its tokenizer is larger; give the tokenizer that belongs to it"
             )
+
+
+def _numbered(groups: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """Numbers from 0, by first occurrence; None where there are no groups."""
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups], dtype=np.int64) if groups else None
+
+
+def _check_marks(data: TokenSplit, tokenizer: Any, where: str) -> None:
+    """Refuse texts that hold a mark of the model."""
+    ids = data.inputs["input_ids"]
     # Some tokenizers find marks in texts even so; the unknown token is not one of them.
     marks = list(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
     found = [int(np.isin(row, marks).sum()) for row in ids]

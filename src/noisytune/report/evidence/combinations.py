@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from noisytune._metrics import direction
 from noisytune.records import TrialRecord
 from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.paired import Summary, summarise
@@ -58,7 +59,8 @@ def combinations(evidence: Evidence) -> list[Combination]:
             both = _both(trials, evidence, task["name"], without, combined)
             if both:
                 seeds, before, after = zip(*both, strict=True)
-                summary = summarise(np.round(np.subtract(after, before), 9), at_once)
+                better = direction(task["kind"], task["metric"])
+                summary = summarise(np.round(better * np.subtract(after, before), 9), at_once)
                 found.append(Combination(task, without, combined, seeds, before, after, summary))
     return found
 
@@ -83,7 +85,8 @@ def pooled_combinations(evidence: Evidence) -> list[Combination]:
             )
             for side in ("before", "after")
         )
-        gains = summarise(np.round(np.subtract(after, before), 9), len(each) // len(tasks))
+        better = min(direction(task["kind"], task["metric"]) for task in tasks)
+        gains = summarise(np.round(better * np.subtract(after, before), 9), len(each) // len(tasks))
         kept = tuple(seed for seed in evidence.study.seeds if seed in seeds)
         found.append(Combination(whole, without, combined, kept, before, after, gains))
     return found

@@ -104,9 +104,10 @@ def hierarchical_bootstrap(
         level: of the interval.
 
     Returns:
-        Mean difference on the data as they are, and the interval, in points.
+        Mean difference on the data as they are, and the interval, in points; above 0 the arm is better.
     """
     before, after = np.asarray(baseline, dtype=np.float64), np.asarray(arm, dtype=np.float64)
+    better = -1.0 if metric.lower_is_better else 1.0
     seeds, examples = before.shape[:2]
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, seeds, (resamples, seeds))
@@ -120,10 +121,10 @@ def hierarchical_bootstrap(
         else:
             for s in set(drawn[r].tolist()):
                 by_seed[r, s] = _defined(metric, after[s, row]) - _defined(metric, before[s, row])
-    means = 100.0 * np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
+    means = 100.0 * better * np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     whole = np.mean([_defined(metric, a) - _defined(metric, b) for b, a in zip(before, after, strict=True)])
-    return Bootstrap(100.0 * float(whole), Interval(float(low), float(high)), resamples)
+    return Bootstrap(100.0 * better * float(whole), Interval(float(low), float(high)), resamples)
 
 
 def _defined(metric: Metric, items: Items) -> float:

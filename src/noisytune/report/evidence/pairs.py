@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from noisytune._metrics import direction
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.statistics.intervals import Floats
 
@@ -27,6 +28,8 @@ class Pair:
     """Baseline's primary score, points."""
     after: float
     """The arm's, points."""
+    direction: int = 1
+    """-1 where a lower score is better."""
 
     @property
     def both_ok(self) -> bool:
@@ -35,8 +38,11 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """Arm minus baseline, points; rounded so that equal differences of decimal scores are equal numbers."""
-        return round(self.after - self.before, 9)
+        """Arm minus baseline, points, or baseline minus arm where a lower score is better: above 0 the arm is better.
+
+        Rounded so that equal differences of decimal scores are equal numbers.
+        """
+        return round(self.direction * (self.after - self.before), 9)
 
 
 @dataclass(frozen=True)
@@ -116,14 +122,16 @@ class Evidence:
 
     @cached_property
     def worst(self) -> dict[str, float]:
-        """What an undefined score counts as, by metric: the worst score of the study, or 0 where none is below it.
+        """What an undefined score counts as, by metric: the worst score of the study, or 0 where none is worse.
 
         A run that gave nothing may not rank above one that gave a bad score, as 0 would where R² is negative.
         """
         found = dict.fromkeys(self.metrics.values(), 0.0)
+        lower = {task["metric"] for task in self.study.tasks if direction(task["kind"], task["metric"]) < 0}
         for record in self.trials.values():
             metric = self.metrics[record.task]
-            found[metric] = min(found[metric], record.scores.get(metric, 0.0))
+            worse = max if metric in lower else min
+            found[metric] = worse(found[metric], record.scores.get(metric, 0.0))
         return found
 
     def score(self, record: TrialRecord) -> float:
@@ -188,6 +196,7 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterabl
     evidence = Evidence(study, done, ())
     comparisons = []
     for task in study.tasks:
+        better = direction(task["kind"], task["metric"])
         for arm in arms:
             pairs, planned = [], 0
             for seed in study.seeds:
@@ -195,7 +204,7 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterabl
                 planned += all(place in plan for place in places)
                 before, after = map(found.get, places)
                 if before and after:
-                    pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after)))
+                    pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after), better))
             comparisons.append(Comparison(task, arm, labels[arm], lambdas.get(arm), tuple(pairs), planned))
     reasons = {failure.key: failure for failure in failures}
     failed = {key: reasons[key] for key in plan.values() if key in reasons and key not in done}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from noisytune._metrics import direction
 from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.power import selection_bias
 
@@ -23,7 +24,7 @@ class SearchTrial:
     score: float
     """Points; NaN where there is none."""
     best: float
-    """The arm's highest score so far, points; NaN while there is none."""
+    """The arm's best score so far, points; NaN while there is none."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,19 @@ class SearchRow:
 def search_rows(evidence: Evidence) -> list[SearchRow]:
     """One row an arm, the baseline first; none where the study searched nothing."""
     rows = []
+    better = np.fmax if all(direction(task["kind"], task["metric"]) > 0 for task in evidence.study.tasks) else np.fmin
     for arm in (evidence.study.search or {"arms": []})["arms"]:
-        trials = _trials(arm["trials"])
+        trials = _trials(arm["trials"], better)
         reruns = [evidence.score(record) for record in evidence.trials.values() if record.arm == arm["arm"]]
         rows.append(SearchRow(arm["asked"], arm["arm"], trials, trials[arm["winner"]], tuple(reruns)))
     return rows
 
 
-def _trials(told: list[dict[str, Any]]) -> tuple[SearchTrial, ...]:
+def _trials(told: list[dict[str, Any]], better: np.ufunc) -> tuple[SearchTrial, ...]:
     found, best = [], math.nan
     for trial in told:
         score = math.nan if trial["value"] is None else 100.0 * trial["value"]
-        best = np.fmax(best, score)
+        best = better(best, score)
         found.append(SearchTrial(trial["number"] + 1, trial["seed"], trial["settings"], score, float(best)))
     return tuple(found)
 

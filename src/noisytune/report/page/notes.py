@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from noisytune._metrics import direction
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.summary import (
@@ -38,9 +39,15 @@ def _oddities(evidence: Evidence) -> list[str]:
             by_arm = [f"{sum(r.arm == arm for r in odd)} of {arm}" for arm in evidence.study.arms]
             listed = ", ".join(text for text in by_arm if not text.startswith("0 "))
             notes.append(f"{count(len(odd), 'run')} {ended} ({listed}); none is left out.")
+    lower = {t["metric_label"]: t["metric"] for t in evidence.study.tasks if direction(t["kind"], t["metric"]) < 0}
+    for label, metric in lower.items():
+        unit = "; a point is 0.01 nats, about 1 % of the perplexity" * (metric == "nll")
+        notes.append(
+            f"Of {label} less is better: differences are the baseline's minus the arm's, so + is a gain{unit}."
+        )
     missing = sum(evidence.undefined(record) for record in evidence.trials.values())
     if missing:
-        lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low < 0]
+        lowest = [f"{number(100 * low)} ({name})" for name, low in evidence.worst.items() if low]
         value = f"the worst score of the study, {' and '.join(lowest)}" if lowest else "0"
         notes.append(
             f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "

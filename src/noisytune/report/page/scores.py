@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from noisytune._metrics import METRICS
+from noisytune._metrics import METRICS, direction
 from noisytune._paper import numbers as paper
 from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.summary import SummaryRow, grouped_rows, task_rows
@@ -188,7 +188,11 @@ def _short(tasks: list[str]) -> list[str]:
 def _rows(evidence: Evidence, tasks: list[str], averages: list[Average]) -> list[Row]:
     study = evidence.study
     means = {arm: _scores(evidence, arm, tasks, averages) for arm in study.arms}
+    better = {task["name"]: direction(task["kind"], task["metric"]) for task in study.tasks}
+    signs = [better.get(name, 1) for name in tasks]
+    signs += [min(signs, default=1)] * len(averages)
     columns = [[score.mean for score in column] for column in zip(*means.values(), strict=True)]
+    columns = [[sign * mean for mean in column] for sign, column in zip(signs, columns, strict=True)]
     top = [max(column, key=lambda mean: -math.inf if math.isnan(mean) else mean) for column in columns]
     alone = [column.count(best) == 1 for column, best in zip(columns, top, strict=True)]
     pooled = [_pooled(evidence, average) for average in averages]
@@ -196,7 +200,8 @@ def _rows(evidence: Evidence, tasks: list[str], averages: list[Average]) -> list
     for arm, scores in means.items():
         baseline = arm == study.arms[0]
         marked = tuple(
-            replace(score, best=one and score.mean == best) for score, best, one in zip(scores, top, alone, strict=True)
+            replace(score, best=one and sign * score.mean == best)
+            for score, best, one, sign in zip(scores, top, alone, signs, strict=True)
         )
         rows.append(Row(study.model["name"] if baseline else f"+ {arm}", baseline, marked))
         if not baseline:

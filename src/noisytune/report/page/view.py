@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from noisytune._metrics import METRICS, RIGHT
 from noisytune.report.evidence import items
 from noisytune.report.evidence.classes import class_rows
@@ -71,7 +73,7 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
         pairs, befores, afters = zip(*usable, strict=True)
         kind, key = items.read_as(c.task)
         tests, right = [], RIGHT.get(kind)
-        if right:
+        if right and all(np.isfinite(right(one)).all() for one in (*befores, *afters)):
             tests = [(p.seed, items.mcnemar(right(before), right(after))) for p, before, after in usable]
         bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
         if not why_not:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from noisytune._metrics import direction
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_spread
@@ -187,12 +188,19 @@ def _metric(evidence: Evidence, row: SummaryRow) -> str:
     return labels.pop() if len(labels) == 1 else "the score"
 
 
+def lower_is_better(evidence: Evidence, row: SummaryRow) -> bool:
+    """Whether a row is of tasks whose scores are better the lower they are."""
+    own = [task for task in evidence.study.tasks if row.pooled or task["name"] == row.task]
+    return all(direction(task["kind"], task["metric"]) < 0 for task in own)
+
+
 def _change(evidence: Evidence, row: SummaryRow) -> str:
+    lower = lower_is_better(evidence, row)
     metric, where = _metric(evidence, row), f"over {row.task}" if row.pooled else f"on {row.task}"
     if row.verdict is Verdict.HELPED:
-        return f"{row.label} raised {metric} {where} by {number(row.difference)} points"
+        return f"{row.label} {'lowered' if lower else 'raised'} {metric} {where} by {number(row.difference)} points"
     if row.verdict is Verdict.HURT:
-        return f"{row.label} lowered {metric} {where} by {number(-row.difference)} points"
+        return f"{row.label} {'raised' if lower else 'lowered'} {metric} {where} by {number(-row.difference)} points"
     baseline = evidence.study.arms[0]
     return (
         f"{row.label} differed from {baseline} in {metric} {where} by {number(row.difference, True)} points on average"
