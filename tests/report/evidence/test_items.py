@@ -106,3 +106,17 @@ def test_bootstrap_knows_that_all_seeds_saw_the_same_examples() -> None:
     gain = before[:, 0] - after[:, 0]
     expected = 1.96 * 100 * gain.std() / np.sqrt(200)
     assert (many.interval.high - many.interval.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_examples_that_hang_together_are_redrawn_together(runs: tuple[np.ndarray, ...]) -> None:
+    alone = items.hierarchical_bootstrap(*runs, ACCURACY, seed=5, resamples=300)
+    copies = tuple(np.repeat(side, 9, axis=1) for side in runs)
+    groups = np.repeat(np.arange(60), 9)
+    for metric in (ACCURACY, replace(ACCURACY, each=None)):
+        told = items.hierarchical_bootstrap(*copies, metric, seed=5, resamples=300, groups=groups)
+        assert told.mean == pytest.approx(alone.mean)
+        assert told.interval.high - told.interval.low == pytest.approx(
+            alone.interval.high - alone.interval.low, rel=0.15
+        )
+    untold = items.hierarchical_bootstrap(*copies, ACCURACY, seed=5, resamples=300)
+    assert untold.interval.high - untold.interval.low < 0.8 * (alone.interval.high - alone.interval.low)

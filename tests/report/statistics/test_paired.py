@@ -11,6 +11,7 @@ from scipy import optimize, stats
 
 from noisytune.errors import ConfigError, DataError
 from noisytune.report.statistics import intervals, paired, power, sign_flip
+from noisytune.report.statistics.e_process import SignEvidence, e_values
 from noisytune.report.statistics.intervals import Interval
 from noisytune.report.statistics.paired import Verdict
 
@@ -236,10 +237,18 @@ def test_detectable_difference_is_detected_in_80_percent_of_studies(n: int) -> N
     assert (np.abs(stats.ttest_1samp(drawn, 0, axis=1).statistic) > critical).mean() == pytest.approx(0.8, abs=0.015)
 
 
-def test_detectable_by_the_anytime_interval_by_simulation() -> None:
-    found = power.detectable(8, 1.0, float(intervals.critical_t(8)))
-    drawn = np.random.default_rng(0).normal(found, 1.0, (20_000, 8))
-    assert (intervals.running(drawn).low[:, -1] > 0).mean() == pytest.approx(0.8, abs=0.015)
+@pytest.mark.parametrize("n", [8, 12, 20, 60])
+def test_detectable_by_the_signs_is_detected_in_about_80_percent_of_studies(n: int) -> None:
+    found = power.detectable(n, 1.0, power.sign_critical_t(n, 20.0))
+    drawn = np.random.default_rng(n).normal(found, 1.0, (4000, n))
+    assert (e_values(drawn)[:, -1] >= 20.0).mean() == pytest.approx(0.8, abs=0.07)
+
+
+@pytest.mark.parametrize("enough", [20.0, 80.0, 1000.0])
+def test_the_first_number_of_pairs_that_can_settle_anything(enough: float) -> None:
+    first = power.first_to_settle(enough)
+    assert e_values([1.0] * (first - 1))[-1] < enough <= e_values([1.0] * first)[-1]
+    assert not math.isfinite(power.sign_critical_t(first - 1, enough))
 
 
 def test_pairs_needed_is_the_first_that_is_narrow_enough() -> None:
@@ -268,10 +277,21 @@ def test_selection_bias_is_the_expected_maximum() -> None:
     assert power.selection_bias(2) == pytest.approx(1 / math.sqrt(math.pi))
 
 
-@given(st.floats(-3, 3), st.floats(0, 3), st.floats(0, 2))
-def test_verdicts(centre: float, half: float, margin: float) -> None:
+@given(st.floats(-3, 3), st.floats(0, 3), st.floats(0, 2), st.floats(0, 100), st.sampled_from([-1, 0, 1]))
+def test_verdicts(centre: float, half: float, margin: float, e: float, side: int) -> None:
     interval = Interval(centre - half, centre + half)
-    verdict = paired.judge(interval, margin)
+    verdict = paired.judge(SignEvidence(e, side), 20.0, centre, interval, margin)
+    assert (verdict is Verdict.HELPED) == (e >= 20.0 and side > 0 and centre > 0)
+    assert (verdict is Verdict.HURT) == (e >= 20.0 and side < 0 and centre < 0)
+    assert (verdict is Verdict.MIXED) == (e >= 20.0 and side * centre <= 0)
+    inside = max(-interval.low, interval.high) <= margin
+    assert (verdict is Verdict.EQUIVALENT) == (e < 20.0 and inside)
+
+
+@given(st.floats(-3, 3), st.floats(0, 3), st.floats(0, 2))
+def test_what_the_interval_alone_says(centre: float, half: float, margin: float) -> None:
+    interval = Interval(centre - half, centre + half)
+    verdict = paired.judge_by_interval(interval, margin)
     assert (verdict is Verdict.HELPED) == (interval.low > 0)
     assert (verdict is Verdict.HURT) == (interval.high < 0)
     assume(interval.low <= 0 <= interval.high)
@@ -280,7 +300,9 @@ def test_verdicts(centre: float, half: float, margin: float) -> None:
 
 
 def test_an_unbounded_interval_is_inconclusive() -> None:
-    assert paired.judge(Interval(-math.inf, math.inf), 1.0) is Verdict.INCONCLUSIVE
+    nowhere = Interval(-math.inf, math.inf)
+    assert paired.judge(SignEvidence(1.0, 0), 20.0, 0.0, nowhere, 1.0) is Verdict.INCONCLUSIVE
+    assert paired.judge_by_interval(nowhere, 1.0) is Verdict.INCONCLUSIVE
 
 
 def test_refusals() -> None:

@@ -64,6 +64,12 @@ def read_as(task: Mapping[str, Any]) -> tuple[str, str]:
     return str(items.get("kind", task["kind"])), str(items.get("metric", task["metric"]))
 
 
+def groups_of(record: TrialRecord) -> npt.NDArray[np.int64] | None:
+    """What each of `items_of` belongs to; None where each stands by itself."""
+    kept = record.outputs.get(f"{record.split}/groups")
+    return None if kept is None else np.asarray(kept).reshape(-1)
+
+
 def mcnemar(baseline: npt.ArrayLike, arm: npt.ArrayLike) -> McNemar:
     """McNemar's exact test on two runs' right and wrong examples.
 
@@ -86,6 +92,7 @@ def hierarchical_bootstrap(
     metric: Metric,
     *,
     seed: int,
+    groups: npt.ArrayLike | None = None,
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Bootstrap:
@@ -100,6 +107,8 @@ def hierarchical_bootstrap(
         metric: recomputed in every resample, where an undefined score counts as 0; a mean over examples by counting,
             which is quick.
         seed: of the resampling.
+        groups: shape (examples,), what each example belongs to: a document, a speaker. Examples of a group hang
+            together, so that whole groups are redrawn; None: each example by itself.
         resamples: how many.
         level: of the interval.
 
@@ -114,10 +123,13 @@ def hierarchical_bootstrap(
     each = metric.each
     gain = np.stack([each(a) - each(b) for b, a in zip(before, after, strict=True)]) if each else None
     by_seed = np.zeros((resamples, seeds))
+    members = _members(groups) if groups is not None else None
     for r in range(resamples):
         row = rng.integers(0, examples, examples)
+        if members is not None:
+            row = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
         if gain is not None:
-            by_seed[r] = gain @ np.bincount(row, minlength=examples) / examples
+            by_seed[r] = gain @ np.bincount(row, minlength=examples) / row.size
         else:
             for s in set(drawn[r].tolist()):
                 by_seed[r, s] = _defined(metric, after[s, row]) - _defined(metric, before[s, row])
@@ -125,6 +137,12 @@ def hierarchical_bootstrap(
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     whole = np.mean([_defined(metric, a) - _defined(metric, b) for b, a in zip(before, after, strict=True)])
     return Bootstrap(100.0 * better * float(whole), Interval(float(low), float(high)), resamples)
+
+
+def _members(groups: npt.ArrayLike) -> list[npt.NDArray[np.int64]]:
+    """The examples of each group."""
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    return [np.flatnonzero(place == i) for i in range(int(place.max()) + 1)]
 
 
 def _defined(metric: Metric, items: Items) -> float:

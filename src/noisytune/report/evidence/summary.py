@@ -11,8 +11,18 @@ import numpy as np
 
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather, once
-from noisytune.report.statistics.intervals import ALPHA, Floats, Interval, anytime_interval
-from noisytune.report.statistics.paired import Summary, Verdict, holm, judge, pooled_all, summarise_all
+from noisytune.report.statistics.e_process import needed, sign_evidence
+from noisytune.report.statistics.intervals import ALPHA, Floats, anytime_interval
+from noisytune.report.statistics.paired import (
+    Summary,
+    Verdict,
+    holm,
+    judge,
+    judge_by_interval,
+    pooled_all,
+    summarise_all,
+)
+from noisytune.report.statistics.practical import Chances, chances
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class SummaryRow:
     """``p``, Holm-adjusted over the study's comparisons that have begun."""
     verdict: Verdict
     detectable: float
-    """Difference that the anytime-valid interval tells from 0 at this n and spread in 80 % of studies."""
+    """Difference for which ``e`` reaches ``e_needed`` at this n and spread in about 80 % of studies."""
     detectable_fixed: float
     """The same for the fixed-n t test."""
     sd: float
@@ -59,6 +69,16 @@ class SummaryRow:
     """How many runs of its pairs collapsed, diverged or stayed untrained, baselines included; empty where none did."""
     judged: bool
     """Whether each of the tasks has a pair of which both runs are ok; else the verdict is inconclusive."""
+    e: float
+    """Evidence that the arm does anything, from the signs: exact for any distribution, however often one looks."""
+    e_needed: float
+    """What ``e`` must reach: 20 for each comparison that is judged beside others."""
+    by_interval: Verdict
+    """What the interval alone would say, were the differences normal; the verdict, where no pair can be judged."""
+    iqm: float
+    """Interquartile mean of the differences."""
+    chances: Chances
+    """How probable a practical difference is."""
 
 
 def comparisons_at_once(evidence: Evidence, *, over_tasks: bool = False) -> int:
@@ -73,11 +93,6 @@ def _judged(members: Iterable[Comparison]) -> bool:
     return all(any(pair.both_ok for pair in c.pairs) for c in members)
 
 
-def _verdict(members: Iterable[Comparison], interval: Interval, margin: float) -> Verdict:
-    """Scores of runs that all failed say nothing about the arm, however alike they are."""
-    return judge(interval, margin) if _judged(members) else Verdict.INCONCLUSIVE
-
-
 def _failed(members: Iterable[Comparison]) -> dict[str, int]:
     runs = (run for c in members for pair in c.pairs for run in (pair.baseline, pair.arm))
     return dict(sorted(Counter(run.status for run in runs if run.status != "ok").items()))
@@ -90,7 +105,9 @@ def _mean(values: list[float]) -> float:
 def _row(
     evidence: Evidence, members: list[Comparison], stats: Summary, before: list[float], after: list[float]
 ) -> SummaryRow:
-    several, first = len(members) > 1, members[0]
+    several, first, margin = len(members) > 1, members[0], evidence.study.margin
+    # Scores of runs that all failed say nothing about the arm, however alike they are.
+    judged, unknown = _judged(members), Verdict.INCONCLUSIVE
     return SummaryRow(
         task=f"all {len(members)} tasks" if several else first.task["name"],
         arm=first.arm,
@@ -111,12 +128,17 @@ def _row(
         p=stats.sign_flip.p,
         p_exact=stats.sign_flip.exact,
         p_holm=stats.sign_flip.p,
-        verdict=_verdict(members, stats.anytime, evidence.study.margin),
+        verdict=judge(stats.evidence, stats.needed, stats.mean, stats.anytime, margin) if judged else unknown,
         detectable=stats.detectable,
         detectable_fixed=stats.detectable_fixed,
         sd=stats.sd,
         failed=_failed(members),
-        judged=_judged(members),
+        judged=judged,
+        e=stats.evidence.e,
+        e_needed=stats.needed,
+        by_interval=judge_by_interval(stats.anytime, margin) if judged else unknown,
+        iqm=stats.iqm,
+        chances=chances(stats.n, stats.mean, stats.sd, margin),
     )
 
 
@@ -213,7 +235,7 @@ def summary_rows(study: StudyRecord, records: Iterable[TrialRecord]) -> list[Sum
 def decided(study: StudyRecord, records: Iterable[TrialRecord], arms: Sequence[str] | None = None) -> bool:
     """Whether no arm on any task is inconclusive any more, so that adding seeds may stop.
 
-    The anytime-valid interval decides, so it is safe to ask after every trial.
+    What decides holds at every number of pairs at once, so it is safe to ask after every trial.
 
     Args:
         study: the plan.
@@ -224,14 +246,17 @@ def decided(study: StudyRecord, records: Iterable[TrialRecord], arms: Sequence[s
         False also where there is nothing to look at, or an arm is not in the study or has not begun.
     """
     evidence = gather(study, records)
-    alpha = ALPHA / comparisons_at_once(evidence)
+    at_once = comparisons_at_once(evidence)
     wanted = [arm for arm in (evidence.begun if arms is None else arms) if arm != study.arms[0]]
     return bool(wanted) and all(
-        arm in evidence.begun
-        and all(
-            _verdict([c], anytime_interval(c.differences, alpha), study.margin) is not Verdict.INCONCLUSIVE
-            for c in evidence.comparisons
-            if c.arm == arm
-        )
+        arm in evidence.begun and all(_settled(c, at_once, study.margin) for c in evidence.comparisons if c.arm == arm)
         for arm in wanted
     )
+
+
+def _settled(comparison: Comparison, at_once: int, margin: float) -> bool:
+    """Whether its verdict is not inconclusive, in less time than its row takes."""
+    found = comparison.differences
+    interval, mean = anytime_interval(found, ALPHA / at_once), _mean(found.tolist())
+    verdict = judge(sign_evidence(found), needed(at_once), mean, interval, margin)
+    return _judged([comparison]) and verdict is not Verdict.INCONCLUSIVE

@@ -12,6 +12,7 @@ from noisytune.report.evidence.summary import (
     comparisons_at_once,
     differences,
     members,
+    pooled_rows,
     primary_rows,
     task_rows,
 )
@@ -19,16 +20,19 @@ from noisytune.report.page.wording import (
     ENDED,
     by_chance,
     count,
+    evidence_value,
     headline,
     number,
     points,
-    probability,
     without_noise,
 )
 from noisytune.report.statistics.intervals import ALPHA
 from noisytune.report.statistics.paired import Verdict
 from noisytune.report.statistics.power import pairs_needed, selection_bias
 from noisytune.report.statistics.shape import has_outlier
+
+LISTED = 5
+"""Comparisons that a note names; more are counted."""
 
 
 def _oddities(evidence: Evidence) -> list[str]:
@@ -68,9 +72,24 @@ def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
         return ""
     where = f"over {row.task}" if row.pooled else f"on {row.task}"
     return (
-        f"{row.arm} {where}: {seen}, and the anytime-valid interval's guarantee, which is for roughly normal "
-        f"differences, does not hold for such; the sign-flip p, for a fixed number of pairs, is {probability(row.p)}."
+        f"{row.arm} {where}: {seen}. The anytime-valid interval is for roughly normal differences and may be off; "
+        "helped, hurt and mixed do not rest on it."
     )
+
+
+def _other_by_interval(evidence: Evidence) -> list[str]:
+    """Where the interval alone would have said something else: one sentence for each change of words."""
+    changed: dict[tuple[Verdict, Verdict], list[str]] = {}
+    for row in (*pooled_rows(evidence), *task_rows(evidence)):
+        if row.verdict is not row.by_interval:
+            where = f"over {row.task}" if row.pooled else f"on {row.task}"
+            said = f"{row.arm} {where} (e = {evidence_value(row.e)} of {evidence_value(row.e_needed)})"
+            changed.setdefault((row.verdict, row.by_interval), []).append(said)
+    return [
+        f"{', '.join(named[:LISTED])}{f' and {len(named) - LISTED} more' * (len(named) > LISTED)}: {verdict.value}, "
+        f"where the interval alone, which takes the differences for normal, would say {other.value}."
+        for (verdict, other), named in changed.items()
+    ]
 
 
 def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
@@ -80,6 +99,7 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
         for asked in without_noise(evidence).values()
     ]
     notes += [said for row in rows if (said := _not_normal(evidence, row))]
+    notes += _other_by_interval(evidence)
     for row in task_rows(evidence):
         task = next(t for t in evidence.study.tasks if t["name"] == row.task)
         share = task.get("majority")
@@ -95,7 +115,7 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
     if arms > 2:
         notes.append(
             f"The best of {arms} settings (the baseline is one) looks better by about {selection_bias(arms):.2f} "
-            "standard errors even where none does anything. The intervals allow for the number of arms; "
+            "standard errors even where none does anything. The verdicts allow for the number of arms; "
             "the highest mean does not."
         )
     return list(dict.fromkeys(notes))

@@ -14,6 +14,7 @@ from noisytune.report.evidence import items
 from noisytune.report.evidence.classes import class_rows
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
+from noisytune.report.evidence.ranks import rank_table
 from noisytune.report.evidence.summary import (
     SummaryRow,
     comparisons_at_once,
@@ -29,10 +30,13 @@ from noisytune.report.page.scores import score_table
 from noisytune.report.page.search_view import search_view
 from noisytune.report.page.trial_groups import first_seeds, trial_groups
 from noisytune.report.page.wording import (
+    chances_text,
     count,
+    evidence_value,
     failures,
     fine,
     headline,
+    method_line,
     number,
     points,
     probability,
@@ -55,6 +59,8 @@ class ItemRow:
     why_not: str
     """Why there is no bootstrap, else empty."""
     seeds: tuple[tuple[int, items.McNemar], ...]
+    groups: int = 0
+    """Groups of examples that are redrawn whole; 0: each example by itself."""
 
 
 def item_rows(evidence: Evidence) -> list[ItemRow]:
@@ -75,14 +81,18 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
         tests, right = [], RIGHT.get(kind)
         if right and all(np.isfinite(right(one)).all() for one in (*befores, *afters)):
             tests = [(p.seed, items.mcnemar(right(before), right(after))) for p, before, after in usable]
-        bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
+        bootstrap, why_not, in_groups = None, _why_no_bootstrap(c, len(pairs)), 0
         if not why_not:
-            bootstrap = items.hierarchical_bootstrap(befores, afters, METRICS[kind][key], seed=BOOTSTRAP_SEED)
+            groups = items.groups_of(pairs[0].baseline)
+            in_groups = 0 if groups is None else np.unique(groups).size
+            bootstrap = items.hierarchical_bootstrap(
+                befores, afters, METRICS[kind][key], seed=BOOTSTRAP_SEED, groups=groups
+            )
             if abs(bootstrap.mean - float(c.differences.mean())) > 0.01:
                 bootstrap, why_not = None, "the metric recomputed from the predictions differs from the recorded one"
                 if any(evidence.undefined(r) for p in pairs for r in (p.baseline, p.arm)):
                     why_not = "a run without a defined score cannot be recomputed"
-        rows.append(ItemRow(c.task["name"], c.arm, bootstrap, why_not, tuple(tests)))
+        rows.append(ItemRow(c.task["name"], c.arm, bootstrap, why_not, tuple(tests), in_groups))
     return rows
 
 
@@ -98,15 +108,16 @@ def _why_no_bootstrap(comparison: Comparison, usable: int) -> str:
 def _key_numbers(row: SummaryRow) -> list[tuple[str, str, str]]:
     unit = "seeds" if row.pooled else "pairs"
     done = f"of {row.planned} planned" if row.n < row.planned else "as planned"
-    few = "points; the verdict rests on this"
+    bounded = "points; for roughly normal differences"
     if not math.isfinite(row.low):
-        few = "too few pairs, or too many equal differences, to bound it"
+        bounded = "too few pairs, or too many equal differences, to bound it"
+    enough = f"{evidence_value(row.e_needed)} needed to show a difference"
     means = f"points, from {number(row.baseline_mean)} to {number(row.arm_mean)}"
     return [
         ("Mean difference", number(row.difference, True), means),
-        ("Anytime-valid 95 %", span(row.low, row.high), few),
-        ("Wins · ties · losses", f"{row.wins} · {row.ties} · {row.losses}", f"among {row.n} {unit}"),
-        (unit.capitalize(), str(row.n), done),
+        ("Evidence e", evidence_value(row.e), enough),
+        ("Anytime-valid 95 %", span(row.low, row.high), bounded),
+        ("Wins · ties · losses", f"{row.wins} · {row.ties} · {row.losses}", f"in {row.n} {unit}, {done}"),
     ]
 
 
@@ -174,7 +185,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
         "languages": languages_view(evidence),
         "moved": movements(evidence),
-        "comparisons": comparisons_at_once(evidence),
+        "chances": chances_text,
         "item_rows": item_rows(evidence),
         "class_rows": class_rows(evidence),
         "search": search_view(evidence, drawn=drawn),
@@ -185,6 +196,9 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "sampled": len(first_seeds(evidence)[0].pairs) if first_seeds(evidence) is not evidence.comparisons else 0,
         "run": what_was_run(evidence),
         "smallest_p": smallest_p(told.n) if told else "",
+        "method_line": method_line(comparisons_at_once(evidence)),
+        "ranks": rank_table(evidence),
+        "evidence_value": evidence_value,
         "number": number,
         "fine": fine,
         "failures": failures,
@@ -231,6 +245,8 @@ def overview(models: Sequence[tuple[Evidence, str]], *, drawn: bool) -> dict[str
         "scores_table": score_table([evidence for evidence, _ in models]),
         "rows": rows,
         "cards": cards,
+        "method_line": method_line(),
+        "evidence_value": evidence_value,
         "number": number,
         "span": span,
         "probability": probability,

@@ -15,9 +15,10 @@ from noisytune.report.evidence.summary import (
     comparisons_at_once,
     primary_rows,
 )
-from noisytune.report.statistics.intervals import ALPHA, critical_t
+from noisytune.report.statistics.intervals import ALPHA
 from noisytune.report.statistics.paired import Verdict
-from noisytune.report.statistics.power import selection_bias
+from noisytune.report.statistics.power import first_to_settle, selection_bias
+from noisytune.report.statistics.practical import Chances
 from noisytune.report.statistics.sign_flip import EXACT_UP_TO, MONTE_CARLO_FLIPS
 
 MINUS, DASH = "\u2212", "\u2013"
@@ -57,6 +58,15 @@ def span(low: float, high: float) -> str:
     '+0.10 to +2.90'
     """
     return f"{number(low, True)} to {number(high, True)}" if math.isfinite(low) else "unbounded"
+
+
+def evidence_value(e: float) -> str:
+    """An e-value: three digits, and no more than matters.
+
+    >>> evidence_value(1.0), evidence_value(23.456), evidence_value(3e7)
+    ('1', '23.5', '> 10,000')
+    """
+    return "> 10,000" if e > 10_000 else f"{e:,.0f}" if e >= 100 else f"{e:.3g}"
 
 
 def probability(p: float) -> str:
@@ -170,17 +180,13 @@ def points(value: float) -> str:
 
 
 def headline(rows: list[SummaryRow]) -> SummaryRow | None:
-    """The row that the sentence tells: what helped most surely, else what hurt, else the highest mean difference."""
+    """The row that the sentence tells: what helped most surely, else hurt, else both; else the highest mean."""
     known = [row for row in rows if row.n > 0]
-    if not known:
-        return None
-    helped = [row for row in known if row.verdict is Verdict.HELPED]
-    hurt = [row for row in known if row.verdict is Verdict.HURT]
-    if helped:
-        return max(helped, key=lambda row: row.low)
-    if hurt:
-        return min(hurt, key=lambda row: row.high)
-    return max(known, key=lambda row: row.difference)
+    for verdict in (Verdict.HELPED, Verdict.HURT, Verdict.MIXED):
+        of_it = [row for row in known if row.verdict is verdict]
+        if of_it:
+            return max(of_it, key=lambda row: row.e)
+    return max(known, key=lambda row: row.difference) if known else None
 
 
 def _metric(evidence: Evidence, row: SummaryRow) -> str:
@@ -201,15 +207,24 @@ def _change(evidence: Evidence, row: SummaryRow) -> str:
         return f"{row.label} {'lowered' if lower else 'raised'} {metric} {where} by {number(row.difference)} points"
     if row.verdict is Verdict.HURT:
         return f"{row.label} {'raised' if lower else 'lowered'} {metric} {where} by {number(-row.difference)} points"
+    if row.verdict is Verdict.MIXED:
+        return (
+            f"{row.label} was better in {metric} {where} in {row.wins} of {count(row.n, _unit(row))} and worse in "
+            f"{row.losses}, yet the mean difference is {number(row.difference, True)} points"
+        )
     baseline = evidence.study.arms[0]
     return (
         f"{row.label} differed from {baseline} in {metric} {where} by {number(row.difference, True)} points on average"
     )
 
 
-def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
+def _unit(row: SummaryRow) -> str:
+    return "seed" if row.pooled else "pair"
+
+
+def _limits(row: SummaryRow, margin: float) -> str:
     """What follows the interval."""
-    pairs = count(row.n, "seed" if row.pooled else "pair")
+    pairs = count(row.n, _unit(row))
     if row.verdict is Verdict.EQUIVALENT:
         return f", within the margin of {points(margin)} that counts as no difference"
     if row.verdict is not Verdict.INCONCLUSIVE:
@@ -218,9 +233,9 @@ def _limits(row: SummaryRow, alpha: float, margin: float) -> str:
         return "; no pair in which both runs ended well" + (" on every task" if row.pooled else "")
     if math.isfinite(row.detectable):
         return f"; {pairs} could have detected a difference of {number(row.detectable)} points"
-    first = next(n for n in range(2, 10_000) if math.isfinite(critical_t(n, alpha)))
+    first = first_to_settle(row.e_needed)
     if row.n >= first:
-        return f"; {pairs} with so many equal differences cannot settle a difference of any size"
+        return f"; {pairs} that all tie show no difference of any size"
     return f"; {pairs} cannot settle a difference of any size, {first} can"
 
 
@@ -245,8 +260,6 @@ def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
             f"No verdict yet: {evidence.done} of {count(evidence.planned, 'trial')} are done, "
             "and no seed has both its baseline and its arm."
         )
-    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
-    unit = "seed" if told.pooled else "pair"
     several = sum(row.n > 0 for row in rows) > 1
     pick = ", the highest of the arms," if several and told.verdict is Verdict.INCONCLUSIVE else ""
     change = _change(evidence, told)
@@ -255,10 +268,12 @@ def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
     first = ["no difference established"] * (told.verdict is Verdict.INCONCLUSIVE)
     first += ["the search chose no noise (λ = 0)"] * (told.arm in without_noise(evidence))
     opening = f"{' and '.join(first)}. " if first else ""
-    kind = "simultaneous anytime-valid" if alpha < ALPHA else "anytime-valid"
+    several_at_once = comparisons_at_once(evidence, over_tasks=told.pooled) > 1
+    kind = "simultaneous anytime-valid" if several_at_once else "anytime-valid"
+    shown = "" if told.verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE) else f"e = {evidence_value(told.e)}, "
     return (
-        f"{told.verdict.value.capitalize()} after {count(told.n, unit)}: {opening}{change} "
-        f"({kind} 95 % interval {span(told.low, told.high)}){_limits(told, alpha, evidence.study.margin)}."
+        f"{told.verdict.value.capitalize()} after {count(told.n, _unit(told))}: {opening}{change} "
+        f"({shown}{kind} 95 % interval {span(told.low, told.high)}){_limits(told, evidence.study.margin)}."
         + _others(rows, told)
     )
 
@@ -279,6 +294,32 @@ def without_noise(evidence: Evidence) -> dict[str, str]:
     return {
         row.arm: row.asked for row in search_rows(evidence) if row.winner.settings.get("noise_lambda", math.nan) == 0.0
     }
+
+
+def method_line(comparisons: int = 1) -> str:
+    """Which number a verdict rests on, and why: one sentence for every page.
+
+    Args:
+        comparisons: judged at once on it.
+    """
+    at_once = f", for all {comparisons} comparisons together" if comparisons > 1 else ""
+    return (
+        "Helped, hurt and mixed rest on e, the evidence in the signs of the differences: by chance alone it reaches "
+        f"what is needed in at most 5 % of studies{at_once}, whatever the distribution and however often one looks. "
+        "Equivalent rests on the anytime-valid interval, for roughly normal differences."
+    )
+
+
+def chances_text(found: Chances) -> str:
+    """Probabilities of a practical difference.
+
+    >>> chances_text(Chances(0.004, 0.9, 0.096))
+    '< .01, .90, .10'
+    """
+    if math.isnan(found.within):
+        return DASH
+    shares = (found.below, found.within, found.above)
+    return ", ".join("< .01" if p < 0.005 else "> .99" if p > 0.995 else f"{p:.2f}".lstrip("0") for p in shares)
 
 
 def smallest_p(pairs: int) -> str:

@@ -10,17 +10,17 @@ from enum import StrEnum
 import numpy.typing as npt
 from scipy import stats
 
+from noisytune.report.statistics.e_process import SignEvidence, needed, sign_evidence
 from noisytune.report.statistics.intervals import (
     ALPHA,
     Floats,
     Interval,
     anytime_interval,
-    critical_t,
     finite,
     fixed_interval,
     spread,
 )
-from noisytune.report.statistics.power import detectable
+from noisytune.report.statistics.power import detectable, sign_critical_t
 from noisytune.report.statistics.sign_flip import SignFlip, sign_flips
 
 
@@ -29,6 +29,7 @@ class Verdict(StrEnum):
 
     HELPED = "helped"
     HURT = "hurt"
+    MIXED = "mixed"
     EQUIVALENT = "equivalent"
     INCONCLUSIVE = "inconclusive"
 
@@ -45,13 +46,18 @@ class Summary:
     """Paired-t 95 % interval, right for one look at an n settled beforehand."""
     anytime: Interval
     """Right at every n at once, and for all comparisons at once."""
+    evidence: SignEvidence
+    needed: float
+    """What ``evidence.e`` must reach for all comparisons at once."""
     sign_flip: SignFlip
+    iqm: float
+    """Interquartile mean: of the middle half of the differences."""
     wins: int
     ties: int
     losses: int
     detectable: float
-    """True difference that the anytime-valid interval would tell from 0 at this n and sd in 80 % of studies; infinite
-    where it is unbounded."""
+    """True difference for which ``evidence.e`` reaches ``needed`` at this n and sd in about 80 % of studies, were they
+    normal; infinite where nothing reaches it."""
     detectable_fixed: float
     """The same for the fixed-n paired t test at 5 %."""
 
@@ -70,8 +76,8 @@ def summarise(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = A
         DataError: a difference is not finite.
 
     >>> s = summarise([0.5, 1.0, -0.2, 0.8, 0.4])
-    >>> s.wins, s.losses, round(s.mean, 2), round(s.anytime.high, 2)
-    (4, 1, 0.5, 2.23)
+    >>> s.wins, s.losses, round(s.mean, 2), round(s.anytime.high, 2), round(s.evidence.e, 1)
+    (4, 1, 0.5, 2.23, 2.3)
     """
     return summarise_all([differences], comparisons, alpha, g)[0]
 
@@ -82,7 +88,7 @@ def summarise_all(
     """`summarise` of each of many comparisons, in less time than one by one."""
     values = [finite(one).reshape(-1) for one in each]
     return [
-        _summary(one, fixed_interval(one, alpha), flip, alpha, alpha / comparisons, g)
+        _summary(one, fixed_interval(one, alpha), flip, comparisons, alpha, g)
         for one, flip in zip(values, sign_flips(values), strict=True)
     ]
 
@@ -109,7 +115,7 @@ def pooled_all(
     each = [finite(table) for table in tables]
     by_seed = [table.mean(axis=1) for table in each]
     return [
-        _summary(means, _pooled_interval(table, alpha), flip, alpha, alpha / comparisons, g)
+        _summary(means, _pooled_interval(table, alpha), flip, comparisons, alpha, g)
         for table, means, flip in zip(each, by_seed, sign_flips(by_seed), strict=True)
     ]
 
@@ -126,20 +132,22 @@ def _pooled_interval(table: Floats, alpha: float) -> Interval:
     return Interval(mean - half, mean + half) if half > 0.0 else Interval(-math.inf, math.inf)
 
 
-def _summary(values: Floats, fixed: Interval, flip: SignFlip, alpha: float, at_once: float, g: float) -> Summary:
-    """``at_once``: the error probability of an interval that holds beside others."""
-    n, sd, anytime = values.size, spread(values), anytime_interval(values, at_once, g)
+def _summary(values: Floats, fixed: Interval, flip: SignFlip, comparisons: int, alpha: float, g: float) -> Summary:
+    n, sd, enough = values.size, spread(values), needed(comparisons, alpha)
     return Summary(
         n=n,
         mean=float(values.mean()) if n else math.nan,
         sd=sd,
         fixed=fixed,
-        anytime=anytime,
+        anytime=anytime_interval(values, alpha / comparisons, g),
+        evidence=sign_evidence(values),
+        needed=enough,
         sign_flip=flip,
+        iqm=float(stats.trim_mean(values, 0.25)) if n else math.nan,
         wins=int((values > 0).sum()),
         ties=int((values == 0).sum()),
         losses=int((values < 0).sum()),
-        detectable=detectable(n, sd, float(critical_t(n, at_once, g)) if anytime.bounded else math.inf),
+        detectable=detectable(n, sd, sign_critical_t(n, enough)),
         detectable_fixed=detectable(n, sd, float(stats.t.ppf(1 - alpha / 2, n - 1)) if n > 1 else math.inf),
     )
 
@@ -157,11 +165,39 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def judge(interval: Interval, margin: float) -> Verdict:
-    """The verdict that an anytime-valid interval allows; ``margin`` in points is what counts as no difference.
+def judge(evidence: SignEvidence, enough: float, mean: float, interval: Interval, margin: float) -> Verdict:
+    """The verdict on one comparison.
 
-    >>> judge(Interval(-0.4, 0.3), margin=0.5).value
+    That the arm does something rests on the signs, for any distribution. Which way, on signs and mean together: where
+    they point apart, as in many small gains and a rare collapse, it is mixed. That it does too little to matter rests
+    on the interval, for roughly normal differences.
+
+    Args:
+        evidence: of the signs.
+        enough: what its ``e`` must reach.
+        mean: of the differences, points.
+        interval: the anytime-valid one, points.
+        margin: in points, what counts as no difference.
+
+    >>> judge(SignEvidence(2.0, 1), 20.0, 0.1, Interval(-0.4, 0.3), margin=0.5).value
     'equivalent'
+    >>> judge(SignEvidence(31.0, 1), 20.0, -0.2, Interval(-0.9, 0.3), margin=0.5).value
+    'mixed'
+    """
+    if evidence.e >= enough:
+        if evidence.side * mean <= 0.0:
+            return Verdict.MIXED
+        return Verdict.HELPED if mean > 0.0 else Verdict.HURT
+    if -margin <= interval.low and interval.high <= margin:
+        return Verdict.EQUIVALENT
+    return Verdict.INCONCLUSIVE
+
+
+def judge_by_interval(interval: Interval, margin: float) -> Verdict:
+    """What the anytime-valid interval alone would say, were the differences normal.
+
+    >>> judge_by_interval(Interval(0.4, 0.9), margin=0.5).value
+    'helped'
     """
     if interval.low > 0.0:
         return Verdict.HELPED

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import integrate, optimize, special, stats
 
 from noisytune.errors import ConfigError
+from noisytune.report.statistics.e_process import STAKES, WEIGHTS
 from noisytune.report.statistics.intervals import ALPHA, Floats, anytime_half_width
 
 POWER = 0.8
@@ -52,6 +53,54 @@ def pairs_needed(sd: float, half_width: float, alpha: float = ALPHA, g: float = 
     n = np.arange(2, most + 1)
     narrow = anytime_half_width(n, sd, alpha, g) <= half_width
     return int(n[narrow.argmax()]) if narrow.any() else None
+
+
+@lru_cache(maxsize=4096)
+def sign_critical_t(n: int, enough: float) -> float:
+    """About the |t| from which the sign-flip e-process reaches ``enough`` with n normal differences; infinite if none.
+
+    With r the mean over the root mean square, the differences over the latter are about normal with mean r and variance
+    1 - r^2, and log E_n of one stake c is n (c r - E log cosh(c x)). Simulated at the difference that this makes
+    detectable, 73 to 85 % of studies reach ``enough`` for n from 7 to 1000, not 80 %.
+
+    >>> sign_critical_t(6, 20.0), round(sign_critical_t(20, 20.0), 2)
+    (inf, 3.36)
+    """
+
+    def excess(share: float) -> float:
+        x = share + math.sqrt(1.0 - share * share) * _NODES
+        logs = [
+            math.log(weight / 2) + n * (side * stake * share - float(_NODE_WEIGHTS @ _log_cosh(stake * x)))
+            for stake, weight in zip(STAKES, WEIGHTS, strict=True)
+            for side in (1.0, -1.0)
+        ]
+        return float(special.logsumexp(logs)) - math.log(enough)
+
+    if n < 2 or excess(1.0) < 0.0:
+        return math.inf
+    share = float(optimize.brentq(excess, 0.0, 1.0))
+    return share * math.sqrt(n - 1) / math.sqrt(1.0 - share * share) if share < 1.0 else math.inf
+
+
+_NODES, _UNSCALED = np.polynomial.hermite_e.hermegauss(61)
+_NODE_WEIGHTS = _UNSCALED / _UNSCALED.sum()
+
+
+def _log_cosh(x: Floats) -> Floats:
+    logs: Floats = np.logaddexp(x, -x) - math.log(2.0)
+    return logs
+
+
+def first_to_settle(enough: float) -> int:
+    """Pairs from which on the sign-flip e-process can reach ``enough``, where all differences are equal.
+
+    >>> first_to_settle(20.0), first_to_settle(40.0)
+    (7, 8)
+    """
+    n = np.arange(1, 2000)
+    logs = np.log(WEIGHTS[:, None] / 2) + n * (math.log(2.0) - np.logaddexp(0.0, -2.0 * STAKES[:, None]))
+    against = np.log(WEIGHTS[:, None] / 2) + n * (math.log(2.0) - np.logaddexp(0.0, 2.0 * STAKES[:, None]))
+    return int(n[(np.logaddexp.reduce(np.vstack([logs, against]), axis=0) >= math.log(enough)).argmax()])
 
 
 @lru_cache(maxsize=64)
