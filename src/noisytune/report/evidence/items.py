@@ -125,7 +125,7 @@ def hierarchical_bootstrap(
     by_seed = np.zeros((resamples, seeds))
     members = _members(groups) if groups is not None else None
     for r in range(resamples):
-        row = rng.integers(0, examples, examples)
+        row = np.asarray(rng.integers(0, examples, examples))
         if members is not None:
             row = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
         if gain is not None:

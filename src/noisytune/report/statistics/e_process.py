@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from noisytune.report.statistics.intervals import ALPHA, Floats, finite
 
-STAKES: Floats = 0.01875 * 2.0 ** np.arange(8)
+STAKES: Floats = np.ldexp(0.01875, range(8))
 """How much is bet on a difference of usual size: from 0.01875 to 2.4, each on either side. An effect of so many
 standard deviations is found soonest by a stake of about that size."""
 WEIGHTS: Floats = np.repeat([0.025, 0.225], 4)
