@@ -159,6 +159,18 @@ def text(default: str | None, about: str, allowed: str = "a name", metavar: str 
     return _field(default, Setting(about, allowed, read, str, metavar))
 
 
+def written(about: str, allowed: str, again: Callable[[Any], str], metavar: str) -> Any:
+    """A field for several settings in one text; none by default.
+
+    Args:
+        about: what they do.
+        allowed: what they are, for tables and error messages.
+        again: the text in its one usual form, from any text that says the same.
+        metavar: what stands for it on a help page.
+    """
+    return _field(None, Setting(about, allowed, again, str, metavar))
+
+
 def path(about: str, metavar: str) -> Any:
     """A field for a file or a folder; none by default."""
 
@@ -244,6 +256,8 @@ def read(owner: Any, name: str, value: Any, where: str = "") -> Any:
     setting = setting_of(known[name])
     try:
         return setting.read(value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{where}{name} must be {setting.allowed}, got {_short(value)}") from error
 

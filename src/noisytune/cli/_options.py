@@ -202,7 +202,7 @@ TuneTraining = Annotated[
     Settings(
         TrainingSettings,
         TRAINING,
-        *("max_length", "warmup", "weight_decay", "max_grad_norm", "schedule", "optimizer", "logging", *_LARGE),
+        *("max_length", "warmup", "weight_decay", "max_grad_norm", "schedule", "optimizer", "logging", *_LARGE, "lora"),
         headings=_LARGE,
         unset=True,
         shown=True,

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainingArguments
 
 from noisytune.errors import ConfigError
+from noisytune.lab.trials.lora import refuse_methods_of_lora
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import Method
 from noisytune.methods._divergence import refuse_checkpointing
@@ -112,6 +113,8 @@ def refuse_methods(settings: TrainingSettings, methods: Iterable[Method]) -> Non
             raise ConfigError(
                 f"{method.name} is an optimizer of its own: leave optimizer={settings.optimizer} out, or the method"
             )
+    if settings.lora:
+        refuse_methods_of_lora(method.name for method in methods)
     if settings.gradient_checkpointing:
         refuse_checkpointing(method.name for method in methods)
 

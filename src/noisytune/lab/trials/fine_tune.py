@@ -22,11 +22,13 @@ from noisytune._metrics import direction
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
+from noisytune.lab.trials.adapter import put_on_
 from noisytune.lab.trials.arguments import arguments_of, checkpoint_, optimizer_of, refuse_machine, refuse_methods
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
+from noisytune.lab.trials.lora import Lora
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer
@@ -91,7 +93,8 @@ def run_trials(
         data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
     units, collate = kind.units(data.targets), kind.collate(tokenizer)
     train = Labelled(data, kind.labels(data, units))
-    evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, kind.evaluation_batches * settings.batch_size)
+    labels = tuple(task["labels"])
+    evaluator = Evaluator(kind, labels, units, collate, kind.evaluation_batches * settings.batch_size)
     evaluator = evaluator.of(task, tokenizer)
     known = _known(
         evaluator,
@@ -99,11 +102,6 @@ def run_trials(
         {name: tokens.evaluate[name] for name in tokens.evaluate if name == kind.watched},
         settings.precision,
     )
-    best = None
-    if settings.select == "best":
-        better = direction(kind.name, task["metric"])
-        score = lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"])  # noqa: E731
-        best = _BestEpoch(model, score, better)
     batches = partial(_batches, train, collate, settings.batch_size, model.device)
     run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
     run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
@@ -111,6 +109,14 @@ def run_trials(
     stack = Stack(methods, run)
     weights = weights_of(model)  # a method may rename them while it trains
     applied = stack.begin_()
+    if settings.lora:
+        applied["lora"] = put_on_(model, Lora.read(settings.lora), training.seed, with_head=bool(kind.head(labels)))
+        weights = weights_of(model)
+    best = None
+    if settings.select == "best":
+        better = direction(kind.name, task["metric"])
+        score = lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"])  # noqa: E731
+        best = _BestEpoch(model, score, better)
     before = copies(weights)
     clock.lap("prepare")
     losses = _train(stack, train, collate, tokenizer, settings, training, report, best)
@@ -161,7 +167,12 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
     distinct = dict.fromkeys(method for methods in stacks for method in methods)
     for method in distinct:
         method.check(run)
-    return tuple(dict.fromkeys(notice for method in distinct for notice in method.notices(run)))
+    notices = tuple(dict.fromkeys(notice for method in distinct for notice in method.notices(run)))
+    if settings.lora:
+        head = KINDS[trial.settings["task"]["kind"]].head(trial.settings["task"]["labels"])
+        told = put_on_(run.model, Lora.read(settings.lora), trial.seed, with_head=bool(head))
+        notices += (f"lora {settings.lora}: {told['trainable']:,} of {told['total']:,} parameters are trained",)
+    return notices
 
 
 def _processes() -> int:

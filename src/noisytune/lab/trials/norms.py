@@ -18,9 +18,15 @@ _SUMS = ("before", "after", "moved")
 
 
 def weights_of(model: Any) -> Weights:
-    """The parameters of a transformers model under their canonical names, tied ones once."""
+    """The parameters of a transformers model that are trained, under their canonical names, tied ones once."""
     base = None if model.base_model is model else model.base_model_prefix
-    return {canonical(name, base): parameter for name, parameter in model.named_parameters()}
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            usual = canonical(name, base)
+            # PEFT nests matrices for several tensors of one layer: below its wrappers they have the same name.
+            found[name if usual in found else usual] = parameter
+    return found
 
 
 def copies(weights: Weights) -> Weights:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune._settings import check, choice, keyed, later, number, switch, whole
+from noisytune._settings import check, choice, keyed, later, number, switch, whole, written
+from noisytune.lab.trials.lora import ALLOWED, Lora
 
 if TYPE_CHECKING:
     from noisytune._pretrained import Model
@@ -18,8 +19,17 @@ OPTIMIZERS = (
 )
 """Those of torch.optim that take any parameters and a weight decay, and step on one backward pass."""
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flex_attention")
-MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention", "compile")
+MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention", "compile", "lora")
 """Settings that a machine, a model or a method may not allow."""
+
+
+LORA_RATE = 2e-4
+"""The usual learning rate of LoRA, whatever the model."""
+
+
+def _lora(given: Any) -> str:
+    """As it is written in keys."""
+    return Lora.read(given).text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +109,17 @@ class TrainingSettings:
     attention: str | None = later(
         choice(None, "Compute attention this way. Default: transformers chooses.", *ATTENTIONS)
     )
+    lora: str | None = later(written("Train LoRA's matrices, not the weights themselves.", ALLOWED, _lora, "r=N,..."))
+    """As `noisytune.lab.trials.lora.Lora` reads it. Noise goes on the weights below, before the matrices."""
     compile: bool = later(switch("Compile the model by torch.compile: a slow start, then faster."))
 
     def __post_init__(self) -> None:
         check(self)
 
     def for_model(self, model: Model) -> Self:
-        """The settings with what depends on the model: its usual learning rate where none is given."""
-        return self if self.learning_rate is not None else replace(self, learning_rate=model.usual_learning_rate)
+        """The settings with what depends on the model: its usual learning rate where none is given, or LoRA's."""
+        usual = LORA_RATE if self.lora else model.usual_learning_rate
+        return self if self.learning_rate is not None else replace(self, learning_rate=usual)
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of a training on so many examples.

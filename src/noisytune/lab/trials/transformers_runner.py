@@ -100,7 +100,7 @@ class TransformersRunner:
         half = len(ends) // 2
         body = {role: norms["elements"] for role, norms in record.norms.items() if role != "embeddings"}
         return Speed(
-            parameters=int(sum(body.values())),
+            parameters=int(record.applied.get("lora", {}).get("total", sum(body.values()))),
             lengths={name: _lengths(each) for name, each in tokens.items()},
             tokens_per_second=sum(few.train.lengths) / (ends[-1] - ends[half - 1]),
             load_seconds=record.timing["load"] + record.timing["prepare"],
