@@ -360,3 +360,22 @@ def test_where_less_is_better_a_gain_is_a_fall() -> None:
     lost = [replace(one, scores={}, status="diverged") if one.arm != "plain" else one for one in better]
     evidence = gather(lower, lost)
     assert evidence.score(next(one for one in lost if not one.scores)) == 200.0, "the worst of the study"
+
+
+def test_what_training_costs_elsewhere_is_told() -> None:
+    study, records = synthetic(seeds=3)
+    assert "not trained on" not in _notes((study, records))
+    watched = [
+        replace(
+            one, evaluations={"dev": {"status": "ok", "scores": one.scores}} | elsewhere(2.5 + (one.arm != "plain"))
+        )
+        for one in records
+    ]
+    assert (
+        "A text that was not trained on (task-0, elsewhere): 200.00 points of nats per token before training, "
+        "250.00 (plain), 350.00 (noisytune(0.05)) after it; more is forgetting." in _notes((study, watched))
+    )
+
+
+def elsewhere(nll: float) -> dict[str, dict[str, object]]:
+    return {"elsewhere": {"status": "ok", "scores": {"nll": nll}, "before": {"nll": 2.0}}}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from noisytune._metrics import direction
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
+from noisytune.report.evidence.forgetting import forgetting
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.summary import (
     SummaryRow,
@@ -48,6 +49,12 @@ def _oddities(evidence: Evidence) -> list[str]:
         unit = "; a point is 0.01 nats, about 1 % of the perplexity" * (metric == "nll")
         notes.append(
             f"Of {label} less is better: differences are the baseline's minus the arm's, so + is a gain{unit}."
+        )
+    for one in forgetting(evidence):
+        after = ", ".join(f"{number(score)} ({arm})" for arm, score in one.after.items())
+        notes.append(
+            f"A text that was not trained on ({one.task}, {one.split}): {number(one.before)} points of nats per token "
+            f"before training, {after} after it; more is forgetting."
         )
     missing = sum(evidence.undefined(record) for record in evidence.trials.values())
     if missing:
