@@ -37,11 +37,20 @@ def facts_of(model_type: str) -> dict[str, Any]:
     found = sorted(classes(model_type, config)[1:], key=lambda each: each.__name__.endswith("ForCausalLM"))
     makers = [classes(model_type, config)[0], *found]
     table = cast(dict[str, Family], generated())
-    table.pop(model_type, None)  # what it said before has no say
-    if _holds_its_prefix(makers[0], config):
-        table[model_type] = Family(())  # the base model itself
-    tied, untied = (_models(makers, config, tie) for tie in (True, False))
-    facts = asdict(family_of(tied, untied))
+    before = table.pop(model_type, None)  # what it said before has no say
+    try:
+        if _holds_its_prefix(makers[0], config):
+            table[model_type] = Family(())  # the base model itself
+        untied = _models(makers, config, tie=False)
+        try:
+            tied = _models(makers, config, tie=True)
+        except Exception as error:  # a configuration whose type knows no ties
+            print(f"{model_type}: {error}"[:200], file=sys.stderr)
+            tied = untied
+        facts = asdict(family_of(tied, untied))
+    finally:
+        table.pop(model_type, None)
+        table |= {model_type: before} if before else {}
     return {name: value for name, value in facts.items() if value not in ((), {}, None)}
 
 

@@ -46,7 +46,7 @@ def test_each_expert_of_a_stack_counts_as_a_matrix_by_both_routes(tmp_path):
     for manifest in (perturb_(memory, seed=1), perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=1)):
         (told,) = [notice for notice in manifest.notices if "experts" in notice]
         assert told.startswith("layers.0.mlp.experts.")
-        assert "more) is one of the experts that the files stack" in told
+        assert "more) is one of the experts or layers that are stacked" in told
         assert [e.name for e in manifest.perturbed if "down_proj" in e.name and "bias" not in e.name] == [
             f"layers.0.mlp.experts.down_proj[{expert}]" for expert in range(3)
         ]

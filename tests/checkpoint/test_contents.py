@@ -141,3 +141,11 @@ def test_every_suffix_that_weights_have_is_carried_or_named(clean, tmp_path):
     manifest = perturb_checkpoint(clean, tmp_path / "noisy")
     for name in names:
         assert (tmp_path / "noisy" / name).exists() != (name in manifest.notices[0])
+
+
+def test_pickles_that_are_no_weights_are_carried_along(clean, tmp_path):
+    kept, left = ("spk_dict.pt", "colbert_linear.pt", "training_args.bin"), ("optimizer.pt", "model.ckpt")
+    write(clean, *kept, *left)
+    (notice,) = perturb_checkpoint(clean, tmp_path / "noisy").notices
+    assert all((tmp_path / "noisy" / name).read_text() == name for name in kept)
+    assert all(name in notice and not (tmp_path / "noisy" / name).exists() for name in left)

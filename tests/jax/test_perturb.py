@@ -195,6 +195,69 @@ def test_linen_variables_and_their_params_get_the_same_noise():
     Model().apply(whole, jnp.ones((2, 8)), mutable=["batch_stats"])
 
 
+# --- stacks ---
+
+
+def stack(*shape):
+    """Matrices of sizes from 1 to 1000."""
+    return normal(shape) * np.geomspace(1, 1000, shape[0]).astype(np.float32).reshape(-1, *(1,) * (len(shape) - 1))
+
+
+def test_each_expert_of_a_stack_has_noise_by_its_own_size(path):
+    clean = {"moe": {"experts": {"up": jnp.asarray(stack(4, 16, 8))}, "gate": {"kernel": jnp.asarray(normal((16, 4)))}}}
+    noisy, manifest = nj.perturb(clean, seed=3)
+    weights = {"moe.experts.up": stack(4, 16, 8), "moe.gate.kernel": normal((16, 4))}
+    expected, _ = perturb_arrays(weights, seed=3)
+    same_bits(noisy["moe"]["experts"]["up"], expected["moe.experts.up"])
+    same_bits(noisy["moe"]["gate"]["kernel"], expected["moe.gate.kernel"])
+    (told,) = manifest.notices
+    assert told.startswith("moe.experts.up (and 3 more) is one of the experts or layers that are stacked")
+    out, _ = nj.perturb(clean, seed=3, exclude="moe.experts.up")
+    assert out["moe"]["experts"]["up"] is clean["moe"]["experts"]["up"]
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray])
+def test_layers_of_nn_scan_count_one_by_one(path, kind):
+    """As many matrices as layers, each with the noise that the layer alone would have under that name."""
+    layers = {
+        "mlp": {"kernel": stack(3, 8, 4), "bias": stack(3, 4)},
+        "moe": {"experts": {"w": stack(3, 2, 8, 4)}},
+        "constant": {"scale": np.ones((3, 8), np.float32)},
+    }
+    tree = jax.tree_util.tree_map(kind, {"params": {"decoder": {"layers": layers}, "head": {"kernel": normal((4, 3))}}})
+    noisy, manifest = nj.perturb(tree, seed=3)
+    assert jax.tree_util.tree_structure(noisy) == jax.tree_util.tree_structure(tree)
+    found = {entry.name: entry for entry in manifest.entries}
+    assert [name for name in found if "kernel" in name] == [
+        *(f"decoder.layers.mlp.kernel[{layer}]" for layer in range(3)),
+        "head.kernel",
+    ]
+    assert "decoder.layers.moe.experts.w[2][1]" in found
+    made = noisy["params"]["decoder"]["layers"]
+    assert type(made["mlp"]["kernel"]) is type(kind(normal(3)))
+    for layer in range(3):
+        name = f"decoder.layers.mlp.kernel[{layer}]"
+        expected, _ = perturb_arrays({name: layers["mlp"]["kernel"][layer]}, seed=3)
+        same_bits(made["mlp"]["kernel"][layer], expected[name])
+    assert found["decoder.layers.constant.scale[0]"].left_alone == "constant"
+    same_bits(made["constant"]["scale"], layers["constant"]["scale"])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"kernel": normal((4, 8, 2)), "bias": normal(4)},  # one attention layer: a vector is beside it
+        {"kernel": normal((4, 8)), "other": normal((4, 3))},  # two matrices
+        {"kernel": normal((4, 8, 2)), "other": normal((3, 8))},  # not so many of each
+        {"0": {"kernel": normal((4, 8, 2)), "scale": normal((4, 8))}},  # layers by themselves
+    ],
+)
+def test_what_stacks_nothing_is_one_tensor(layers):
+    _, manifest = nj.perturb({"layers": layers}, seed=3)
+    assert not [entry.name for entry in manifest.entries if entry.name.endswith("]")]
+    assert not manifest.notices
+
+
 # --- the tree ---
 
 

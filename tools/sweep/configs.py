@@ -185,7 +185,7 @@ def _fit_rotary(values: Mapping[str, Any], changes: dict[str, Any]) -> None:
             changes[name] = found | {"mrope_section": [half - 2 * third, third, third]}
 
 
-_WIDTHS = ("num_filters", "n_filters", "base_channels", "ngf")
+_WIDTHS = ("num_filters", "n_filters", "base_channels", "ngf", "adapter_input_size")
 
 COMPOSED: Mapping[str, Mapping[str, str]] = {
     "encoder-decoder": {"encoder": "bert", "decoder": "bert"},
@@ -209,6 +209,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "chameleon": {"vocabulary_map": {"<image>": 8, "IMGIMGA": 9}},
     "conditional_detr": _LAST_STAGE,
     "dab-detr": _LAST_STAGE,
+    "dbrx": {"ffn_config": {"hidden_size": 2048}},
     "detr": _LAST_STAGE,
     "table-transformer": _LAST_STAGE,
     "deformable_detr": _RESNET,
@@ -232,12 +233,37 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 """What the class itself has to be given."""
 
+_DOTS = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "swa_num_attention_heads",
+    "swa_num_key_value_heads",
+    "index_n_heads",
+)
 STUBBORN: Mapping[str, Mapping[str, Any]] = {
     "blt": {"encoder_hash_byte_group_vocab": 64},
     "cvt": {"depth": [1, 2, 3]},
+    "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8},
+    "dots3_note": {f"text_config.{name}": 4 for name in _DOTS}
+    | {
+        "text_config.swa_q_lora_rank": 32,
+        "text_config.swa_kv_lora_rank": 16,
+        "audio_config.downsample_hidden_size": 32,
+    },
     "depth_pro": {"patch_size": 96},
     "emu3": {"vq_config.base_channels": 32},
+    "perceiver": {
+        "d_latents": 64,
+        "num_self_attends_per_block": 2,
+        "num_cross_attention_heads": 1,
+        "train_size": [16, 16],
+        "image_size": 16,
+        "num_frames": 2,
+        "audio_samples_per_frame": 32,
+        "output_shape": [1, 2, 16, 16],
+    },
     "janus": {"vq_config.base_channels": 32},
+    "qwen2_5_omni": {"token2wav_config.bigvgan_config.upsample_initial_channel": 192},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
 }

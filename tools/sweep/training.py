@@ -29,6 +29,8 @@ def train_two_steps(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> 
     perturb_(wanted, **noise)
     parameters = dict(wanted.named_parameters())
     differ = [name for name, tensor in parameters.items() if not torch.equal(tensor, trained[name])]
+    if not all(bool(trained[name].isfinite().all()) for name in differ):
+        return "cannot be built", "cannot be trained: its gradients are not finite"
     return ("equal", "") if not differ else ("differs silently", f"{len(differ)} tensors: {', '.join(differ[:3])}")
 
 

@@ -1,6 +1,7 @@
 """What takes noise, or takes none, although somebody may not expect it: said in a notice, not decided here.
 
-Each expert of a stack counts as a matrix. Fixed tables of sinusoidal positions are parameters, but are never learnt.
+Each expert, or layer, of a stack counts as a matrix. Fixed tables of sinusoidal positions are parameters, but are never
+learnt.
 """
 
 from __future__ import annotations
@@ -26,24 +27,18 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
         targets: those that are left alone count only where the reason is that they are never learnt.
         first_rows: asked of tables whose names speak of positions.
     """
-    stacks, fixed, kept = [], [], []
+    fixed, kept = [], []
+    targets = list(targets)
     for target in targets:
         if target.left_alone == FIXED:
             kept.append(target)
         if target.left_alone is not None:
             continue
-        if target.name.endswith("]"):
-            stacks.append(target)
-        elif len(target.shape) == 2 and target.shape[0] > 1 and _POSITIONS.search(target.name):
+        if len(target.shape) == 2 and target.shape[0] > 1 and _POSITIONS.search(target.name):
             rows = first_rows(target)
             if rows is not None and is_sinusoidal(rows):
                 fixed.append(target)
-    told = []
-    if stacks:
-        told.append(
-            f"{_some(stacks)} is one of the experts that the files stack in one tensor: each has noise by its own "
-            "standard deviation, as every matrix does"
-        )
+    told = stacked(targets)
     if kept:
         told.append(f"{_some(kept)} is never learnt, by the model's code, and is left alone: scope='all' perturbs it")
     if fixed:
@@ -52,6 +47,17 @@ def notices(targets: Iterable[Target], first_rows: Rows) -> list[str]:
             "parameter does: exclude leaves it alone"
         )
     return told
+
+
+def stacked(targets: Iterable[Target]) -> list[str]:
+    """The line that says that the matrices of a stack count one by one; none where there is no stack."""
+    found = [target for target in targets if target.left_alone is None and target.name.endswith("]")]
+    if not found:
+        return []
+    return [
+        f"{_some(found)} is one of the experts or layers that are stacked in one tensor: each has noise by its own "
+        "standard deviation, as every matrix does"
+    ]
 
 
 _POSITIONS = re.compile(r"pos(ition|_emb|itional)|embed_pos", re.IGNORECASE)

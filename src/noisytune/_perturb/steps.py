@@ -15,7 +15,7 @@ from typing import Any
 from noisytune._machine import thread_pool
 from noisytune._noise import kernels
 from noisytune._noise import moments as moments_module
-from noisytune._perturb import names, refusals
+from noisytune._perturb import doubtful, names, refusals
 from noisytune._perturb.families import BUFFERS
 from noisytune._perturb.target import MemoryTarget, Target
 from noisytune.config import NoisyTuneConfig
@@ -218,7 +218,7 @@ def perturb_targets(
         measure(targets, pool)
         set_scales(targets, config)
         write(targets, config, pool)
-    return account(targets, config)
+    return account(targets, config, doubtful.stacked(targets))
 
 
 def _share_out(

@@ -15,7 +15,8 @@ from noisytune.errors import DataError
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _EXPORTS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".gguf", ".tflite")
 _EXPORT_FOLDERS = ("onnx", "openvino", "original", "coreml")
-_NO_WEIGHTS = ("training_args.bin",)
+_NO_WEIGHTS = ("training_args.bin", "spk_dict.pt", "colbert_linear.pt", "sparse_linear.pt")
+"""Pickles that do not hold the weights again: settings, Qwen2.5-Omni's voices, BGE-M3's heads."""
 _HIDDEN = (".git", ".cache")
 """Hidden folders that nobody misses: those of version control and of downloads."""
 

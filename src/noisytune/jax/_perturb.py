@@ -21,6 +21,7 @@ from noisytune.arrays import ArrayTarget, identity
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
 from noisytune.jax import _xla
+from noisytune.jax._stacks import matrices, spelt
 from noisytune.manifest import Manifest
 
 Tree = TypeVar("Tree")
@@ -36,6 +37,9 @@ def perturb(
     only what is inside gets noise, and names begin there. Every leaf is checked before noise is made for the first.
     Left alone: constant and one-element leaves, integers, random keys, and what is no array. One array under two paths
     is tied: it gets one noise and stays one array.
+
+    A leaf that stacks experts, or the layers of ``nn.scan``, takes noise by the standard deviation of each matrix in
+    it, under names such as ``layers.mlp.kernel[3]``. Its name and the shapes beside it say so, and a notice does, too.
 
     A pytree has no place for a receipt: nothing tells a tree that was perturbed from a clean one, so the manifest is
     the only record. For the same reason ``scope`` has no effect: every leaf counts as pretrained.
@@ -70,20 +74,19 @@ def perturb(
     leaves = [leaf for _, leaf in paths_and_leaves]
     positions = _positions([path for path, _ in paths_and_leaves])
     is_linen = _has_linen_params(tree)
-    targets: list[_Opaque | _HostTarget | _DeviceTarget] = []
-    for name, own_names in names.tied({name: _identity(leaves[i]) for name, i in positions.items()}):
-        canonical = name.removeprefix("params.") if is_linen else name
-        target = _target(canonical, own_names, leaves[positions[own_names[0]]])
-        if is_linen and not own_names[0].startswith("params."):
-            target.left_alone = refusals.NOT_IN_PARAMS
-        targets.append(target)
+    groups = names.tied({name: _identity(leaves[i]) for name, i in positions.items()})
+    owners = {own_names[0]: leaves[positions[own_names[0]]] for _, own_names in groups}
+    parts = _parts(groups, owners, is_linen)
+    targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
     refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
     manifest = perturbation.perturb_targets(targets, config)
-    for target in targets:
-        if target.realised is not None and not isinstance(target, _Opaque):
-            for own_name in target.own_names:
-                leaves[positions[own_name]] = target.perturbed
+    for _, own_names in groups:
+        found = [target for target in parts[own_names[0]] if not isinstance(target, _Opaque)]
+        if any(target.realised is not None for target in found):
+            noisy = _joined(found, owners[own_names[0]])
+            for own_name in own_names:
+                leaves[positions[own_name]] = noisy
     return jax.tree_util.tree_unflatten(structure, leaves), manifest
 
 
@@ -98,6 +101,51 @@ def _positions(paths: Sequence[Any]) -> dict[str, int]:
 def _has_linen_params(tree: Any) -> bool:
     is_dict = isinstance(tree, dict) or type(tree).__name__ == "FrozenDict"
     return is_dict and isinstance(tree.get("params"), Mapping)
+
+
+def _parts(
+    groups: Sequence[tuple[str, list[str]]], owners: Mapping[str, Any], is_linen: bool
+) -> dict[str, list[_Opaque | _HostTarget | _DeviceTarget]]:
+    """A target for each leaf; for each matrix of one that stacks some."""
+    stacks = matrices({name: leaf.shape for name, leaf in owners.items() if _holds_weights(leaf)})
+    parts: dict[str, list[_Opaque | _HostTarget | _DeviceTarget]] = {}
+    for name, own_names in groups:
+        canonical, owner = name.removeprefix("params.") if is_linen else name, own_names[0]
+        for indices in stacks.get(owner, [()]):
+            target = _target(spelt(canonical, indices), list(own_names), _at(owners[owner], indices))
+            if is_linen and not owner.startswith("params."):
+                target.left_alone = refusals.NOT_IN_PARAMS
+            parts.setdefault(owner, []).append(target)
+    return parts
+
+
+def _at(leaf: Any, indices: tuple[int, ...]) -> Any:
+    """One matrix of a stack; the leaf itself where it is none."""
+    if not indices:
+        return leaf
+    if isinstance(leaf, np.ndarray) or _on_host(leaf):
+        return np.asarray(leaf)[indices]
+    with jax.enable_x64(True):
+        return leaf[indices]
+
+
+def _holds_weights(leaf: Any) -> bool:
+    """Whether a leaf can be taken apart: its values are at hand, and are floating point."""
+    if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, jax.core.Tracer):
+        return False
+    is_gone = isinstance(leaf, jax.Array) and leaf.is_deleted()
+    return not is_gone and bool(jnp.issubdtype(leaf.dtype, np.floating))
+
+
+def _joined(parts: Sequence[_HostTarget | _DeviceTarget], leaf: Any) -> Any:
+    """A leaf from its matrices, perturbed or left alone: of the same kind, and where it was."""
+    held = [part.leaf if part.perturbed is None else part.perturbed for part in parts]
+    if len(held) == 1 and held[0].shape == leaf.shape:
+        return held[0]
+    if not isinstance(leaf, np.ndarray) and not _on_host(leaf):
+        return _xla.stacked_like(held, leaf)
+    whole = np.stack(held).reshape(leaf.shape)
+    return whole if isinstance(leaf, np.ndarray) else _xla.placed_like(whole, leaf)
 
 
 def _identity(leaf: Any) -> Hashable:

@@ -9,6 +9,7 @@ switched on for these programs only.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -154,3 +155,12 @@ def placed_like(array: Array, leaf: jax.Array) -> jax.Array:
     with jax.enable_x64(True):  # else a float64 would become a float32
         placed: jax.Array = jax.device_put(array, leaf.sharding if leaf.committed else None)
         return placed
+
+
+def stacked_like(parts: Sequence[jax.Array], leaf: jax.Array) -> jax.Array:
+    """Arrays as one of the shape of ``leaf``, where ``leaf`` is."""
+    with jax.enable_x64(True):
+        whole: jax.Array = jax.jit(
+            lambda each: jnp.stack(each).reshape(leaf.shape), out_shardings=leaf.sharding if leaf.committed else None
+        )(list(parts))
+        return whole

@@ -86,7 +86,8 @@ def base_of(model: Any) -> tuple[Any, str]:
     if _is_base(model):
         return model, ""
     if base is not model:
-        return _unwrapped(base), model.base_model_prefix + "."
+        inner, below = base_of(_unwrapped(base))  # a head may hold another head, which holds the base
+        return inner, f"{model.base_model_prefix}.{below}"
     for name, part in model.named_children():  # where the prefix of the class is the name of no part
         inner = _unwrapped(part)
         if getattr(config_of(inner), "model_type", "") == model.config.model_type and _is_base(inner):

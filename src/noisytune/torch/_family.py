@@ -182,7 +182,7 @@ def _meant(box: Any, meant: Mapping[Any, str]) -> str | None:
 
 def _compressed(pairs: Mapping[str, str], prefix: str) -> Renames:
     """Few renamings of beginnings from which all pairs follow that the prefix alone gets wrong."""
-    wanted = {template(file): template(canonical) for file, canonical in pairs.items()}
+    wanted = _templates(pairs)
     found: list[tuple[str, str]] = []
 
     def look(start: str, group: dict[str, str]) -> None:
@@ -207,3 +207,21 @@ def _compressed(pairs: Mapping[str, str], prefix: str) -> Renames:
 
     look("", wanted)
     return tuple(sorted(found, key=lambda rename: -len(rename[0])))
+
+
+def _templates(pairs: Mapping[str, str]) -> dict[str, str]:
+    """The pairs with ``*`` for numbers, where the number is only which of several like ones it is.
+
+    >>> _templates({"mlp.0.bias": "norm.bias", "mlp.1.bias": "linear.bias", "h.0.bias": "h.0.b", "h.1.bias": "h.1.b"})
+    {'mlp.0.bias': 'norm.bias', 'mlp.1.bias': 'linear.bias', 'h.*.bias': 'h.*.b'}
+    """
+    meant: dict[str, set[str]] = {}
+    for file, canonical in pairs.items():
+        meant.setdefault(template(file), set()).add(template(canonical))
+    return {
+        template(file) if is_same else file: template(canonical) if is_same else canonical
+        for file, canonical in pairs.items()
+        for is_same in (
+            len(meant[template(file)]) == 1 and template(file).count("*") == template(canonical).count("*"),
+        )
+    }
