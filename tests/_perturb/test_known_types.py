@@ -1,5 +1,6 @@
 """The table of model types, made from transformers' own code: it says what the code says, and both sides go by it."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from noisytune._perturb import families
 from noisytune._perturb.families import Family, generated, known
 from noisytune.checkpoint import _code, inspect_checkpoint, perturb_checkpoint, verify_checkpoint
-from noisytune.torch import perturb_
+from noisytune.torch import _canonical, perturb_
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 VISION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
@@ -45,6 +46,16 @@ def test_the_table_says_what_the_code_says(model_type):
 def test_the_table_has_the_newest_families_of_language_models():
     assert all(known(model_type) for model_type in TWELVE)
     assert len(generated()) > 700
+
+
+def test_a_release_that_names_tensors_otherwise_than_the_table_is_told(monkeypatch):
+    model = tf.BertModel(tf.BertConfig(**SIZES))
+    monkeypatch.setattr(_canonical, "release", lambda: "5.0.0")
+    assert not [notice for notice in perturb_(copy.deepcopy(model)).notices if "otherwise" in notice]
+    table = Family(("bert",), renames={"": (("pooler.", "summary."),)})
+    monkeypatch.setattr(_canonical, "known", lambda model_type: table)
+    (told,) = [notice for notice in perturb_(model).notices if "otherwise" in notice]
+    assert f"transformers {tf.__version__} calls 2 tensors (pooler.dense." in told
 
 
 def deepseek():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from sweep.configs import tiny_config
+from sweep.configs import fit_for_training, tiny_config
 from sweep.inputs import candidates
 from sweep.models import classes
 from sweep.sample import SAMPLE
@@ -136,7 +136,7 @@ def kind_of(model_type: str) -> Kind:
         pytest.skip(UNTRAINED[model_type])
     for divisor in (None, 16):
         config = tiny_config(model_type, divisor)
-        fit(config)
+        fit_for_training(config)
         found = classes(model_type, config)
         heads = [each for each in found if each.__name__.endswith("ForSequenceClassification")]
         for wanted in (*heads, found[0]):
@@ -146,18 +146,6 @@ def kind_of(model_type: str) -> Kind:
             if (batch := taken_by(model)) is not None:
                 return Kind(model, {**batch, "labels": torch.tensor([0, 1])})
     pytest.skip(f"the tiny {model_type} takes no input that is known")
-
-
-def fit(config: Any) -> None:
-    """What the rules for tiny configurations leave open: a padding token, rotary sections, SAM's positions."""
-    text = config.get_text_config()
-    if getattr(text, "pad_token_id", 0) is None:
-        text.pad_token_id = config.pad_token_id = 0
-    if config.model_type == "qwen2_5_vl":
-        half = text.hidden_size // text.num_attention_heads // 2
-        text.rope_parameters["mrope_section"] = [half - 2 * (half // 3), half // 3, half // 3]
-    if config.model_type == "sam":
-        config.vision_config.num_pos_feats = config.prompt_encoder_config.hidden_size // 2
 
 
 def taken_by(model: Any) -> dict[str, Any] | None:

@@ -90,6 +90,15 @@ def tiny_config(model_type: str, divisor: int | None = None) -> PreTrainedConfig
     raise failed or ValueError(f"{model_type}: no divisor")
 
 
+def fit_for_training(config: PreTrainedConfig) -> None:
+    """Set what defaults leave open and training needs: a padding token, and what a decoder starts with."""
+    text = config.get_text_config()
+    if getattr(text, "pad_token_id", 0) is None:
+        text.pad_token_id = config.pad_token_id = 0
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
+
+
 def _default(model_type: str) -> PreTrainedConfig:
     parts = COMPOSED.get(model_type)
     if parts is None:
@@ -185,7 +194,7 @@ def _fit_rotary(values: Mapping[str, Any], changes: dict[str, Any]) -> None:
             changes[name] = found | {"mrope_section": [half - 2 * third, third, third]}
 
 
-_WIDTHS = ("num_filters", "n_filters", "base_channels", "ngf", "adapter_input_size")
+_WIDTHS = ("num_filters", "n_filters", "base_channels", "ngf", "adapter_input_size", "num_pos_feats")
 
 COMPOSED: Mapping[str, Mapping[str, str]] = {
     "encoder-decoder": {"encoder": "bert", "decoder": "bert"},
@@ -199,6 +208,7 @@ _RESNET = {"backbone_config": {"model_type": "resnet", "out_features": ["stage2"
 _LAST_STAGE = {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}}
 _HEAD_DIM = {"head_dim": 128}
 _ERNIE = {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [22, 22, 20]}}
+_SECTIONS = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
 _SERIES = {"prediction_length": 8, "context_length": 16}
 _MOE = {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 1024}
 
@@ -230,6 +240,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": _HEAD_DIM,
     "nemotron": {"num_key_value_heads": 8},
+    "qwen2_5_vl": {"text_config": _SECTIONS},
 }
 """What the class itself has to be given."""
 

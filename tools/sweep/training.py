@@ -12,6 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from noisytune.integrations.transformers import attach
 from noisytune.torch import perturb_
+from sweep.configs import fit_for_training
 from sweep.inputs import BATCH, LENGTH
 
 
@@ -37,16 +38,14 @@ def train_two_steps(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> 
 def _trained(model_class: Any, clean: Path, noise: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The weights after two steps; nothing is attached where no noise is asked for."""
     model = _loaded(model_class, clean)
-    config, text = model.config, model.config.get_text_config()
+    fit_for_training(model.config)
     words = torch.arange(3, 3 + LENGTH)
-    if text.pad_token_id is None:
-        text.pad_token_id = config.pad_token_id = 0
-    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = 0
     rows = [
         {"input_ids": words + row, "attention_mask": torch.ones_like(words), "labels": row % 2} for row in range(BATCH)
     ]
-    if isinstance(end := text.eos_token_id, int):  # some look for the one end of each text
+    if isinstance(
+        end := getattr(model.config.get_text_config(), "eos_token_id", None), int
+    ):  # some look for the one end of each text
         for row in rows:
             ids = row["input_ids"]
             row["input_ids"] = torch.cat([torch.where(ids == end, ids + LENGTH + BATCH, ids)[:-1], torch.tensor([end])])

@@ -152,8 +152,18 @@ def is_causal_lm(config: Mapping[str, Any]) -> bool:
 @cache
 def generated() -> Mapping[str, Family]:
     """What ``make families`` found out about the model types of transformers, by ``model_type``."""
-    table = json.loads((files("noisytune") / "_perturb" / "families.json").read_text(encoding="utf-8"))
-    return {model_type: _from_json(facts) for model_type, facts in table["families"].items()}
+    return {model_type: _from_json(facts) for model_type, facts in _table()["families"].items()}
+
+
+@cache
+def release() -> str:
+    """The release of transformers from whose code the table was made."""
+    return str(_table()["transformers"])
+
+
+def _table() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads((files("noisytune") / "_perturb" / "families.json").read_text("utf-8"))
+    return found
 
 
 def _from_json(facts: Mapping[str, Any]) -> Family:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from noisytune._perturb import names
-from noisytune._perturb.families import known
+from noisytune._perturb.families import known, release
 from noisytune.torch._layout import Box, Traced, in_files
 from noisytune.torch._receipt import config_of
 
@@ -68,16 +68,38 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
     body = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
     rest = {name: shape for name, shape in shapes.items() if name not in body}
     parts: dict[str, list[Part]] = {name: [] for name in shapes}
-    unknown = None
+    unknown, spelt = None, dict[str, str]()
     for part, namespace, at, chosen in ((base, "", prefix, body), (model, names.HEAD, "", rest)):
         held, failed = _in_files(part, {name.removeprefix(at): shape for name, shape in chosen.items()})
         unknown = failed or unknown
         for in_file, traced in held.items():
-            canonical = qualifier + namespace + names.canonical(in_file, None)
-            for name, each in _matrices(canonical, traced):
+            spelt[in_file] = namespace + names.canonical(in_file, None)
+            for name, each in _matrices(qualifier + spelt[in_file], traced):
                 for box in each.boxes:
                     parts[at + box.tensor].append(Part(name, tuple(each.shape), None if each.is_plain else box))
-    return parts, unknown
+    return parts, unknown or _of_another_release(model, spelt)
+
+
+def _of_another_release(model: Any, spelt: Mapping[str, str]) -> str | None:
+    """A notice where the table of model types, which goes by one release of transformers, names tensors otherwise.
+
+    Args:
+        model: of transformers.
+        spelt: name in the files of the release that is installed -> canonical name.
+    """
+    import transformers
+
+    family = known(str(getattr(model.config, "model_type", "")))
+    if family is None or transformers.__version__ == release():
+        return None
+    ways = (None, *family.prefixes)
+    other = [name for name, meant in spelt.items() if meant not in {family.canonical(name, way) for way in ways}]
+    if not other:
+        return None
+    return (
+        f"{type(model).__name__}: transformers {transformers.__version__} calls {len(other)} tensors ({other[0]} ...) "
+        f"otherwise in files than {release()} does, by which files are read: their noise on files differs"
+    )
 
 
 def base_of(model: Any) -> tuple[Any, str]:
