@@ -263,6 +263,7 @@ STUBBORN: Mapping[str, Mapping[str, Any]] = {
     },
     "depth_pro": {"patch_size": 96},
     "emu3": {"vq_config.base_channels": 32},
+    "gpt_oss": {"hidden_size": 96, "intermediate_size": 96},
     "perceiver": {
         "d_latents": 64,
         "num_self_attends_per_block": 2,
@@ -276,6 +277,7 @@ STUBBORN: Mapping[str, Mapping[str, Any]] = {
     "janus": {"vq_config.base_channels": 32},
     "qwen2_5_omni": {"token2wav_config.bigvgan_config.upsample_initial_channel": 192},
     "gemma3n_text": {"num_kv_shared_layers": 0},
+    "phi3": {"hidden_size": 128},
     "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
 }
 """Settings that the rules get wrong, by type; ``part.name`` for one of a configuration inside."""
