@@ -5,6 +5,7 @@ It stands above the lab, which runs the study, and the report, which says what c
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from noisytune._pretrained import Model
 from noisytune._settings import checked
-from noisytune.errors import ConfigError, MissingExtraError
-from noisytune.lab.engines import Engine, LocalEngine
+from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError
+from noisytune.lab.engines import Engine, InlineEngine, LocalEngine
 from noisytune.lab.store import Store, run_folder
 from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for, arms_of, given_of, seeds_of
 from noisytune.lab.studies.events import Event
+from noisytune.lab.studies.own import NO_MODEL, OwnStudy, OwnTask, own_model, run_own
 from noisytune.lab.studies.run import USUAL, Until, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, noticed, task_from_rows, trained_as
 from noisytune.lab.trials.arm import Arm
+from noisytune.lab.trials.function import Function, FunctionRunner, OwnTrial
+from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
@@ -102,9 +106,12 @@ class Result:
 
 
 def compare(
-    model: str | Path | None = None,
+    first: str | Path | Callable[[OwnTrial], Any] | None = None,
     task: Any = "topics",
     *,
+    model: str | Path | None = None,
+    score: str | Mapping[str, Any] | None = None,
+    rerun: bool = True,
     dev: Any = None,
     arms: Sequence[str | Arm] = ("noisytune",),
     seeds: int | Sequence[int] = 5,
@@ -118,16 +125,22 @@ def compare(
     report_to: str | None = None,
     rules: Rules = USUAL,
 ) -> Result:
-    """Fine-tune a model on a task without and with other arms, seed by seed, as far as that has not been done yet.
+    """Fine-tune a model without and with other arms, seed by seed, as far as that has not been done yet.
 
     The command ``noisytune compare`` calls this. The two runs of a pair share everything but the arm. The same call
     goes on after an interruption; with more seeds or arms it extends a finished study.
 
     Args:
-        model: a directory or an id on the Hub; None: all-MiniLM-L6-v2, which needs no network.
+        first: a model, to be fine-tuned on a task: a directory or an id on the Hub; None: all-MiniLM-L6-v2, which needs
+            no network. Or a function that trains: it gets a `noisytune.lab.OwnTrial`, and returns a score, scores by
+            their names, or ``{"scores": ..., "items": ...}`` with a prediction and a reference of each example.
         task: a task's name or a file, as for ``--task``; tasks that are loaded already; or rows in memory: dicts,
             tuples ``(text, label)`` or ``(text, text, label)``, a dict of columns, a pandas or polars frame, a
             ``datasets.Dataset``.
+        model: the model, where ``first`` is a function or nothing.
+        score: with a function: the name of the score that is compared; or fields of
+            `noisytune.lab.trials.scores.Scoring`, such as ``{"score": "loss", "lower_is_better": True}``.
+        rerun: with a function: whether the baseline's first seed is run twice, to see whether its seed decides.
         dev: with rows, those of the dev set; None: a fifth of the rows.
         arms: beside plain fine-tuning, as for ``--arm``: ``"noisytune(0.1)"``, ``"noisytune+recadam"`` ...
         seeds: a number of pairs (seeds 0, 1, 2 ...), or the seeds, each 0 <= seed < 2**32.
@@ -150,7 +163,36 @@ def compare(
         result = compare("bert-base-uncased", "reviews.csv", arms=["noisytune(0.15)"], seeds=8)
         print(result)
         result.to_frame().groupby("arm")["accuracy"].mean()
+
+        def train(trial):
+            torch.manual_seed(trial.seed)
+            model = trial.perturb_(AutoModel.from_pretrained(trial.model_dir))
+            ...
+            return {"accuracy": accuracy}
+
+        print(compare(train, model="bert-base-uncased", score="accuracy", seeds=8))
     """
+    if callable(first):
+        ours = {"dev": dev, "training": training, "options": options, "task": None if task == "topics" else task}
+        given = [name for name, value in ours.items() if value is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)}: a function of yours knows its data and how to train; leave it out")
+        own = _own_study(first, model, arms, seeds, score, margin)
+        store, function = _store(out, own, [own.own]), Function(first)
+        runner = FunctionRunner.of(function, own.model.path if model is not None else None, own.scoring, store.folder)
+        with ExitStack() as stack:
+            engine = engine or stack.enter_context(LocalEngine())
+            if not isinstance(engine, InlineEngine):
+                _check_sent(function)
+            record = run_own(
+                own, store, engine, on_event, runner, until=until, rerun=rerun, report_to=report_to, rules=rules
+            )
+        return _result(store, record)
+    if score is not None:
+        raise ConfigError("score goes with a function that trains: the metric of a task is options={'metric': ...}")
+    if first is not None and model is not None:
+        raise ConfigError(f"two models are given, {first} and {model}: give one of them")
+    model = first if model is None else model
     wanted: TaskOptions = checked(TaskOptions, options)
     settings: TrainingSettings = checked(TrainingSettings, training)
     with ExitStack() as stack:
@@ -170,13 +212,62 @@ def compare(
             training=settings,
             margin=margin,
         )
-        own = [one.training for one in study.tasks if one.training]
-        shared = [study.model.digest, *(one.digest for one in study.tasks), study.training.to_dict(), *own]
-        store = Store(Path(out) if out is not None else run_folder(study.name, study.model.name, shared))
+        own_trainings = [one.training for one in study.tasks if one.training]
+        store = _store(out, study, [study.training.to_dict(), *own_trainings])
         record = run_study(study, store, engine, on_event, until, report_to, rules=rules)
+    return _result(store, record)
+
+
+def _store(out: str | Path | None, study: Study, shared: list[Any]) -> Store:
+    """The run folder: the one given, or one that is the same for the same study."""
+    content = [study.model.digest, *(one.digest for one in study.tasks), *shared]
+    return Store(Path(out) if out is not None else run_folder(study.name, study.model.name, content))
+
+
+def _result(store: Store, record: StudyRecord) -> Result:
     keys = [entry["key"] for entry in record.trials]
     failures = store.failures()
     return Result(record, store.records(keys), store.folder, [failures[key] for key in keys if key in failures])
+
+
+def _own_study(
+    train: Callable[[OwnTrial], Any],
+    model: str | Path | None,
+    arms: Sequence[str | Arm],
+    seeds: int | Sequence[int],
+    score: str | Mapping[str, Any] | None,
+    margin: float,
+) -> OwnStudy:
+    """The study of a function."""
+    function = Function(train)
+    scoring: Scoring = checked(Scoring, {"score": score} if isinstance(score, str) else score)
+    return OwnStudy(
+        name=function.name,
+        model=NO_MODEL if model is None else own_model(str(model)),
+        tasks=(OwnTask.of(function.name, scoring),),
+        arms=arms_of(*arms),
+        seeds=seeds_of(seeds),
+        margin=margin,
+        own=function.told(),
+        scoring=scoring,
+    )
+
+
+def _check_sent(function: Function) -> None:
+    """See that a function can go to another process.
+
+    Raises:
+        ConfigError: it holds something that stays where it is.
+    """
+    try:
+        pickle.dumps(function)
+    except NoisyTuneError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{function.name} cannot be sent to a worker process ({error}): let it load what it needs itself, or give "
+            "engine=InlineEngine()"
+        ) from error
 
 
 def _tasks(task: Any, dev: Any, options: TaskOptions) -> tuple[TaskData, ...]:

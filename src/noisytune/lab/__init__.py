@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from noisytune.lab.studies.study import Study
     from noisytune.lab.tasks import TaskData, TaskOptions, load_task, load_tasks, task_from_rows
     from noisytune.lab.trials.arm import PLAIN, Arm
+    from noisytune.lab.trials.function import OwnTrial
     from noisytune.lab.trials.settings import TrainingSettings
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "InlineEngine",
     "LocalEngine",
     "Model",
+    "OwnTrial",
     "Result",
     "Rules",
     "Store",
@@ -50,6 +52,7 @@ _ROOMS = {
     "InlineEngine": "lab.engines",
     "LocalEngine": "lab.engines",
     "Model": "_pretrained",
+    "OwnTrial": "lab.trials.function",
     "Result": "_comparison",
     "Rules": "lab.studies.attempts",
     "Store": "lab.store",

@@ -30,6 +30,8 @@ from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
+NO_MODEL = Model("its own weights", Path(), "0" * 16)
+"""Of a function that knows by itself what to load."""
 NOTHING = Split((), ())
 """The examples of a task that only a script knows."""
 

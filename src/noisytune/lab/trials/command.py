@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,15 +11,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from noisytune._files import digest_of, publish
-from noisytune._machine import available_cores
+from noisytune._files import digest_of
 from noisytune._settings import check, path, switch, text, whole, words
 from noisytune.errors import ConfigError, NoisyTuneError, NotFoundError, TrialError
-from noisytune.lab.tasks import TaskData
-from noisytune.lab.trials.environment import python_of, revision
 from noisytune.lab.trials.logged import last_lines, run_logged
-from noisytune.lab.trials.own import checkpoint_for, name_of, noise_of, record_of
-from noisytune.lab.trials.runner import OnStep, Speed
+from noisytune.lab.trials.own import OwnRunner, about_code, checkpoint_for, name_of, noise_of, record_of
+from noisytune.lab.trials.runner import OnStep
 from noisytune.lab.trials.scores import (
     METRICS_FILES,
     PREDICTIONS,
@@ -34,7 +29,7 @@ from noisytune.lab.trials.scores import (
     read_items,
 )
 from noisytune.lab.trials.trial import Trial
-from noisytune.records import TrialRecord, digest
+from noisytune.records import TrialRecord
 
 PLACES = ("model", "seed", "out", "arm", "noise_lambda")
 """What is filled in: ``{model}`` in the command, and ``NOISYTUNE_MODEL`` in the environment."""
@@ -160,19 +155,11 @@ def _is_program(file: Path) -> bool:
         return b"\0" in stream.read(1024)
 
 
-@dataclass(frozen=True)
-class CommandRunner:
+@dataclass(frozen=True, kw_only=True)
+class CommandRunner(OwnRunner):
     """A `noisytune.lab.trials.runner.Runner` whose trials are runs of a command."""
 
-    model_dir: Path
     command: Command
-    scoring: Scoring
-    folder: Path
-    """The run folder: ``outputs``, ``logs`` and ``checkpoints`` lie in it, each with a name for each trial."""
-    about: dict[str, Any]
-    """What is known of its code and its Python, as plain JSON."""
-    packages: tuple[str, ...] = ()
-    """What is installed in its Python."""
 
     @classmethod
     def of(cls, model_dir: Path, command: Command, scoring: Scoring, folder: Path) -> CommandRunner:
@@ -191,19 +178,15 @@ class CommandRunner:
             )
         cwd = command.cwd or Path()
         near = next((file.parent for file in files.values()), cwd)
-        about: dict[str, Any] = {"folder": str(cwd.absolute()), "git": revision(near)}
-        python, packages = python_of(command.words[0], cwd) or ("", ())
-        if python:
-            about |= {"python": python, "packages": f"{len(packages)}, digest {digest(packages)}"}
-        return cls(model_dir.absolute(), command, scoring, folder.absolute(), {"command": about}, packages)
-
-    def prepare(self, task: TaskData) -> tuple[str, ...]:
-        """Write down what is installed beside the script, which reads its data itself."""
-        if self.packages:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            content = "".join(f"{package}\n" for package in self.packages).encode()
-            publish(self.folder / f"packages-{digest(self.packages)}.txt", content)
-        return ()
+        about, packages = about_code("command", near, cwd, command.words[0])
+        return cls(
+            model_dir=model_dir.absolute(),
+            command=command,
+            scoring=scoring,
+            folder=folder.absolute(),
+            about=about,
+            packages=packages,
+        )
 
     def check(self, trial: Trial, arms: Sequence[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
         """See that the noise of each arm can be put into the checkpoint; nothing is written."""
@@ -225,24 +208,16 @@ class CommandRunner:
                 yield self._run(trial)
             except NoisyTuneError as error:
                 log = self._log(trial)
-                failed = TrialError(f"{trial.label} failed: {error}; its output: {log}")
-                if log.is_file():
+                said = f"; its output: {log}" if log.is_file() else ""
+                failed = TrialError(f"{trial.label} failed: {error}{said}")
+                if said:
                     failed.add_note("\n".join(last_lines(log, _LAST_WORDS)))
                 raise failed from error
 
-    def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
-        """Refuse: what a command does nobody can time.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("what a command costs shows when it has run once")
-
     def _run(self, trial: Trial) -> TrialRecord:
-        began, out, log = perf_counter(), self._place("outputs", trial), self._log(trial)
-        shutil.rmtree(out, ignore_errors=True)  # scores of an attempt that failed are not this one's
-        out.mkdir(parents=True)
+        began, out, log = perf_counter(), self._new_output(trial), self._log(trial)
         log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
         keep = self.command.keep_checkpoints
         with checkpoint_for(trial, self.model_dir, self.folder / "checkpoints", keep) as (model, applied):
             ready = perf_counter()
@@ -259,7 +234,7 @@ class CommandRunner:
             raise TrialError(f"the command {how}: {_last(log)}")
         found = self._outcome(out, said, log)
         timing = {"prepare": ready - began, "train": ended - ready}
-        return record_of(trial, self.scoring, found, applied, timing, self.about, _threads())
+        return record_of(trial, self.scoring, found, applied, timing, self.about)
 
     def _outcome(self, out: Path, said: str | None, log: Path) -> Outcome:
         """What the command left in its folder, or said."""
@@ -284,9 +259,6 @@ class CommandRunner:
         items = read_items(predictions) if predictions.is_file() else None
         return outcome(self.scoring, value, read[1] if read else {}, items)
 
-    def _place(self, what: str, trial: Trial) -> Path:
-        return self.folder / what / name_of(trial)
-
     def _log(self, trial: Trial) -> Path:
         return self.folder / "logs" / f"{name_of(trial)}.log"
 
@@ -299,7 +271,3 @@ def _last(log: Path) -> str:
 
 def _text(file: Path) -> str:
     return file.read_bytes()[: 2**22].decode(errors="replace")
-
-
-def _threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or available_cores()

@@ -1,21 +1,27 @@
-"""Trainings of the user's own, whoever runs them: where their files lie, which noise an arm is, and their records."""
+"""Trainings of the user's own, by command or function: where their files lie, which noise an arm is, their records."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisytune._files import publish
+from noisytune._machine import available_cores
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.lab.store import file_name
+from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import methods_of
-from noisytune.lab.trials.environment import describe
+from noisytune.lab.trials.environment import describe, python_of, revision
+from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.scores import Outcome, Scoring
 from noisytune.lab.trials.trial import Trial
-from noisytune.records import TrialRecord
+from noisytune.records import TrialRecord, digest
 
 OWN = "own"
 """The kind of task in records: only its script knows the examples."""
@@ -23,6 +29,62 @@ SPLIT = "eval"
 """What the scores are of, whatever the script calls it."""
 _RUNNING = ".running"
 """Ending of a checkpoint that a trial uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRunner:
+    """What a `noisytune.lab.trials.runner.Runner` of a training of the user's own has, by command or by function."""
+
+    model_dir: Path
+    scoring: Scoring
+    folder: Path
+    """The run folder: ``outputs``, ``logs`` and ``checkpoints`` lie in it, each with a name for each trial."""
+    about: dict[str, Any]
+    """What is known of its code and its Python, as plain JSON."""
+    packages: tuple[str, ...] = ()
+    """What is installed in its Python."""
+
+    def prepare(self, task: TaskData) -> tuple[str, ...]:
+        """Write down what is installed beside the code, which reads its data itself."""
+        if self.packages:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = "".join(f"{package}\n" for package in self.packages).encode()
+            publish(self.folder / f"packages-{digest(self.packages)}.txt", content)
+        return ()
+
+    def calibrate(self, trial: Trial, tasks: Sequence[TaskData]) -> Speed:
+        """Refuse: nobody can time what is not known.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("what a training of your own costs shows when it has run once")
+
+    def _place(self, what: str, trial: Trial) -> Path:
+        return self.folder / what / name_of(trial)
+
+    def _new_output(self, trial: Trial) -> Path:
+        """An empty folder: what an attempt that failed has left is not this one's."""
+        out = self._place("outputs", trial)
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        return out
+
+
+def about_code(what: str, near: Path, cwd: Path, program: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What is known of the code that trains, for `OwnRunner.about`, and what is installed beside it.
+
+    Args:
+        what: ``command`` or ``function``.
+        near: a folder of its checkout.
+        cwd: where it runs.
+        program: its Python, or what that runs.
+    """
+    about: dict[str, Any] = {"folder": str(cwd.absolute()), "git": revision(near)}
+    python, packages = python_of(program, cwd) or ("", ())
+    if python:
+        about |= {"python": python, "packages": f"{len(packages)}, digest {digest(packages)}"}
+    return {what: about}, packages
 
 
 def name_of(trial: Trial) -> str:
@@ -95,7 +157,6 @@ def record_of(
     applied: dict[str, dict[str, Any]],
     timing: Mapping[str, float],
     about: Mapping[str, Any],
-    threads: int,
 ) -> TrialRecord:
     """What a training of the user's own gave, as the record of its trial.
 
@@ -106,7 +167,6 @@ def record_of(
         applied: what the arm did to the model.
         timing: seconds by what they were spent on.
         about: what ran, as plain JSON.
-        threads: of the trial.
 
     Raises:
         TrialError: the score does not have the unit that was said.
@@ -120,7 +180,7 @@ def record_of(
         loss_curve=[],
         timing={**timing, "total": sum(timing.values())},
         applied=applied,
-        environment=describe(threads) | dict(about),
+        environment=describe(int(os.environ.get("OMP_NUM_THREADS", 0)) or available_cores()) | dict(about),
         evaluations={SPLIT: {"status": found.status, "scores": scores, "chosen": {"numbers": found.numbers}}},
         outputs={f"{SPLIT}/{name}": array for name, array in found.outputs.items()},
     )
