@@ -182,7 +182,8 @@ def pattern_of(name: str, regex: str | None) -> re.Pattern[bytes]:
     [b'0.5', b'.25']
     """
     if regex is None:
-        regex = rf"(?<![\w.]){re.escape(name)}['\"]?\s*[:=]\s*['\"]?({NUMBER})(?![\w.])"
+        # The name comes first, so that long outputs are searched quickly; then that nothing stands before it.
+        regex = rf"{re.escape(name)}(?<![\w.]{re.escape(name)})['\"]?\s*[:=]\s*['\"]?({NUMBER})(?![\w.])"
     try:
         found = re.compile(regex.encode(), re.MULTILINE)
     except re.error as error:
