@@ -56,6 +56,7 @@ def test_a_command_becomes_evidence(call, tmp_path):
             ["--score", "f1", "--model", "weights", "--train-size", "3"],
             "--train-size must be left out: a command trains by itself",
         ),
+        (["--score", "f1", "--model", "weights", "--launcher", "torchrun"], "--launcher must be left out"),
         (["--higher-is-better", "--lower-is-better", "--score", "f1"], "--higher-is-better and --lower-is-better say"),
         (["--score", "f1", "--model", "weights", "--env", "x"], "--env must be NAME=VALUE"),
     ],

@@ -14,7 +14,19 @@ import numpy as np
 from noisytune._metrics import answers, classes, label_sets, language, retrieval, tags, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
-__all__ = ["METRICS", "PER_CLASS", "RIGHT", "Floats", "Items", "Metric", "direction", "kinds_with", "score"]
+__all__ = [
+    "METRICS",
+    "OWN",
+    "OWN_LOWER",
+    "PER_CLASS",
+    "RIGHT",
+    "Floats",
+    "Items",
+    "Metric",
+    "direction",
+    "kinds_with",
+    "score",
+]
 
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": classes.METRICS,
@@ -41,6 +53,10 @@ PER_CLASS: dict[str, Callable[[Items, int], Floats]] = {"classification": classe
 """For the kinds whose answers are classes: (items, number of classes) -> number, precision, recall and F1 of each."""
 
 
+OWN, OWN_LOWER = "own", "own, lower is better"
+"""Kinds of tasks in records that a training of the user's own scores, by numbers that nobody here can compute again."""
+
+
 def kinds_with(metric: str) -> tuple[str, ...]:
     """The kinds of task that have a metric of this key.
 
@@ -51,13 +67,13 @@ def kinds_with(metric: str) -> tuple[str, ...]:
 
 
 def direction(kind: str, metric: str) -> int:
-    """1 where a higher score is better, -1 where a lower one is; 1 of a metric that is not known.
+    """1 where a higher score is better, -1 where a lower one is; 1 of a metric that is not known, unless its kind says.
 
     >>> direction("classification", "accuracy"), direction("language", "nll")
     (1, -1)
     """
     known = METRICS.get(kind, {}).get(metric)
-    return -1 if known and known.lower_is_better else 1
+    return -1 if kind == OWN_LOWER or (known and known.lower_is_better) else 1
 
 
 def score(kind: str, items: Items) -> dict[str, float]:

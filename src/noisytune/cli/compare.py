@@ -75,7 +75,15 @@ def compare(
     if own or scoring:
         if higher_is_better and scoring.get("lower_is_better"):
             raise ConfigError("higher_is_better and lower_is_better say the opposite: give one of them")
-        _refuse_ours(own, {"task": task != "topics", **training, **dict.fromkeys(options.given(data), True)})
+        _refuse_ours(
+            own,
+            {
+                "task": task != "topics",
+                "launcher": how.launcher,
+                **training,
+                **dict.fromkeys(options.given(data), True),
+            },
+        )
         compare_command(
             own,
             scoring,

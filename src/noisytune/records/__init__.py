@@ -92,7 +92,8 @@ class StudyRecord(_Record):
     ``dev_size``, ``majority`` (share of the largest class in dev, or None for regression), ``digest``, ``part_of`` (the
     whole task, where the study has several shares of its training examples; else empty), ``facts`` (what was noticed
     about the data, as `noisytune.lab.tasks` writes it; absent from records of earlier versions). Of a training of the
-    user's own the kind is "own", and ``items`` has ``kind`` and ``metric`` of its predictions."""
+    user's own the kind is "own" or "own, lower is better", and ``items`` has ``kind`` and ``metric`` of its
+    predictions."""
     arms: list[str]
     """Names in order. The first is the baseline."""
     seeds: list[int]

@@ -70,8 +70,8 @@ def test_a_file_that_holds_no_score(tmp_path, content):
 def test_a_score_is_kept_so_that_higher_is_better_and_a_point_is_a_hundredth():
     assert Scoring(score="acc").kept(0.83) == 0.83
     assert Scoring(score="acc", score_unit="points").kept(83.0) == 0.83
-    assert Scoring(score="loss", lower_is_better=True).kept(2.5) == -0.025
-    assert Scoring(score="error", lower_is_better=True, score_unit="fraction").kept(0.25) == -0.25
+    assert Scoring(score="loss", lower_is_better=True).kept(2.5) == 0.025
+    assert Scoring(score="error", lower_is_better=True, score_unit="fraction").kept(0.25) == 0.25
     with pytest.raises(TrialError, match=r"acc is 83, which is no fraction: give score_unit=points"):
         Scoring(score="acc").kept(83.0)
 
@@ -80,7 +80,6 @@ def test_what_is_not_as_by_default_is_part_of_a_trial():
     assert Scoring(score="f1").told() == {"score": "f1"}
     assert Scoring(score="f1", lower_is_better=True, predictions_metric="r2").told() == {
         "score": "f1",
-        "lower_is_better": True,
         "predictions": "r2",
     }
 

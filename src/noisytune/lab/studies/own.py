@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._files import digest_of
+from noisytune._metrics import OWN, OWN_LOWER
 from noisytune._pretrained import Model, find_directory
 from noisytune._text import encodable
 from noisytune.errors import DataError, TrialError
@@ -23,7 +24,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice, TrialDone
 from noisytune.lab.trials.jobs import TrialJob
-from noisytune.lab.trials.own import OWN, SPLIT
+from noisytune.lab.trials.own import SPLIT
 from noisytune.lab.trials.runner import Runner
 from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
@@ -48,16 +49,16 @@ class OwnTask(TaskData):
             name: for tables.
             scoring: how its score is read.
         """
-        told = scoring.told()
-        return cls(encodable(name), OWN, scoring.score, (), NOTHING, {SPLIT: NOTHING}, (), reading=told)
+        kind = OWN_LOWER if scoring.lower_is_better else OWN
+        return cls(encodable(name), kind, scoring.score, (), NOTHING, {SPLIT: NOTHING}, (), reading=scoring.told())
 
     def __post_init__(self) -> None:
         """Nothing is known that could be wrong."""
 
     @property
     def metric_label(self) -> str:
-        """The score's name; with a minus where lower is better."""
-        return Scoring(score=self.metric, lower_is_better="lower_is_better" in self.reading).label
+        """The score's name."""
+        return self.metric
 
     @property
     def majority(self) -> float | None:
@@ -199,7 +200,7 @@ def compared(scoring: Scoring, found: list[TrialRecord], again: TrialRecord) -> 
     Raises:
         TrialError: the seed does nothing.
     """
-    name, first, others = scoring.label, found[0], found[1:]
+    name, first, others = scoring.score, found[0], found[1:]
     one, two = (100 * record.scores.get(scoring.score, math.nan) for record in (first, again))
     same = _numbers(first) == _numbers(again)
     if same and others and _numbers(first) == _numbers(others[0]):

@@ -33,8 +33,6 @@ from noisytune.records import TrialRecord
 
 PLACES = ("model", "seed", "out", "arm", "noise_lambda")
 """What is filled in: ``{model}`` in the command, and ``NOISYTUNE_MODEL`` in the environment."""
-DEVICES = "CUDA_VISIBLE_DEVICES"
-"""The variable that says where a command runs, and decides nothing else."""
 _LAST_WORDS = 20
 """Lines of a log that go with an error."""
 
@@ -142,8 +140,7 @@ class Command:
         if files := self.files:
             told["script"] = {name: digest_of([file])[:16] for name, file in files.items()}
         told |= {"shell": True} if self.shell else {}
-        if deciding := {name: value for name, value in self.variables.items() if name != DEVICES}:
-            told["env"] = deciding
+        told |= {"env": self.variables} if self.env else {}
         for name in ("metrics_file", "score_pattern", "predictions"):
             told |= {name: getattr(self, name)} if getattr(self, name) else {}
         return told

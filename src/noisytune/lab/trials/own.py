@@ -23,8 +23,6 @@ from noisytune.lab.trials.scores import Outcome, Scoring
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord, digest
 
-OWN = "own"
-"""The kind of task in records: only its script knows the examples."""
 SPLIT = "eval"
 """What the scores are of, whatever the script calls it."""
 _RUNNING = ".running"

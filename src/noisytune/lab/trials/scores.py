@@ -37,8 +37,7 @@ class Scoring:
 
     score: str = text("score", "Compare this number of each run, such as eval_accuracy or eval.f1.", "a name")
     """Dots lead into objects, unless a key holds them itself."""
-    lower_is_better: bool = switch("Lower scores are better, as for a loss: shown with the sign turned.")
-    """Such a score is kept with its sign turned, so that higher is better for all who read records."""
+    lower_is_better: bool = switch("Lower scores are better, as for a loss.")
     score_unit: str | None = choice(
         None,
         "The score is a fraction (0.83) or in points (83, a loss). Default: points if lower is better.",
@@ -55,23 +54,18 @@ class Scoring:
         check(self)
 
     @property
-    def label(self) -> str:
-        """For people."""
-        return f"\N{MINUS SIGN}{self.score}" if self.lower_is_better else self.score
-
-    @property
     def predictions_kind(self) -> str:
         """What predictions are: classes or values."""
         return next(kind for kind in kinds_with(self.predictions_metric) if kind in _KINDS)
 
     def kept(self, value: float) -> float:
-        """A finite score as records have it: higher is better, and 0.01 is a point.
+        """A finite score as records have it: 0.01 is a point.
 
         Raises:
             TrialError: it is no fraction.
 
         >>> Scoring(score="loss", lower_is_better=True).kept(2.5), Scoring().kept(0.75)
-        (-0.025, 0.75)
+        (0.025, 0.75)
         """
         unit = self.score_unit or ("points" if self.lower_is_better else "fraction")
         if unit == "fraction" and not -1 <= value <= 1:
@@ -79,13 +73,12 @@ class Scoring:
                 f"{self.score} is {value:g}, which is no fraction: give score_unit=points if it counts in points, and "
                 "lower_is_better if it is a loss"
             )
-        return (-value if self.lower_is_better else value) / (1 if unit == "fraction" else 100)
+        return value / (1 if unit == "fraction" else 100)
 
     def told(self) -> dict[str, Any]:
         """As part of a trial's settings: what is not as by default."""
         told: dict[str, Any] = {"score": self.score}
-        for name, value in (("lower_is_better", self.lower_is_better), ("score_unit", self.score_unit)):
-            told |= {name: value} if value else {}
+        told |= {"score_unit": self.score_unit} if self.score_unit else {}
         return told | ({"predictions": self.predictions_metric} if self.predictions_metric != "accuracy" else {})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from noisytune._metrics import METRICS, RIGHT
+from noisytune._metrics import METRICS, OWN, OWN_LOWER, RIGHT
 from noisytune.report.evidence import items
 from noisytune.report.evidence.classes import class_rows
 from noisytune.report.evidence.norms import movements
@@ -169,7 +169,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
     every, many = pooled_rows(evidence) + rows, not evidence.few
     return {
         "study": study,
-        "own": all(task["kind"] == "own" for task in study.tasks),
+        "own": all(task["kind"] in (OWN, OWN_LOWER) for task in study.tasks),
         "verdict": told.verdict.value if told else "none",
         "lead": lead,
         "rest": whole[len(lead) :].replace("λ = ", "λ\u00a0=\u00a0").replace("95 %", "95\u00a0%"),

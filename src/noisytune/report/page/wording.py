@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from noisytune._metrics import direction
+from noisytune._metrics import OWN, OWN_LOWER, direction
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_spread
@@ -109,7 +109,7 @@ def failures(row: _Runs) -> str:
 
 def scored_on(study: StudyRecord) -> str:
     """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
-    if all(task["kind"] == "own" for task in study.tasks):
+    if all(task["kind"] in (OWN, OWN_LOWER) for task in study.tasks):
         named = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
         return f"The scores are {named} as the training itself gave them, in points."
     select, protocol = (
