@@ -78,8 +78,10 @@ class OwnTrial:
             return model
         config = config.replace(exclude=(*config.exclude, *exclude))
         for library, path, room in _HOSTS:
-            host = sys.modules.get(library)
-            if host and isinstance(model, functools.reduce(getattr, path, host)):
+            kind: Any = sys.modules.get(library)
+            for name in path:
+                kind = getattr(kind, name, None)
+            if kind and isinstance(model, kind):
                 return self._noted(model, import_module(room).perturb_(model, config))
         from noisytune.jax import perturb
 
