@@ -245,3 +245,13 @@ def test_layers_that_are_not_there_are_named(models: dict[str, Model], task: Tas
     trial = Trial.resolve(models["llama"], task, PLAIN, 0, replace(TRAINING, lora="r=4,targets=query"))
     with pytest.raises(ConfigError, match=r"lora r=4,alpha=32,targets=query: .*not found"):
         check_arms(trial, models["llama"].path, [()])
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's own
+def test_neftune_is_that_of_transformers(
+    models: dict[str, Model], task: TaskData, tokens: Tokens, tmp_path: Path
+) -> None:
+    record = run(models["llama"], task, tokens, Arm.parse("neftune"), seed=3)
+    theirs = trl_losses(models["llama"], tmp_path, None, 1, neftune_noise_alpha=5.0)
+    np.testing.assert_allclose(record.loss_curve, theirs, rtol=1e-5)
+    assert not np.allclose(theirs, run(models["llama"], task, tokens, seed=3).loss_curve, rtol=1e-5)
