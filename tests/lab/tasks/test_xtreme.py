@@ -290,6 +290,14 @@ def test_xtreme_stands_for_the_tasks_whose_files_are_there(data: Path) -> None:
     assert [task.facts["scored"] for task in every if task.name == "xtreme/panx"] == ["dev"]
 
 
+def test_what_some_tasks_of_a_list_have_is_for_those(data: Path) -> None:
+    options = TaskOptions(data_dir=data, scored_split="dev")
+    bucc, tatoeba = load_tasks("xtreme/bucc, xtreme/tatoeba", options)
+    assert (bucc.facts["scored"], tatoeba.facts["scored"]) == ("dev", "test")
+    with pytest.raises(ConfigError, match="xtreme/tatoeba has one set in each language"):
+        load_tasks("xtreme/tatoeba,xtreme/xquad", options)
+
+
 OTHERWISE = {
     "xnli": "xnli/train-en.tsv 9,999 of 392,702",
     "pawsx": "pawsx/train-en.tsv 8,000 of 49,401",

@@ -197,8 +197,12 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
     if Path(names).is_file():
         return (load_task(names, options),)
     tasks: list[TaskData] = []
-    for name in filter(None, map(str.strip, names.split(","))):
-        tasks += _all_of(name, options) if name in BENCHMARKS else [load_task(name, options)]
+    asked = [name for name in map(str.strip, names.split(",")) if name]
+    # What only some of them have is for those; what none has is an error.
+    shared = any(fitting(name, options) == options for name in asked)
+    for name in asked:
+        mine = fitting(name, options) if shared else options
+        tasks += _all_of(name, options) if name in BENCHMARKS else [load_task(name, mine)]
     return tuple(tasks)
 
 
