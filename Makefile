@@ -52,7 +52,7 @@ CLUSTER_NEEDS_trackers := mlflow wandb trackio tensorboard
 CLUSTER_NEEDS_ray := 'ray>=2.56'
 $(VENV)-trackers/.set-up $(VENV)-ray/.set-up: $(VENV)-%/.set-up: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(@D)
-	grep -E '^(torch|transformers)==' constraints.txt > $(@D)/constraints.txt
+	grep -E '^(pip|torch|transformers)==' constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt pip torch
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --build-constraint constraints.txt \
 		--editable '.[demo]' hypothesis pytest $(CLUSTER_NEEDS_$*)
