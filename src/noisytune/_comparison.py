@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,21 +174,10 @@ def compare(
         print(compare(train, model="bert-base-uncased", score="accuracy", seeds=8))
     """
     if callable(first):
-        ours = {"dev": dev, "training": training, "options": options, "task": None if task == "topics" else task}
-        given = [name for name, value in ours.items() if value is not None]
-        if given:
-            raise ConfigError(f"{', '.join(given)}: a function of yours knows its data and how to train; leave it out")
+        _refuse_ours(dev=dev, training=training, options=options, task=None if task == "topics" else task)
         own = _own_study(first, model, arms, seeds, score, margin)
-        store, function = _store(out, own, [own.own]), Function(first)
-        runner = FunctionRunner.of(function, own.model.path if model is not None else None, own.scoring, store.folder)
-        with ExitStack() as stack:
-            engine = engine or stack.enter_context(LocalEngine())
-            if not isinstance(engine, InlineEngine):
-                _check_sent(function)
-            record = run_own(
-                own, store, engine, on_event, runner, until=until, rerun=rerun, report_to=report_to, rules=rules
-            )
-        return _result(store, record)
+        run = partial(run_own, until=until, rerun=rerun, report_to=report_to, rules=rules)
+        return _of_function(Function(first), own, _store(out, own, [own.own]), engine, on_event, run)
     if score is not None:
         raise ConfigError("score goes with a function that trains: the metric of a task is options={'metric': ...}")
     if first is not None and model is not None:
@@ -251,6 +241,31 @@ def _own_study(
         own=function.told(),
         scoring=scoring,
     )
+
+
+def _refuse_ours(**ours: Any) -> None:
+    """See that nothing is asked of our trainer."""
+    given = [name for name, value in ours.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: a function of yours knows its data and how to train; leave it out")
+
+
+def _of_function(
+    function: Function,
+    study: OwnStudy,
+    store: Store,
+    engine: Engine | None,
+    on_event: Callable[[Event], None],
+    run: Callable[..., StudyRecord],
+) -> Result:
+    """Run the study of a function."""
+    model_dir = None if study.model is NO_MODEL else study.model.path
+    runner = FunctionRunner.of(function, model_dir, study.scoring, store.folder)
+    with ExitStack() as stack:
+        engine = engine or stack.enter_context(LocalEngine())
+        if not isinstance(engine, InlineEngine):
+            _check_sent(function)
+        return _result(store, run(study, store, engine, on_event, runner))
 
 
 def _check_sent(function: Function) -> None:

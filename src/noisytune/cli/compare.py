@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from noisytune.cli._options import (
     OWN,
@@ -24,7 +24,6 @@ from noisytune.cli._options import (
     option,
 )
 from noisytune.cli._running import Running, stoppable
-from noisytune.errors import ConfigError
 
 if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
@@ -60,7 +59,7 @@ def compare(
 
     The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
     """
-    from noisytune.cli.own_command import compare_command
+    from noisytune.cli.own_command import compare_command, refuse
     from noisytune.cli.reports import console, need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab import compare as run_comparison
@@ -73,17 +72,8 @@ def compare(
     arms = arms_of(*noises, *(arm or ()))
     options, how = TaskOptions(**data), Running(**running)
     if own or scoring:
-        if higher_is_better and scoring.get("lower_is_better"):
-            raise ConfigError("higher_is_better and lower_is_better say the opposite: give one of them")
-        _refuse_ours(
-            own,
-            {
-                "task": task != "topics",
-                "launcher": how.launcher,
-                **training,
-                **dict.fromkeys(options.given(data), True),
-            },
-        )
+        ours = {"task": task != "topics", "launcher": how.launcher, **training}
+        refuse(own, scoring, higher_is_better, ours | dict.fromkeys(options.given(data), True))
         compare_command(
             own,
             scoring,
@@ -115,15 +105,6 @@ def compare(
             rules=how.rules(stop),
         )
     show_run(found.folder, {STUDY: found.study}, found.records)
-
-
-def _refuse_ours(own: dict[str, Any], ours: dict[str, Any]) -> None:
-    """See that options of a command go with one, and those of our own training do not."""
-    if "command" not in own:
-        raise ConfigError("command must be given with options of a training of your own: it is what runs")
-    given = next((name for name, value in ours.items() if value), None)
-    if given:
-        raise ConfigError(f"{given} must be left out: a command trains by itself; write it into the command")
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

@@ -13,6 +13,31 @@ if TYPE_CHECKING:
     from noisytune.lab.studies.run import Until
 
 
+def refuse(own: dict[str, Any], scoring: dict[str, Any], higher_is_better: bool, ours: dict[str, Any]) -> None:
+    """See that options of a command go with one and with each other, and those of our own training do not.
+
+    Args:
+        own: as for `compare_command`.
+        scoring: as for `compare_command`.
+        higher_is_better: whether that was said.
+        ours: values of options that say how our own trainer trains, by name.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if "command" not in own:
+        raise ConfigError("command must be given with options of a training of your own: it is what runs")
+    if higher_is_better and scoring.get("lower_is_better"):
+        raise ConfigError("higher_is_better and lower_is_better say the opposite: give one of them")
+    if "score" not in scoring:
+        raise ConfigError(
+            "score must be given with a command: the name of the number to compare, such as eval_accuracy"
+        )
+    given = next((name for name, value in ours.items() if value), None)
+    if given:
+        raise ConfigError(f"{given} must be left out: a command trains by itself; write it into the command")
+
+
 def compare_command(
     own: dict[str, Any],
     scoring: dict[str, Any],
