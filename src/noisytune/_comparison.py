@@ -59,7 +59,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What the study shows, in a sentence or two: helped, hurt, equivalent, or no difference established."""
+        """What the study shows, in a sentence or two: helped, hurt, mixed, equivalent or inconclusive."""
         from noisytune.report import verdict_sentence
 
         return verdict_sentence(self.study, self.records)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from noisytune._metrics import answers, classes, label_sets, language, retrieval, tags, values
+from noisytune._metrics import answers, classes, given, label_sets, language, retrieval, tags, values
 from noisytune._metrics.metric import Floats, Items, Metric
 
 __all__ = [
@@ -35,6 +35,8 @@ METRICS: dict[str, dict[str, Metric]] = {
     "tagging": tags.METRICS,
     "spans": answers.METRICS,
     "retrieval": retrieval.METRICS,
+    "outcomes": given.OUTCOMES,
+    "scores": given.SCORES,
     "language": language.METRICS,
 }
 """Kind of task -> key -> metric. The first of each kind is its default."""
@@ -45,6 +47,7 @@ RIGHT: dict[str, Callable[[Items], Floats]] = {
     "tagging": tags.whole_sentence,
     "spans": answers.exact,
     "retrieval": retrieval.nothing_wrong,
+    "outcomes": given.given,
     "language": language.right,
 }
 """For the kinds whose examples are right or wrong as a whole: 1 or 0 for each, NaN where none was asked."""

@@ -35,7 +35,7 @@ def compare(
     arm: Arms = None,
     seeds: Seeds = 5,
     until_decided: Annotated[
-        bool, option(WHAT, "Add seeds until the interval settles the question.", "", "--until-decided")
+        bool, option(WHAT, "Add seeds until every verdict is settled.", "", "--until-decided")
     ] = False,
     max_seeds: Annotated[int, option(WHAT, "Stop at this many with --until-decided.", "N", min=1)] = 50,
     margin: Margin = 1.0,

@@ -17,7 +17,10 @@ from noisytune.cli._command import as_command
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
 from noisytune.cli.export import export, merge
+from noisytune.cli.gate import gate
+from noisytune.cli.judge import judge
 from noisytune.cli.planned import plan, status, work
+from noisytune.cli.power import power
 from noisytune.cli.reports import methods, report
 from noisytune.cli.studies import reproduce, run
 from noisytune.cli.tune import tune
@@ -88,6 +91,19 @@ class _WithHelp(TyperCommand):
 
 
 _STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, plan, work)
-_OTHERS: tuple[Callable[..., None], ...] = (status, report, export, merge, methods, perturb, inspect, diff, verify)
+_OTHERS: tuple[Callable[..., None], ...] = (
+    status,
+    report,
+    judge,
+    power,
+    gate,
+    export,
+    merge,
+    methods,
+    perturb,
+    inspect,
+    diff,
+    verify,
+)
 for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
     app.command(cls=_WithHelp)(as_command(_function, keeps_trials=_function in _STUDIES))

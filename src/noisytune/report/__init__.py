@@ -10,6 +10,8 @@ from noisytune.errors import require
 if TYPE_CHECKING:
     from noisytune.report.evidence.summary import SummaryRow, decided, summary_rows
     from noisytune.report.page.findings import findings
+    from noisytune.report.page.gated import gate
+    from noisytune.report.page.machine import report_json
     from noisytune.report.page.notes import notes
     from noisytune.report.page.render import render_html, render_markdown, render_overview, write_overview, write_report
     from noisytune.report.page.wording import scored_on, settings_text, verdict_sentence
@@ -18,10 +20,12 @@ __all__ = [
     "SummaryRow",
     "decided",
     "findings",
+    "gate",
     "notes",
     "render_html",
     "render_markdown",
     "render_overview",
+    "report_json",
     "scored_on",
     "settings_text",
     "summary_rows",
@@ -34,10 +38,12 @@ _ROOMS = {
     "SummaryRow": "evidence.summary",
     "decided": "evidence.summary",
     "findings": "page.findings",
+    "gate": "page.gated",
     "notes": "page.notes",
     "render_html": "page.render",
     "render_markdown": "page.render",
     "render_overview": "page.render",
+    "report_json": "page.machine",
     "scored_on": "page.wording",
     "settings_text": "page.wording",
     "summary_rows": "evidence.summary",

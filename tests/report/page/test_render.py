@@ -203,7 +203,7 @@ def test_write_report_replaces_whole_files(build: Build, tmp_path: Path) -> None
     page = report.write_report(tmp_path, study, records[:4])
     report.write_report(tmp_path, study, iter(records))
     assert page.read_text(encoding="utf-8") == report.render_html(study, records)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
 def test_a_folder_that_cannot_be_written(build: Build, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ from noisytune.records import TRIAL_ADVICE, FailureRecord, StudyRecord, TrialRec
 STUDY = "study"
 """The file name of the only study of a folder."""
 
+REPORT = "report"
+"""The file name of what a report says to programs; where several studies share the folder, NAME-MODEL.report each."""
+
 _MOST_BYTES = 2**28
 """Of a record."""
 
@@ -78,6 +81,8 @@ class Store:
         """
         found = {}
         for file in sorted(self.folder.glob("*.json" if name is None else f"{file_name(name)}-*.json")):
+            if file.stem == REPORT or file.suffixes == [f".{REPORT}", ".json"]:
+                continue  # what it holds may be called anything
             # Copies by browsers ("study (1)") and by file systems ("._study") are not the study.
             if file.stem != STUDY and (file.name.startswith(".") or file_name(file.stem) != file.stem):
                 continue

@@ -119,7 +119,7 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
     searched = set(study.search["space"]) if study.search else set()
     shared = {name: value for name, value in study.training.items() if name not in searched}
     sections.append(("Every trial", merged([shared, {"seeds": study.seeds, "margin in points": study.margin}])))
-    for arm in study.arms:
+    for arm in study.arms if "paired_by" not in study.training else ():  # of judged scores nothing more is known
         mine = [r for r in records if r.arm == arm]
         own = [{name: value for name, value in r.settings["training"].items() if name in searched} for r in mine]
         asked = [_asked(r.settings["arm"]["methods"]) | more for r, more in zip(mine, own, strict=True)]
@@ -127,7 +127,7 @@ def what_was_run(evidence: Evidence) -> list[tuple[str, Facts]]:
         if mine:
             facts = dict(merged(asked)) | {f"applied · {term}": value for term, value in merged(done)}
             sections.append((f"Arm {arm}", list(facts.items())))
-    if records:
+    if any(record.environment for record in records):
         seconds = {"seconds, all trials": sum(r.timing.get("total", 0.0) for r in records)}
         sections.append(("Machine and versions", merged([r.environment for r in records]) + merged([seconds])))
     return sections

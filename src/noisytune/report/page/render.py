@@ -14,6 +14,7 @@ from noisytune._text import html, markdown
 from noisytune.errors import RunFolderError
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Evidence, gather
+from noisytune.report.page.machine import json_text, told
 from noisytune.report.page.view import overview, view
 
 Report = tuple[StudyRecord, Iterable[TrialRecord], str]
@@ -58,13 +59,15 @@ def write_report(
     name: str = "report",
     failures: Iterable[FailureRecord] = (),
 ) -> Path:
-    """Write ``NAME.html`` and ``NAME.md`` into a folder, each whole or not at all.
+    """Write ``NAME.html``, ``NAME.md`` and a file of JSON into a folder, each whole or not at all.
+
+    The last is ``report.json``, or ``NAME.report.json`` under another name.
 
     Args:
         folder: where.
         study: the plan.
         records: finished trials in any order.
-        name: of both files.
+        name: of the files.
         failures: of trials that are not finished.
 
     Returns:
@@ -73,8 +76,10 @@ def write_report(
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    found = view(gather(study, records, failures), drawn=True)
-    return _write(Path(folder), name, _html_of(found), _markdown_of(found))
+    evidence = gather(study, records, failures)
+    found = view(evidence, drawn=True)
+    data = "report.json" if name == "report" else f"{name}.report.json"
+    return _write(Path(folder), name, _html_of(found), _markdown_of(found), {data: json_text(told(evidence))})
 
 
 def render_overview(models: Sequence[Report]) -> str:
@@ -108,8 +113,10 @@ def _gathered(models: Sequence[Report]) -> list[tuple[Evidence, str]]:
     return [(gather(study, records), page) for study, records, page in models]
 
 
-def _write(folder: Path, name: str, page: str, text: str) -> Path:
+def _write(folder: Path, name: str, page: str, text: str, more: dict[str, str] | None = None) -> Path:
     try:
+        for file, content in (more or {}).items():
+            publish(folder / file, content.encode())
         publish(folder / f"{name}.md", text.encode())
         publish(folder / f"{name}.html", page.encode())
     except OSError as e:

@@ -169,6 +169,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
     every, many = pooled_rows(evidence) + rows, not evidence.few
     return {
         "study": study,
+        "judged": "paired_by" in study.training,
         "own": all(task["kind"] in (OWN, OWN_LOWER) for task in study.tasks),
         "verdict": told.verdict.value if told else "none",
         "lead": lead,

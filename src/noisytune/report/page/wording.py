@@ -109,6 +109,9 @@ def failures(row: _Runs) -> str:
 
 def scored_on(study: StudyRecord) -> str:
     """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    if "paired_by" in study.training:
+        metrics = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
+        return f"The scores are {metrics} of {study.training['scores']}, paired by {study.training['paired_by']}."
     if all(task["kind"] in (OWN, OWN_LOWER) for task in study.tasks):
         named = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
         return f"The scores are {named} as the training itself gave them, in points."

@@ -161,8 +161,10 @@ def fixed_interval(differences: npt.ArrayLike, alpha: float = ALPHA) -> Interval
     return Interval(mean - half, mean + half)
 
 
-def running(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALPHA, g: float = 1.0) -> Running:
-    """Mean and anytime-valid band after each pair, along the last axis.
+def running(
+    differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALPHA, g: float = 1.0, *, ties: bool = True
+) -> Running:
+    """Mean and anytime-valid band after each pair, along the last axis; ``ties``: whether differences may be equal.
 
     >>> running([1.0, 2.0, 3.0]).mean.tolist()
     [1.0, 1.5, 2.0]
@@ -175,6 +177,6 @@ def running(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALP
     shifted = values - centre
     squares = np.cumsum(shifted**2, axis=-1) - np.cumsum(shifted, axis=-1) ** 2 / n
     sd = np.sqrt(np.maximum(squares, 0.0) / np.maximum(n - 1, 1))
-    bounded = np.isfinite(critical_t(distinct_pairs(values), alpha / comparisons, g))
+    bounded = np.isfinite(critical_t(distinct_pairs(values) if ties else n, alpha / comparisons, g))
     half = np.where(bounded, anytime_half_width(n, sd, alpha / comparisons, g), np.inf)
     return Running(np.broadcast_to(n, values.shape), mean, mean - half, mean + half)

@@ -23,6 +23,16 @@ def detectable(n: int, sd: float, critical: float, power: float = POWER) -> floa
     return _shift(n, critical, power) * sd / math.sqrt(n)
 
 
+def chance_of_t(n: int, effect: float, alpha: float = ALPHA) -> float:
+    """Probability that a paired t test of n pairs, looked at once, shows a true mean of ``effect`` standard deviations.
+
+    >>> round(chance_of_t(10, 1.0), 2)
+    0.8
+    """
+    shift, critical = abs(effect) * math.sqrt(n), _chi(n) * float(stats.t.ppf(1 - alpha / 2, n - 1))
+    return float((special.ndtr(shift - critical) + special.ndtr(-shift - critical)).mean())
+
+
 @lru_cache(maxsize=4096)
 def _shift(n: int, critical: float, power: float) -> float:
     """Noncentrality at which |t| exceeds ``critical`` with probability ``power``."""

@@ -1,0 +1,84 @@
+"""The command gate: an exit code for CI and for loops of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noisytune._text import terminal
+from noisytune.cli._options import WHAT, Json, option
+from noisytune.cli.reports import console
+from noisytune.errors import RunFolderError
+from noisytune.errors import require as need
+
+if TYPE_CHECKING:
+    from noisytune.records import FailureRecord, StudyRecord, TrialRecord
+
+CODES = {"yes": 0, "no": 1, "undecided": 3}
+"""Exit codes; 2 is wrong usage, as everywhere."""
+
+
+class Requirement(StrEnum):
+    """What is asked of an arm."""
+
+    HELPED = "helped"
+    NOT_WORSE = "not-worse"
+    DECIDED = "decided"
+
+
+def gate(
+    run: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run folder, or a file of scores as for judge.")],
+    require: Annotated[Requirement, option(WHAT, "What must hold: helped, not-worse or decided.", "WHAT")],
+    margin: Annotated[
+        float | None,
+        option(WHAT, "Points that count as no difference. Default: the study's; 1 for a file.", "POINTS", min=0),
+    ] = None,
+    arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM")] = None,
+    json_: Json = False,
+) -> None:
+    """Say by the exit code whether a study shows what is required: 0 yes, 1 no, 3 not decided yet.
+
+    It may be asked after every seed: what holds by chance alone is said in 5 % of studies at most. Needs no torch.
+    """
+    from noisytune.report import gate as asked
+    from noisytune.report import report_json
+    from noisytune.report.page.machine import json_text
+
+    answers = []
+    for study, records, failures in _studies(run):
+        one = study if margin is None else replace(study, margin=margin)
+        found = asked(one, records, require.value, arm)
+        answers += [each.answer for each in found]
+        if json_:
+            told = [{"arm": each.arm, "answer": each.answer, "why": each.why} for each in found]
+            gated = {"require": require.value, "answers": told}
+            typer.echo(json_text(report_json(one, records, failures) | {"gate": gated}), nl=False)
+            continue
+        for each in found:
+            console().print(terminal(f"{require.value}: {each.answer}. {each.why}"), soft_wrap=True)
+    code = CODES[next(answer for answer in ("no", "undecided", "yes") if answer in answers)]
+    if code:
+        raise typer.Exit(code)
+
+
+def _studies(run: Path) -> Iterator[tuple[StudyRecord, list[TrialRecord], list[FailureRecord]]]:
+    """Every study of a run folder, or of a file of scores."""
+    for library in ("scipy", "matplotlib", "jinja2"):
+        need(library, extra="lab", needed_for="noisytune gate")
+    if run.is_file():
+        from noisytune.cli.judge import judged
+
+        for study, records in judged([str(run)], {})[1]:
+            yield study, records, []
+        return
+    from noisytune.lab.studies.export import read_run
+
+    found = read_run(run)
+    if not found:
+        raise RunFolderError(f"{run} holds no study")
+    yield from found

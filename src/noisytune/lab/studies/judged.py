@@ -1,0 +1,262 @@
+"""Scores that exist become studies, as if the lab had run them. Which make pairs, and what is to be known of that?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from noisytune._metrics import OWN, OWN_LOWER
+from noisytune.errors import ConfigError, DataError
+from noisytune.lab.studies.scores import Score
+from noisytune.records import StudyRecord, TrialRecord, digest
+
+Built = tuple[StudyRecord, list[TrialRecord]]
+SHOWN = 5
+"""Runs or examples that a message names."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How scores are to be taken."""
+
+    baseline: str | None = None
+    """The arm that the others are compared with; None: the first."""
+    metric: str | None = None
+    """Only this one."""
+    margin: float = 1.0
+    """Points within which a difference counts as none."""
+    unit: Literal["auto", "fractions", "points"] = "auto"
+    """Whether 0.71 is 71 points, or 71 is; auto: points where some score lies beyond 1."""
+    lower_is_better: bool = False
+    unpaired: Literal["refuse", "drop", "match"] = "refuse"
+    """What to do about runs that only some arms have: nothing, leave them out, or pair the runs in their order."""
+
+
+def studies_of(scores: Sequence[Score], name: str, how: Reading) -> list[Built]:
+    """One study; one for each metric where a run has several, for no verdict pools metrics.
+
+    Args:
+        scores: as they were given.
+        name: of the file or the folders, for the title.
+        how: they are to be taken.
+
+    Raises:
+        DataError: fewer than two arms, a score twice, runs without a partner.
+        ConfigError: no such baseline or metric.
+    """
+    metrics = list(dict.fromkeys(score.metric for score in scores))
+    if how.metric is not None:
+        if how.metric not in metrics:
+            raise ConfigError(f"metric must be one of {', '.join(metrics)}, got {how.metric!r}")
+        scores, metrics = [score for score in scores if score.metric == how.metric], [how.metric]
+    places = {(score.task, score.arm, score.run, score.item) for score in scores}
+    if len(metrics) < 2 or len(places) == len(scores):  # each task has a metric of its own
+        return [_study(scores, name, how)]
+    return [
+        _study([score for score in scores if score.metric == metric], f"{name}, {metric}", how) for metric in metrics
+    ]
+
+
+def _study(scores: Sequence[Score], name: str, how: Reading) -> Built:
+    arms = _arms(scores, how.baseline)
+    beyond = any(score.value is not None and abs(score.value) > 1.0 for score in scores)
+    in_points = how.unit == "points" or (how.unit == "auto" and beyond)
+    factor = 0.01 if in_points else 1.0
+    by_task: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        by_task[score.task or name].append(score)
+    paired = {task: _paired(mine, task, arms, how.unpaired) for task, mine in by_task.items()}
+    units = {unit for _, unit, _ in paired.values()}
+    runs = list(dict.fromkeys(score.run for mine, _, _ in paired.values() for score in mine))
+    numbers = _seeds(runs)
+    content = digest([[s.task, s.arm, s.run, s.item, s.metric, s.value] for s in scores])
+    model = {"name": name, "digest": content}
+    records, plan, tasks = [], [], []
+    for task, (mine, _, notices) in paired.items():
+        entry, found = _task_of(task, mine, content, how.lower_is_better), defaultdict(list)
+        for score in mine:
+            found[score.run, score.arm].append(score)
+        size = max(map(len, found.values())) if mine[0].item else 0
+        tasks.append(entry | {"dev_size": size})
+        for (run, arm), of_run in sorted(found.items(), key=lambda one: (runs.index(one[0][0]), arms.index(one[0][1]))):
+            record = _record(entry, model, arm, numbers[run], of_run, factor, notices)
+            records.append(record)
+            plan.append({"key": record.key, "task": task, "arm": arm, "seed": record.seed})
+    training = {
+        "scores": name,
+        "paired_by": " or ".join(sorted(units)),
+        "unit": "points" if in_points else "fractions",
+    }
+    study = StudyRecord(name, model, tasks, arms, sorted(numbers.values()), training, how.margin, plan)
+    return study, records
+
+
+def _arms(scores: Iterable[Score], baseline: str | None) -> list[str]:
+    arms = list(dict.fromkeys(score.arm for score in scores))
+    if len(arms) < 2:
+        raise DataError(f"only one arm, {', '.join(arms)}: a comparison needs a baseline and another")
+    if baseline is None:
+        return arms
+    if baseline not in arms:
+        raise ConfigError(f"baseline must be one of {', '.join(arms)}, got {baseline!r}")
+    return [baseline, *(arm for arm in arms if arm != baseline)]
+
+
+def _seeds(runs: Sequence[str]) -> dict[str, int]:
+    """Numbers for runs: their own where all are numbers, else their places."""
+    if all(run.isdecimal() and str(int(run)) == run and int(run) < 2**32 for run in runs):
+        return {run: int(run) for run in runs}
+    return {run: place for place, run in enumerate(runs)}
+
+
+def _paired(scores: list[Score], task: str, arms: list[str], unpaired: str) -> tuple[list[Score], str, tuple[str, ...]]:
+    """The scores with the runs that make pairs, what a pair is, and what is to be known of it."""
+    twice = defaultdict(list)
+    for score in scores:
+        twice[score.arm, score.run, score.item].append(score.where)
+    for (arm, run, item), rows in twice.items():
+        if len(rows) > 1:
+            what = f"run {run or 'without a seed'}" + (f", example {item}" if item else "")
+            raise DataError(f"{rows[1]}: {arm}, {what} has a score already ({rows[0]}): each needs one")
+    _same_examples(scores, task)
+    runs = {arm: list(dict.fromkeys(s.run for s in scores if s.arm == arm)) for arm in arms}
+    runs = {arm: found for arm, found in runs.items() if found}
+    if scores[0].item and all(len(found) == 1 for found in runs.values()):
+        return _by_example(scores, task, list(runs), unpaired)
+    return _by_run(scores, task, runs, unpaired)
+
+
+def _same_examples(scores: Iterable[Score], task: str) -> None:
+    seen: dict[str, Score] = {}
+    for score in scores:
+        first = seen.setdefault(score.item, score)
+        if score.item and score.check != first.check:
+            raise DataError(
+                f"{task}: example {score.item} is another text in {score.where} than in {first.where}: "
+                "give results on the same examples"
+            )
+
+
+def _by_example(
+    scores: list[Score], task: str, arms: list[str], unpaired: str
+) -> tuple[list[Score], str, tuple[str, ...]]:
+    """One run of each arm: the pairs are examples, or whole groups of them where examples hang together."""
+    grouped = any(score.group for score in scores)
+    lacking = _lacking({arm: {s.item for s in scores if s.arm == arm} for arm in arms})
+    if lacking and unpaired == "refuse":
+        raise DataError(f"{task}: {lacking}: give results on the same examples, or unpaired=drop leaves these out")
+    kept = set.intersection(*({s.item for s in scores if s.arm == arm} for arm in arms))
+    scores = [score for score in scores if score.item in kept]
+    what = "example"
+    if grouped:
+        what, sums = "group", defaultdict(list)
+        for score in scores:
+            sums[score.arm, score.group].append(score)
+        scores = [
+            replace(of[0], value=float(np.mean([s.value or 0.0 for s in of])), item=group)
+            for (_, group), of in sums.items()
+        ]
+    notice = (
+        f"on {task}: one run of each arm, paired by {what} ({len({s.item for s in scores}):,}). The verdict is about "
+        "these runs: it does not know what another seed would give"
+    )
+    dropped = (f"on {task}: {lacking}: left out",) if lacking else ()
+    return [replace(score, run=score.item, item="") for score in scores], what, (notice, *dropped)
+
+
+def _by_run(
+    scores: list[Score], task: str, runs: dict[str, list[str]], unpaired: str
+) -> tuple[list[Score], str, tuple[str, ...]]:
+    lacking = _lacking({arm: set(found) for arm, found in runs.items()})
+    if not lacking:
+        return scores, "seed", ()
+    if unpaired == "refuse":
+        raise DataError(
+            f"{task}: {lacking}: such runs make no pairs. Run the missing ones, or say unpaired=drop to leave these "
+            "out, or unpaired=match to pair runs in their order, which costs power"
+        )
+    if unpaired == "drop":
+        first, *others = runs
+        paired = set(runs[first]) & set().union(*(runs[arm] for arm in others))
+        if not paired:
+            raise DataError(f"{task}: {lacking}: no run is left; unpaired=match pairs runs in their order")
+        return [s for s in scores if s.run in paired], "seed", (f"on {task}: {lacking}: without a pair there",)
+    number = min(map(len, runs.values()))
+    places = {arm: {run: str(i) for i, run in enumerate(found[:number])} for arm, found in runs.items()}
+    matched = [replace(s, run=places[s.arm][s.run]) for s in scores if s.run in places[s.arm]]
+    notice = (
+        f"on {task}: {lacking}: {number} runs of each arm are paired in their order. Such differences scatter as two "
+        "runs do that share nothing. Where runs of one seed correlate by r, real pairs need 1 - r times as many: half "
+        "as many at r = 0.5"
+    )
+    return matched, "order", (notice,)
+
+
+def _lacking(having: dict[str, set[str]]) -> str:
+    """Which runs or examples some arms have and others lack; empty where none."""
+    every = set().union(*having.values())
+    parts = []
+    for arm, own in having.items():
+        missing = sorted(every - own)
+        if missing:
+            more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+            parts.append(f"{arm} has no {', '.join(missing[:SHOWN])}{more}")
+    return "; ".join(parts)
+
+
+def _task_of(task: str, scores: list[Score], content: str, lower_is_better: bool) -> dict[str, Any]:
+    items = {"kind": "scores", "metric": "loss" if lower_is_better else "score"}
+    if not lower_is_better and all(score.value in (0.0, 1.0) for score in scores):
+        items = {"kind": "outcomes", "metric": "outcome"}
+    return {
+        "name": task,
+        "kind": OWN_LOWER if lower_is_better else OWN,
+        "metric": "score",
+        "metric_label": scores[0].metric,
+        **({"items": items} if scores[0].item else {}),
+        "labels": [],
+        "train_size": 0,
+        "dev_size": 0,
+        "majority": None,
+        "digest": digest([content, task]),
+    }
+
+
+def _record(
+    task: dict[str, Any],
+    model: dict[str, Any],
+    arm: str,
+    seed: int,
+    scores: list[Score],
+    factor: float,
+    notices: tuple[str, ...],
+) -> TrialRecord:
+    settings = {
+        "model": model,
+        "task": {"name": task["name"], "digest": task["digest"], "kind": task["kind"]},
+        "arm": {"name": arm, "methods": []},
+        "seed": seed,
+    }
+    values = [score.value * factor for score in scores if score.value is not None]
+    outputs = {}
+    if scores[0].item:
+        scores = sorted(scores, key=lambda score: score.item)
+        outputs["dev/items"] = np.array([[(score.value or 0.0) * factor] for score in scores])
+        groups = [score.group for score in scores]
+        if any(groups):
+            outputs["dev/groups"] = np.unique(groups, return_inverse=True)[1]
+    return TrialRecord(
+        key=digest(settings),
+        settings=settings,
+        status=scores[0].status,  # type: ignore[arg-type]
+        scores={task["metric"]: float(np.mean(values))} if values else {},
+        loss_curve=[],
+        timing={},
+        applied={"scores": {"notices": list(notices)}},
+        environment={},
+        outputs=outputs,
+    )

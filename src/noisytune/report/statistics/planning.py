@@ -1,0 +1,114 @@
+"""How many pairs will it take, and where will ``--until-decided`` stop? By exact power, and by simulated studies."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from noisytune.errors import ConfigError
+from noisytune.report.statistics.e_process import log_e_values, needed
+from noisytune.report.statistics.intervals import ALPHA, Floats, running
+from noisytune.report.statistics.paired import Verdict
+from noisytune.report.statistics.power import POWER, chance_of_t
+
+LONGEST = 2000
+"""Pairs of a study at most."""
+STUDIES, DRAWS = 10_000, 1_000_000
+"""Studies that are simulated, and their differences at most."""
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Where studies stop that are looked at after every pair, and end undecided at ``most`` pairs."""
+
+    most: int
+    mean: float
+    """Pairs on average, those of undecided studies among them."""
+    median: float
+    shares: dict[str, float]
+    """How many end with which verdict."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a difference of so many points takes, where differences are normal with this spread."""
+
+    fixed: int | None
+    """Pairs for a paired t test at 5 % that is looked at once; None: more than `LONGEST`."""
+    anytime: int | None
+    """Pairs within which e suffices, looked at after every pair; None: more than `LONGEST`."""
+    stops: Stops
+
+
+def plan(
+    effect: float,
+    sd: float,
+    power: float = POWER,
+    *,
+    margin: float = 1.0,
+    most: int = 50,
+    comparisons: int = 1,
+    seed: int = 0,
+) -> Plan:
+    """Pairs that show a true mean difference.
+
+    Args:
+        effect: the true mean difference, points, not 0.
+        sd: of the paired differences, points.
+        power: the share of studies that are to show it.
+        margin: what counts as no difference, points: ``--until-decided`` stops at equivalent too.
+        most: ``--max-seeds``.
+        comparisons: judged at once.
+        seed: of the simulation.
+
+    Raises:
+        ConfigError: a number out of its range.
+
+    >>> plan(1.0, 1.0).fixed
+    10
+    """
+    for name, value in (("sd", sd), ("effect", abs(effect))):
+        if not (value > 0.0 and math.isfinite(value)):
+            raise ConfigError(f"{name} must be a finite number other than 0, got {value:g}")
+    if not 0.0 < power < 1.0 or not 1 <= most <= LONGEST:
+        raise ConfigError(f"power = {power:g}, most = {most}: need 0 < power < 1 and 1 to {LONGEST} pairs")
+    fixed = _fixed(abs(effect) / sd, power, ALPHA / comparisons)
+    length = min(LONGEST, max(most, 40, 3 * (fixed or LONGEST)))
+    drawn = np.random.default_rng(seed).normal(effect, sd, (min(STUDIES, DRAWS // length), length))
+    by_side = log_e_values(drawn)
+    enough = np.logaddexp(*by_side) - math.log(2.0) >= math.log(needed(comparisons))
+    shown = np.logical_or.accumulate(enough, axis=1).mean(axis=0)
+    anytime = int(shown.searchsorted(power)) + 1 if shown[-1] >= power else None
+    return Plan(fixed, anytime, _stops(drawn[:, :most], by_side[..., :most], enough[:, :most], margin, comparisons))
+
+
+def _fixed(effect: float, power: float, alpha: float) -> int | None:
+    """``effect``: in standard deviations."""
+    pairs = range(2, LONGEST + 1)
+    place = bisect_left(pairs, power, key=lambda n: chance_of_t(n, effect, alpha))
+    return pairs[place] if place < len(pairs) else None
+
+
+def _stops(drawn: Floats, by_side: Floats, enough: npt.NDArray[np.bool_], margin: float, comparisons: int) -> Stops:
+    """``enough``: where e suffices; all of shape (studies, pairs), ``by_side`` of (2, studies, pairs)."""
+    band = running(drawn, comparisons, ties=False)
+    alike = (band.low >= -margin) & (band.high <= margin)
+    decided = enough | alike
+    most, undecided = drawn.shape[1], ~decided.any(axis=1)
+    last = np.where(undecided, most - 1, decided.argmax(axis=1))
+    rows = np.arange(len(drawn))
+    better, up = (by_side[0] > by_side[1])[rows, last], (band.mean > 0.0)[rows, last]
+    signs, within = enough[rows, last], alike[rows, last]
+    ends = {
+        Verdict.HELPED: signs & better & up,
+        Verdict.HURT: signs & ~better & ~up,
+        Verdict.MIXED: signs & (better != up),
+        Verdict.EQUIVALENT: ~signs & within,
+        Verdict.INCONCLUSIVE: undecided,
+    }
+    shares = {verdict.value: float(of.mean()) for verdict, of in ends.items()}
+    return Stops(most, float(last.mean()) + 1.0, float(np.median(last)) + 1.0, shares)

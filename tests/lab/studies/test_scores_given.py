@@ -1,0 +1,202 @@
+"""Tables and result folders that others wrote: what is read as what, and what is refused."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from noisytune.errors import ConfigError, DataError, NotFoundError
+from noisytune.lab.studies.harness import read_results
+from noisytune.lab.studies.judged import Reading, studies_of
+from noisytune.lab.studies.scores import Score, read_scores
+from noisytune.report import summary_rows
+
+LONG = "seed,arm,score\n0,plain,0.70\n0,noisy,0.71\n1,plain,0.72\n1,noisy,0.75\n"
+WIDE = "run,plain,noisy\n0,0.70,0.71\n1,0.72,0.75\n"
+METRICS = "seed,arm,acc,f1\n0,plain,0.70,0.1\n0,noisy,0.71,0.2\n1,plain,0.72,0.3\n1,noisy,0.75,0.2\n"
+
+
+def read(folder: Path, text: str, name: str = "scores.csv", **named: str) -> list[Score]:
+    (folder / name).write_text(text)
+    return read_scores(folder / name, named)
+
+
+def differences(scores: list[Score], **how: object) -> list[tuple[str, str, float, int]]:
+    rows = []
+    for study, records in studies_of(scores, "scores.csv", Reading(**how)):  # type: ignore[arg-type]
+        rows += [(row.task, row.arm, round(row.difference, 6), row.n) for row in summary_rows(study, records)]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (LONG, "a.csv"),
+        (WIDE, "a.csv"),
+        (LONG.replace(",", "\t"), "a.tsv"),
+        (
+            "\n".join(
+                json.dumps(dict(zip(("seed", "arm", "score"), line.split(","), strict=True)))
+                for line in LONG.split()[1:]
+            ),
+            "a.jsonl",
+        ),
+        (LONG.replace("seed", "Run").replace("arm", "System"), "a.csv"),
+    ],
+)
+def test_long_and_wide_are_the_same(tmp_path: Path, text: str, name: str) -> None:
+    assert differences(read(tmp_path, text, name)) == [("scores.csv", "noisy", 2.0, 2)]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"seed": [0, 0, 1, 1], "arm": ["plain", "noisy"] * 2, "score": [0.7, 0.71, 0.72, 0.75]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert differences(read_scores(tmp_path / "a.parquet", {})) == [("scores.csv", "noisy", 2.0, 2)]
+
+
+def test_each_metric_is_a_study_unless_one_is_asked_for(tmp_path: Path) -> None:
+    scores = read(tmp_path, METRICS)
+    assert differences(scores) == [("scores.csv, acc", "noisy", 2.0, 2), ("scores.csv, f1", "noisy", 0.0, 2)]
+    assert differences(scores, metric="f1") == [("scores.csv", "noisy", 0.0, 2)]
+    with pytest.raises(ConfigError, match="metric must be one of acc, f1, got 'bleu'"):
+        differences(scores, metric="bleu")
+
+
+def test_tasks_are_pooled_and_units_are_told_apart(tmp_path: Path) -> None:
+    text = "seed,task,arm,score\n" + "".join(
+        f"{seed},{task},{arm},{80 + seed + gain}\n"
+        for seed in (0, 1)
+        for task in "ab"
+        for arm, gain in (("x", 0), ("y", 1.5))
+    )
+    scores = read(tmp_path, text)
+    assert differences(scores) == [("a", "y", 1.5, 2), ("b", "y", 1.5, 2), ("all 2 tasks", "y", 1.5, 2)]
+    assert differences(scores, baseline="y")[0] == ("a", "x", -1.5, 2)
+    assert differences(scores, lower_is_better=True)[0] == ("a", "y", -1.5, 2)
+    assert differences(scores, unit="fractions")[0] == ("a", "y", 150.0, 2)
+
+
+def test_runs_without_a_partner_are_refused_left_out_or_matched(tmp_path: Path) -> None:
+    scores = read(tmp_path, "seed,arm,score\n0,a,0.1\n1,a,0.2\n2,a,0.3\n1,b,0.4\n7,b,0.5\n")
+    with pytest.raises(DataError, match="a has no 7; b has no 0, 2: such runs make no pairs"):
+        differences(scores)
+    assert differences(scores, unpaired="drop") == [("scores.csv", "b", 20.0, 1)]
+    assert differences(scores, unpaired="match") == [("scores.csv", "b", 30.0, 2)]
+    study, records = studies_of(scores, "s", Reading(unpaired="match"))[0]
+    assert "half as many at r = 0.5" in records[0].applied["scores"]["notices"][0]
+    assert study.training["paired_by"] == "order"
+
+
+ITEMS = "item,doc,arm,score\n" + "".join(
+    f"{i},{i // 2},{arm},{right}\n" for i in range(8) for arm, right in (("a", i % 2), ("b", 1))
+)
+
+
+def test_one_run_of_each_arm_is_paired_by_example_or_by_group(tmp_path: Path) -> None:
+    scores = read(tmp_path, ITEMS)
+    assert differences(scores) == [("scores.csv", "b", 50.0, 8)]
+    grouped = read(tmp_path, ITEMS, group="doc")
+    assert differences(grouped) == [("scores.csv", "b", 50.0, 4)]
+    assert "paired by group (4)" in studies_of(grouped, "s", Reading())[0][1][0].applied["scores"]["notices"][0]
+
+
+def test_examples_of_several_runs_are_kept_for_the_bootstrap(tmp_path: Path) -> None:
+    text = "seed,item,group,arm,score\n" + "".join(
+        f"{s},{i},{i // 3},{arm},{int((i + s) % 3 > 0 or arm == 'b')}\n"
+        for s in range(3)
+        for i in range(9)
+        for arm in "ab"
+    )
+    ((study, records),) = studies_of(read(tmp_path, text), "s", Reading())
+    assert study.tasks[0]["items"] == {"kind": "outcomes", "metric": "outcome"}
+    assert records[0].outputs["dev/items"].shape == (9, 1)
+    assert sorted(set(records[0].outputs["dev/groups"].tolist())) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed,arm,score\n0,a,0.1\n0,a,0.2\n0,b,1\n", "row 2: a, run 0 has a score already"),
+        ("seed,arm,score\n0,a,0.1\n0,b,good\n", "row 2, column score: 'good' is not a finite number"),
+        ("seed,arm,score\n0,a,0.1\n0,b,nan\n", "row 2, column score: 'nan' is not a finite number"),
+        ("seed,arm,score\n0,a,0.1\n", "only one arm, a"),
+        ("arm,score\na,0.1\nb,0.2\n", "no column says which scores belong together"),
+        ("seed,arm\n0,a\n0,b\n", "needs a column of scores"),
+        ("seed,plain\n0,1\n", "needs two columns of numbers"),
+        ("seed,arm,score\n0,a,\n0,b,\n", "no row has a score"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        differences(read(tmp_path, text))
+
+
+def test_a_run_that_collapsed_without_a_score_counts_as_the_worst(tmp_path: Path) -> None:
+    text = "seed,arm,score,status\n0,a,0.7,ok\n0,b,,diverged\n1,a,0.7,ok\n1,b,0.7,ok\n2,a,,failed\n2,b,0.9,failed\n"
+    assert differences(read(tmp_path, text)) == [("scores.csv", "b", -35.0, 2)]
+    with pytest.raises(ConfigError, match="score_column: no column 'f1'"):
+        read(tmp_path, text, score="f1")
+
+
+def harness(folder: Path, right: list[int], hashes: str = "h") -> Path:
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "doc_id": i,
+            "doc_hash": f"{hashes}{i}",
+            "filter": "none",
+            "metrics": ["acc", "acc_norm"],
+            "acc": one,
+            "acc_norm": 1.0,
+        }
+        for i, one in enumerate(right)
+    ]
+    (folder / "samples_arc_easy_2026-01-02T03-04-05.678.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "results_2026-01-02T03-04-05.678.json").write_text('{"results": {}}')
+    return folder
+
+
+def inspect(file: Path, grades: str) -> Path:
+    samples = [
+        {"id": i, "epoch": epoch, "scores": {"match": {"value": grade}}}
+        for i, grade in enumerate(grades)
+        for epoch in (1, 2)
+    ]
+    if file.suffix == ".json":
+        file.write_text(json.dumps({"eval": {"task": "sums"}, "samples": samples}))
+    else:
+        with zipfile.ZipFile(file, "w") as packed:
+            packed.writestr("header.json", json.dumps({"eval": {"task": "sums"}}))
+            for sample in samples:
+                packed.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
+    return file
+
+
+def test_result_folders_of_lm_evaluation_harness(tmp_path: Path) -> None:
+    scores = read_results(harness(tmp_path / "a" / "model", [0, 1, 0, 0]), "plain", "")
+    scores += read_results(harness(tmp_path / "b", [1, 1, 0, 1]), "noisy", "")
+    assert differences(scores, metric="acc") == [("arc_easy", "noisy", 50.0, 4)]
+    assert len(differences(scores)) == 2
+    other = read_results(harness(tmp_path / "c", [1, 1, 0, 1], "x"), "noisy", "")
+    with pytest.raises(DataError, match="example 0 is another text"):
+        differences(scores[:8] + other, metric="acc")
+
+
+def test_logs_of_inspect(tmp_path: Path) -> None:
+    scores = read_results(inspect(tmp_path / "a.json", "CICP"), "plain", "")
+    scores += read_results(inspect(tmp_path / "b.eval", "CCCC"), "noisy", "")
+    assert differences(scores) == [("sums", "noisy", 37.5, 4)]
+    with pytest.raises(DataError, match="'X' is neither a number nor C, I, P or N"):
+        read_results(inspect(tmp_path / "c.json", "X"), "noisy", "")
+
+
+def test_folders_without_results(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        read_results(tmp_path / "gone", "a", "")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="run it with --log_samples"):
+        read_results(tmp_path / "empty", "a", "")
