@@ -252,18 +252,27 @@ _DOTS = (
     "index_n_heads",
 )
 STUBBORN: Mapping[str, Mapping[str, Any]] = {
+    "aya_vision": {"vision_config.num_attention_heads": 4},
     "blt": {"encoder_hash_byte_group_vocab": 64},
     "cvt": {"depth": [1, 2, 3]},
     "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8},
+    "depth_pro": {"patch_size": 96},
     "dots3_note": {f"text_config.{name}": 4 for name in _DOTS}
     | {
         "text_config.swa_q_lora_rank": 32,
         "text_config.swa_kv_lora_rank": 16,
         "audio_config.downsample_hidden_size": 32,
     },
-    "depth_pro": {"patch_size": 96},
     "emu3": {"vq_config.base_channels": 32},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
     "gpt_oss": {"hidden_size": 96, "intermediate_size": 96},
+    "janus": {"vq_config.base_channels": 32},
+    "kimi_k25": {"vision_config.hidden_size": 64},
+    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "moonshine_streaming": {"num_key_value_heads": 8},
+    "muse_spark": {"audio_config.num_hidden_layers": 4},
+    "muse_spark_audio": {"num_hidden_layers": 4},
     "perceiver": {
         "d_latents": 64,
         "num_self_attends_per_block": 2,
@@ -274,10 +283,19 @@ STUBBORN: Mapping[str, Mapping[str, Any]] = {
         "audio_samples_per_frame": 32,
         "output_shape": [1, 2, 16, 16],
     },
-    "janus": {"vq_config.base_channels": 32},
-    "qwen2_5_omni": {"token2wav_config.bigvgan_config.upsample_initial_channel": 192},
-    "gemma3n_text": {"num_kv_shared_layers": 0},
     "phi3": {"hidden_size": 128},
-    "gemma4_unified_assistant": {"text_config.num_kv_shared_layers": 0},
+    "pix2struct_text_model": {"initializer_range": 0.02},
+    "qwen2_5_omni": {"token2wav_config.bigvgan_config.upsample_initial_channel": 192},
+    "qwen3_omni_moe": {
+        "talker_config.text_config.shared_expert_intermediate_size": 32,
+        "talker_config.spatial_merge_size": 2,
+    },
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 32},
+    "step3p5_vision": {"hidden_size": 64},
+    "step3p7": {"vision_config.hidden_size": 64},
+    "t5gemma2_decoder": {"dropout_rate": 0.0},
+    "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
+    "t5gemma2_text": {"dropout_rate": 0.0},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2},
 }
 """Settings that the rules get wrong, by type; ``part.name`` for one of a configuration inside."""

@@ -221,7 +221,7 @@ def compare(model_class: Any, files: Files, new: Collection[str] = ()) -> tuple[
 
 def _judged(what: str, *notices: str) -> tuple[str, str]:
     told = [notice for notice in notices if "differ" in notice]
-    return (TOLD, f"{what}; {told[0]}") if told else (SILENT, what)
+    return (TOLD, f"{told[0]}: {what}") if told else (SILENT, what)
 
 
 def _same_files(one: Files, other: Files) -> tuple[str, str]:
