@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,15 @@ def test_methods_work(arm: str, models: dict[str, Model], task: TaskData, tokens
     trial = Trial.resolve(model, task, chosen, 0, TRAINING)
     check_arms(trial, model.path, [chosen.methods])
     assert run_trial(trial, model.path, tokens).status != "diverged"
+
+
+def test_the_best_epoch_is_that_with_the_least_nll(models: dict[str, Model]) -> None:
+    task, model = task_from_rows(chats(24)), models["llama"]
+    how = replace(TRAINING, epochs=4, max_steps=None, learning_rate=0.1, select="best")
+    record = run_trial(Trial.resolve(model, task, PLAIN, 0, how), model.path, tokenise(model.path, task, 96))
+    scores = [score for score in record.epoch_scores if score is not None]
+    assert record.scores["nll"] == pytest.approx(min(scores))
+    assert min(scores) < max(scores)
 
 
 def test_divergences_count_the_completions_tokens_alone(models: dict[str, Model], tokens: Tokens) -> None:
