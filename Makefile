@@ -29,7 +29,8 @@ test-slow: setup
 
 # Processes killed thirty times, full disks, clocks that jump: prints what was killed, begun and stored.
 test-faults: setup
-	$(BIN)/pytest -s tests/lab/studies/test_faults.py tests/lab/store/test_claims.py tests/cli/test_running.py
+	$(BIN)/pytest -s tests/lab/studies/test_faults.py tests/lab/studies/test_killed.py tests/lab/store/test_claims.py \
+		tests/cli/test_running.py
 
 # Hosts and releases that do not go with the others have an environment of their own.
 test-deepspeed: $(VENV)-deepspeed/.set-up

@@ -91,6 +91,7 @@ def undisturbed(study: Study, tokens: Tokens) -> list[TrialRecord]:
     return [run_trial(trial, study.model.path, tokens) for trial in study.plan]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_study_killed_and_resumed_gives_what_an_undisturbed_one_gives(
     tiny_study: Study, tiny_tokens: Tokens, tmp_path: Path

@@ -177,6 +177,7 @@ def lengths_as_values(data: TaskData, value: Callable[[float], float]) -> TaskDa
     return replace(data, kind="regression", metric="pearson", labels=(), train=lengths(data.train), evaluate=evaluate)
 
 
+@pytest.mark.slow
 def test_values_can_be_learnt_in_any_unit(tiny_study: Study, tiny: Model) -> None:
     """Prices as well as years and shares: the unit and the zero are the user's, and change nothing else."""
     topics = load_task("topics", TaskOptions(train_size=200, dev_size=60))

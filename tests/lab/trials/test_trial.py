@@ -111,6 +111,7 @@ def test_every_setting_decides_the_key(tiny_study: Study) -> None:
         "gradient_checkpointing": True,
         "attention": "eager",
         "compile": True,
+        "lora": "r=8",
     }
     assert set(changed) == {field.name for field in fields(TrainingSettings)}
     for name, value in changed.items():

@@ -199,10 +199,12 @@ def load_tasks(names: str, options: TaskOptions = DEFAULTS) -> tuple[TaskData, .
     tasks: list[TaskData] = []
     asked = [name for name in map(str.strip, names.split(",")) if name]
     # What only some of them have is for those; what none has is an error.
-    shared = any(fitting(name, options) == options for name in asked)
+    shared = any(name not in BENCHMARKS and fitting(name, options) == options for name in asked)
     for name in asked:
-        mine = fitting(name, options) if shared else options
-        tasks += _all_of(name, options) if name in BENCHMARKS else [load_task(name, mine)]
+        if name in BENCHMARKS:
+            tasks += _all_of(name, options)
+        else:
+            tasks.append(load_task(name, fitting(name, options) if shared else options))
     return tuple(tasks)
 
 

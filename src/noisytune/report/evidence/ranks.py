@@ -53,19 +53,18 @@ def rank_table(evidence: Evidence) -> RankTable | None:
         return None
     table = np.array([[[scores[task, arm, seed] for arm in arms] for seed in seeds] for task in tasks])
     rng, n = np.random.default_rng(SEED), len(tasks)
-    means = np.empty((RESAMPLES, len(arms)))
-    for i, (some, drawn) in enumerate(
-        zip(rng.integers(0, n, (RESAMPLES, n)), rng.integers(0, len(seeds), (RESAMPLES, len(seeds))), strict=True)
-    ):
-        means[i] = _average(table[some][:, drawn])
-    ends = np.quantile(means, [0.025, 0.975], axis=0).T
-    found = zip(arms, _average(table), ends, strict=True)
+    some = rng.integers(0, n, (RESAMPLES, n))
+    drawn = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
+    times = (drawn[:, :, None] == np.arange(len(seeds))).sum(axis=1)
+    means = np.einsum("tsa,rs->rta", table, times) / len(seeds)
+    ends = np.quantile(_average(np.take_along_axis(means, some[:, :, None], axis=1)), [0.025, 0.975], axis=0).T
+    found = zip(arms, _average(table.mean(axis=1)), ends, strict=True)
     return RankTable(
         n, len(seeds), tuple(Rank(arm, float(mean), Interval(float(a), float(b))) for arm, mean, (a, b) in found)
     )
 
 
-def _average(table: Floats) -> Floats:
-    """``table``: shape (tasks, seeds, arms)."""
-    ranks: Floats = stats.rankdata(-np.round(table.mean(axis=1), 9), axis=1).mean(axis=0)
+def _average(means: Floats) -> Floats:
+    """Mean ranks of the arms over tasks. ``means``: shape (..., tasks, arms)."""
+    ranks: Floats = stats.rankdata(-np.round(means, 9), axis=-1).mean(axis=-2)
     return ranks

@@ -57,7 +57,7 @@ def told(evidence: Evidence) -> dict[str, Any]:
 
 def json_text(found: dict[str, Any]) -> str:
     """As a file has it."""
-    return json.dumps(found, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json.dumps(found, allow_nan=False, indent=1) + "\n"
 
 
 def _comparison(row: SummaryRow, is_primary: bool) -> dict[str, Any]:
