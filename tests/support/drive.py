@@ -26,6 +26,15 @@ def main(mode: str, study_file: str, folder: str, began: str, seconds: str) -> N
             run_study(study, Store(folder), engine, told, runner=runner, rules=how.rules(stop))
     elif mode == "work":
         work(study, Store(folder), InlineEngine(), print, runner=runner, rules=Rules(wait_for_others=False))
+    elif mode.startswith("ray "):
+        from ray._private import services
+
+        from noisytune.lab.engines import RayEngine
+
+        # Ray takes the loopback for an outer address of the machine, where nothing answers.
+        services.get_node_ip_address = lambda *_, **__: "127.0.0.1"
+        with RayEngine(address=mode.removeprefix("ray ")) as engine:
+            run_study(study, Store(folder), engine, print, runner=runner)
     else:
         with LocalEngine(2, 1) as engine:
             run_study(study, Store(folder), engine, print, runner=runner)

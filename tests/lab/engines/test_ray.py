@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials import environment
 from noisytune.lab.trials.events import TrialDone, TrialFailed
+from tests.support.killing import Bench, kill_drivers, kill_workers
 from tests.support.runners import Cheap
 
 
@@ -127,6 +129,22 @@ def test_a_machine_that_is_killed_loses_nothing(do: Any, cluster: Any, tiny_stud
     assert all(began[label] == 1 for label in stored), "what was stored is not trained again"
     assert sum(began.values()) <= len(study.plan) + len(failed)
     assert not list((tmp_path / "run").glob("failures/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kill", [kill_drivers, kill_workers])
+def test_thirty_kills_of_a_study_of_forty(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kill: Any
+) -> None:
+    one = Bench(replace(tiny_study, seeds=tuple(range(20))), tmp_path, seconds=0.3)
+    one.began_by = f"NOISYTUNE_TEST={uuid.uuid4()}"
+    monkeypatch.setenv(*one.began_by.split("=", 1))
+    monkeypatch.syspath_prepend(tmp_path)  # the workers load no torch either
+    one.mode = f"ray {request.getfixturevalue('cluster').address}"
+    kill(one, 30)
+    one.finish()
+    sys.stdout.write(one.check())
 
 
 @pytest.mark.slow
