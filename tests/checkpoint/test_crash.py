@@ -100,6 +100,7 @@ def test_a_leftover_is_cleaned(tmp_path):
     assert sorted(os.listdir(tmp_path / "noisy")) == ["README.md", "config.json", "model.safetensors", "noisytune.json"]
 
 
+@pytest.mark.slow
 def test_of_two_writers_one_wins_and_the_other_says_so(tmp_path):
     source, out = save(tmp_path / "clean", 40), tmp_path / "noisy"
     for _ in range(3):

@@ -162,8 +162,8 @@ def test_the_winners_of_equal_settings_are_an_ordinary_study(tuning: Tuning, tin
     assert [entry["key"] for entry in record.trials] == [trial.key for trial in ordinary.plan]
 
 
-@pytest.mark.parametrize("sampler", ["random", "grid"])
-@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("grid", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("behind", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_wherever_it_is_interrupted_nothing_is_lost_or_done_twice(
     tuning: Tuning, tmp_path: Path, sampler: str, behind: int
 ) -> None:

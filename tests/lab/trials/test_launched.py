@@ -117,7 +117,7 @@ def test_two_processes_train_as_one_does(
 
 @pytest.mark.parametrize(("how", "error", "says"), [
     ("data", DataError, "the labels are upside down"),
-    ("memory", RuntimeError, "out of memory"),
+    pytest.param("memory", RuntimeError, "out of memory", marks=pytest.mark.slow),
     ("leaves", TrialError, "ended with code 3"),
 ])  # fmt: skip
 def test_what_goes_wrong_in_a_process_is_told(trial: Trial, how: str, error: type[Exception], says: str) -> None:
