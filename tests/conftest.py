@@ -90,6 +90,15 @@ def topics() -> TaskData:
 
 
 @pytest.fixture(scope="session")
+def language_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    """One of each architecture."""
+    from tests.support.language_models import MORE, save_language_model
+
+    folder = tmp_path_factory.mktemp("language_models")
+    return {kind: Model.find(str(save_language_model(kind, folder / kind))) for kind in MORE}
+
+
+@pytest.fixture(scope="session")
 def tiny_tokens(tiny: Model, topics: TaskData) -> Tokens:
     return tokenise(tiny.path, topics, 32)
 

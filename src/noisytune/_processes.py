@@ -7,8 +7,10 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Collection
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,6 +20,8 @@ from typing import Any, Self
 PROC = Path("/proc")
 MARK = "NOISYTUNE_WORKER"
 """The variable by which a worker, and all that it starts, are known."""
+CHILD = "NOISYTUNE_CHILD"
+"""The variable by which what a trial starts is known."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,50 @@ def wait_for(process: subprocess.Popen[bytes], mark: str) -> int:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         end_family(process.pid, mark)
     return process.wait()
+
+
+class Family:
+    """A process in a group of its own, without input, and all that it starts: nothing of it outlives the process."""
+
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], **pipes: Any) -> None:
+        """Start it.
+
+        Args:
+            command: the program and its arguments.
+            variables: of its environment, beside this process's own.
+            pipes: ``stdout``, ``stderr`` and ``cwd``, as for ``subprocess.Popen``.
+
+        Raises:
+            OSError: it cannot be started.
+            ValueError: likewise, for what no program can be given.
+        """
+        value = uuid.uuid4().hex
+        self._mark = f"{CHILD}={value}"
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **variables, CHILD: value},
+            start_new_session=True,
+            **pipes,
+        )
+        self._watching = threading.Thread(target=wait_for, args=(self.process, self._mark), daemon=True)
+        self._watching.start()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return not self._watching.is_alive()
+
+    def wait(self) -> int:
+        """Wait for its end. Returns the exit code of the process."""
+        self._watching.join()
+        return self.process.wait()
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        if not self.has_ended:
+            end_family(self.process.pid, self._mark)
+        self._watching.join()
 
 
 def marked(mark: str) -> list[int]:

@@ -58,19 +58,13 @@ def chats(n: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    folder = tmp_path_factory.mktemp("models")
-    return {kind: Model.find(str(save_language_model(kind, folder / kind))) for kind in MORE}
-
-
-@pytest.fixture(scope="module")
 def task() -> TaskData:
     return task_from_rows(chats(24), TaskOptions(metric="exact_match", max_new_tokens=4))
 
 
 @pytest.fixture(scope="module")
-def tokens(models: dict[str, Model], task: TaskData) -> Tokens:
-    return tokenise(models["llama"].path, task, TRAINING.max_length)
+def tokens(language_models: dict[str, Model], task: TaskData) -> Tokens:
+    return tokenise(language_models["llama"].path, task, TRAINING.max_length)
 
 
 def assert_same(one: TrialRecord, other: TrialRecord) -> None:
@@ -91,8 +85,10 @@ def evaluator(model: Model, task: TaskData) -> Evaluator:
 
 
 @pytest.mark.parametrize("architecture", MORE)
-def test_every_architecture_trains_and_answers(architecture: str, models: dict[str, Model], task: TaskData) -> None:
-    model = models[architecture]
+def test_every_architecture_trains_and_answers(
+    architecture: str, language_models: dict[str, Model], task: TaskData
+) -> None:
+    model = language_models[architecture]
     tokens = tokenise(model.path, task, TRAINING.max_length)
     plain, zero = (
         run_trial(Trial.resolve(model, task, arm, 1, TRAINING), model.path, tokens) for arm in (PLAIN, noisy(0))
@@ -107,8 +103,10 @@ def test_every_architecture_trains_and_answers(architecture: str, models: dict[s
 
 
 @pytest.mark.parametrize("architecture", MORE)
-def test_batched_answers_are_those_of_one_prompt_at_a_time(architecture: str, models: dict[str, Model]) -> None:
-    model, rng = loaded(models[architecture]), np.random.default_rng(0)
+def test_batched_answers_are_those_of_one_prompt_at_a_time(
+    architecture: str, language_models: dict[str, Model]
+) -> None:
+    model, rng = loaded(language_models[architecture]), np.random.default_rng(0)
     prompts = [rng.integers(3, 320, n).tolist() for n in (3, 11, 1, 6)]
     alone = []
     for prompt in prompts:
@@ -121,10 +119,10 @@ def test_batched_answers_are_those_of_one_prompt_at_a_time(architecture: str, mo
 
 
 def test_the_likelihood_is_that_of_hand_and_of_transformers(
-    models: dict[str, Model], task: TaskData, tokens: Tokens
+    language_models: dict[str, Model], task: TaskData, tokens: Tokens
 ) -> None:
-    model, dev = loaded(models["llama"]), tokens.evaluate["dev"]
-    found = evaluator(models["llama"], task)(model, {"dev": dev})["dev"]
+    model, dev = loaded(language_models["llama"]), tokens.evaluate["dev"]
+    found = evaluator(language_models["llama"], task)(model, {"dev": dev})["dev"]
     for i in range(len(dev)):
         row = dev.row(i)
         ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
@@ -145,12 +143,14 @@ def test_the_likelihood_is_that_of_hand_and_of_transformers(
     assert direction("language", "nll") == -1
 
 
-def test_generated_answers_are_scored_as_squad_does(models: dict[str, Model], task: TaskData, tokens: Tokens) -> None:
-    tokenizer, dev = load_tokenizer(models["llama"].path), tokens.evaluate["dev"]
+def test_generated_answers_are_scored_as_squad_does(
+    language_models: dict[str, Model], task: TaskData, tokens: Tokens
+) -> None:
+    tokenizer, dev = load_tokenizer(language_models["llama"].path), tokens.evaluate["dev"]
     gold = [texts[-1] for texts in task.dev.texts]
     said = [(text, f"the {text}", text.split()[0], "none of it", "")[i % 5] for i, text in enumerate(gold)]
     outputs = [np.array([1.0, 2.0, *tokenizer(text, add_special_tokens=False)["input_ids"]]) for text in said]
-    kind = evaluator(models["llama"], task).kind
+    kind = evaluator(language_models["llama"], task).kind
     status, table = kind.judge(outputs, dev, None)
     found = score("language", kind.items(table, dev, ()))
     given = [{"id": f"{i}", "answers": {"text": [text], "answer_start": [0]}} for i, text in enumerate(gold)]
@@ -163,8 +163,8 @@ def test_generated_answers_are_scored_as_squad_does(models: dict[str, Model], ta
     assert kind.judge([np.array([1.0, 2.0, 5.0])] * len(dev), dev, None)[0] == "collapsed"
 
 
-def test_all_turns_of_the_assistant_are_learnt_and_nothing_else(models: dict[str, Model]) -> None:
-    tokenizer = load_tokenizer(models["llama"].path)
+def test_all_turns_of_the_assistant_are_learnt_and_nothing_else(language_models: dict[str, Model]) -> None:
+    tokenizer = load_tokenizer(language_models["llama"].path)
     texts, roles = ("say one", "one", "again", "one one"), ("user", "assistant", "user", "assistant")
     data = KIND.encode(tokenizer, Split((texts,), (roles,)), 96, None, "here")
     (labels,) = KIND.labels(data, None)
@@ -175,9 +175,9 @@ def test_all_turns_of_the_assistant_are_learnt_and_nothing_else(models: dict[str
     assert tokenizer.decode([token for token in labels if token != -100]) == "one one<|end|>\n"
 
 
-def test_a_template_that_rewrites_earlier_turns(models: dict[str, Model]) -> None:
+def test_a_template_that_rewrites_earlier_turns(language_models: dict[str, Model]) -> None:
     """As those do that leave what a model thought out of all turns but the last."""
-    tokenizer = load_tokenizer(models["llama"].path)
+    tokenizer = load_tokenizer(language_models["llama"].path)
     tokenizer.chat_template = (
         "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>"
         "{% endif %}{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
@@ -189,8 +189,8 @@ def test_a_template_that_rewrites_earlier_turns(models: dict[str, Model]) -> Non
     assert learnt == "one<|end|><think></think>one one<|end|>\n"
 
 
-def test_long_examples_lose_the_beginning_of_their_prompt(models: dict[str, Model]) -> None:
-    tokenizer = load_tokenizer(models["llama"].path)
+def test_long_examples_lose_the_beginning_of_their_prompt(language_models: dict[str, Model]) -> None:
+    tokenizer = load_tokenizer(language_models["llama"].path)
     long = Split((("one two three four five six " * 9, "seven eight"), ("one", "two")), (("prompt", "completion"),) * 2)
     data = KIND.encode(tokenizer, long, 24, None, "here")
     whole = KIND.encode(tokenizer, long, 256, None, "here")
@@ -206,7 +206,7 @@ def test_long_examples_lose_the_beginning_of_their_prompt(models: dict[str, Mode
         KIND.encode(tokenizer, long, 4, None, "here")
 
 
-def test_choices_are_compared_by_their_likelihood(models: dict[str, Model]) -> None:
+def test_choices_are_compared_by_their_likelihood(language_models: dict[str, Model]) -> None:
     rows = [
         {"question": f"what is {word}", "choices": ["one", "two", "three"], "answer": i % 3}
         for i, word in enumerate(NUMBERS)
@@ -214,7 +214,7 @@ def test_choices_are_compared_by_their_likelihood(models: dict[str, Model]) -> N
     task = task_from_rows(rows, TaskOptions(kind="language"), dev=rows)
     assert task.metric == "choice_accuracy"
     assert all(roles == ("prompt", "completion") for roles in task.train.targets)
-    model = models["llama"]
+    model = language_models["llama"]
     tokens = tokenise(model.path, task, 64)
     dev = tokens.evaluate["dev"]
     assert (len(dev), dev.rows) == (6, 18)
@@ -235,20 +235,20 @@ def test_choices_are_compared_by_their_likelihood(models: dict[str, Model]) -> N
     assert "choice_accuracy" in record.scores
 
 
-def test_groups_are_kept_with_the_examples(models: dict[str, Model]) -> None:
+def test_groups_are_kept_with_the_examples(language_models: dict[str, Model]) -> None:
     rows = [row | {"who": f"user {i // 3}"} for i, row in enumerate(chats(30))]
     task = task_from_rows(rows, TaskOptions(group_column="who"))
     assert not set(task.train.groups) & set(task.dev.groups)
-    model = models["llama"]
+    model = language_models["llama"]
     tokens = tokenise(model.path, task, 96)
     record = run_trial(Trial.resolve(model, task, PLAIN, 0, TRAINING), model.path, tokens)
     numbers = {group: i for i, group in enumerate(dict.fromkeys(task.dev.groups))}
     assert record.outputs["dev/groups"].tolist() == [numbers[group] for group in task.dev.groups]
 
 
-def test_tokens_survive_the_file(models: dict[str, Model], tokens: Tokens, tmp_path: Path) -> None:
+def test_tokens_survive_the_file(language_models: dict[str, Model], tokens: Tokens, tmp_path: Path) -> None:
     task = task_from_rows([row | {"who": i // 2} for i, row in enumerate(chats(12))], TaskOptions(group_column="who"))
-    made = tokenise(models["llama"].path, task, 96)
+    made = tokenise(language_models["llama"].path, task, 96)
     made.write(tmp_path / "tokens")
     back = Tokens.read(tmp_path / "tokens")
     dev, again = made.evaluate["dev"], back.evaluate["dev"]
@@ -259,15 +259,15 @@ def test_tokens_survive_the_file(models: dict[str, Model], tokens: Tokens, tmp_p
 
 
 @pytest.mark.parametrize("arm", ["rdrop", "r3f", "noisytune+mixout", "neftune"])
-def test_methods_work(arm: str, models: dict[str, Model], task: TaskData, tokens: Tokens) -> None:
-    chosen, model = Arm.parse(arm), models["gpt2"]  # it has dropout
+def test_methods_work(arm: str, language_models: dict[str, Model], task: TaskData, tokens: Tokens) -> None:
+    chosen, model = Arm.parse(arm), language_models["gpt2"]  # it has dropout
     trial = Trial.resolve(model, task, chosen, 0, TRAINING)
     check_arms(trial, model.path, [chosen.methods])
     assert run_trial(trial, model.path, tokens).status != "diverged"
 
 
-def test_the_best_epoch_is_that_with_the_least_nll(models: dict[str, Model]) -> None:
-    task, model = task_from_rows(chats(24)), models["llama"]
+def test_the_best_epoch_is_that_with_the_least_nll(language_models: dict[str, Model]) -> None:
+    task, model = task_from_rows(chats(24)), language_models["llama"]
     how = replace(TRAINING, epochs=4, max_steps=None, learning_rate=0.1, select="best")
     record = run_trial(Trial.resolve(model, task, PLAIN, 0, how), model.path, tokenise(model.path, task, 96))
     scores = [score for score in record.epoch_scores if score is not None]
@@ -275,8 +275,8 @@ def test_the_best_epoch_is_that_with_the_least_nll(models: dict[str, Model]) -> 
     assert min(scores) < max(scores)
 
 
-def test_divergences_count_the_completions_tokens_alone(models: dict[str, Model], tokens: Tokens) -> None:
-    data, collate = tokens.train.first(3), KIND.collate(load_tokenizer(models["llama"].path))
+def test_divergences_count_the_completions_tokens_alone(language_models: dict[str, Model], tokens: Tokens) -> None:
+    data, collate = tokens.train.first(3), KIND.collate(load_tokenizer(language_models["llama"].path))
     inputs = collate([data.row(i) for i in range(3)])
     torch.manual_seed(0)
     one, other = (torch.randn(*inputs["input_ids"].shape, 7, requires_grad=True) for _ in range(2))
@@ -297,7 +297,7 @@ def test_what_says_nothing_is_told(tokens: Tokens) -> None:
     assert set(score("language", silent)) == {"nll", "perplexity"}
 
 
-def test_models_that_are_no_language_models_are_refused(task: TaskData, models: dict[str, Model]) -> None:
+def test_models_that_are_no_language_models_are_refused(task: TaskData, language_models: dict[str, Model]) -> None:
     encoder = Model.find(None)
     with pytest.raises(DataError, match="no language-model head"):
         check_arms(Trial.resolve(encoder, task, PLAIN, 0, TRAINING), default_model(), [()])
@@ -319,8 +319,8 @@ def test_a_model_that_sees_what_it_should_predict_is_refused(tmp_path: Path, tas
         check_arms(Trial.resolve(model, task, PLAIN, 0, TRAINING), folder, [()])
 
 
-def test_a_mark_of_the_model_inside_a_turn_is_refused(models: dict[str, Model]) -> None:
-    tokenizer = load_tokenizer(models["llama"].path)
+def test_a_mark_of_the_model_inside_a_turn_is_refused(language_models: dict[str, Model]) -> None:
+    tokenizer = load_tokenizer(language_models["llama"].path)
     tokenizer.split_special_tokens = False
     with pytest.raises(DataError, match=r"holds the model's own mark '<\|end\|>' as text"):
         rows_of(tokenizer, ("say <|end|>", "one"), ("user", "assistant"), 32, "here")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisytune import _processes
 from noisytune._pretrained import Model
 from noisytune._processes import marked
 from noisytune.errors import ConfigError, DataError, TrialError
 from noisytune.lab.studies.study import Study
-from noisytune.lab.trials import launched
 from noisytune.lab.trials.launched import Launched
 from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
@@ -135,12 +135,12 @@ def test_a_launcher_that_is_no_program(trial: Trial) -> None:
 
 
 def test_nothing_is_left_of_a_training_that_is_given_up(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launched.uuid, "uuid4", lambda: type("", (), {"hex": "of-this-test"}))
+    monkeypatch.setattr(_processes.uuid, "uuid4", lambda: type("", (), {"hex": "of-this-test"}))
 
     def stop(*_: Any) -> None:
-        assert marked(f"{launched.MARK}=of-this-test")
+        assert marked(f"{_processes.CHILD}=of-this-test")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(alone("hangs").run(trial, [trial], stop))
-    assert not marked(f"{launched.MARK}=of-this-test")
+    assert not marked(f"{_processes.CHILD}=of-this-test")

@@ -28,7 +28,7 @@ from noisytune.lab.trials.tokens import Tokens, tokenise
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 from noisytune.torch import perturb_
-from tests.support.language_models import MORE, save_language_model
+from tests.support.language_models import MORE
 from tests.support.trials import a_trial, noisy
 
 pytestmark = [
@@ -42,19 +42,13 @@ TRAINING = TrainingSettings(epochs=2, batch_size=4, learning_rate=1e-3, max_leng
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    folder = tmp_path_factory.mktemp("models")
-    return {kind: Model.find(str(save_language_model(kind, folder / kind))) for kind in MORE}
-
-
-@pytest.fixture(scope="module")
 def task() -> TaskData:
     return task_from_rows(ROWS, TaskOptions(), dev=ROWS[:4])
 
 
 @pytest.fixture(scope="module")
-def tokens(models: dict[str, Model], task: TaskData) -> Tokens:
-    return tokenise(models["llama"].path, task, TRAINING.max_length)
+def tokens(language_models: dict[str, Model], task: TaskData) -> Tokens:
+    return tokenise(language_models["llama"].path, task, TRAINING.max_length)
 
 
 def run(model: Model, task: TaskData, tokens: Tokens, arm: Arm = PLAIN, seed: int = 0, **settings: Any) -> TrialRecord:
@@ -108,9 +102,14 @@ def trl_losses(model: Model, folder: Path, lora: LoraConfig | None, accumulation
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("lora", [None, "r=4,alpha=16"])
 def test_losses_are_those_of_trl_step_by_step(
-    lora: str | None, accumulation: int, models: dict[str, Model], task: TaskData, tokens: Tokens, tmp_path: Path
+    lora: str | None,
+    accumulation: int,
+    language_models: dict[str, Model],
+    task: TaskData,
+    tokens: Tokens,
+    tmp_path: Path,
 ) -> None:
-    model = models["llama"]
+    model = language_models["llama"]
     record = run(model, task, tokens, seed=3, lora=lora, gradient_accumulation=accumulation)
     config = LoraConfig(r=4, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear") if lora else None
     theirs = trl_losses(model, tmp_path, config, accumulation)
@@ -119,8 +118,8 @@ def test_losses_are_those_of_trl_step_by_step(
 
 
 @pytest.mark.parametrize("architecture", MORE)
-def test_every_architecture_takes_it(architecture: str, models: dict[str, Model], task: TaskData) -> None:
-    model = models[architecture]
+def test_every_architecture_takes_it(architecture: str, language_models: dict[str, Model], task: TaskData) -> None:
+    model = language_models[architecture]
     tokens = tokenise(model.path, task, 256)
     record = run(model, task, tokens, max_steps=2, lora="r=2,alpha=4")
     told = record.applied["lora"]
@@ -139,11 +138,11 @@ def test_every_architecture_takes_it(architecture: str, models: dict[str, Model]
     ],
 )
 def test_no_noise_is_plain_bit_for_bit(
-    more: str, settings: dict[str, Any], models: dict[str, Model], task: TaskData, tokens: Tokens
+    more: str, settings: dict[str, Any], language_models: dict[str, Model], task: TaskData, tokens: Tokens
 ) -> None:
     lora = f"r=4,alpha=8,{more}"
     plain, zero, noise = (
-        run(models["llama"], task, tokens, arm, max_steps=2, lora=lora, **settings)
+        run(language_models["llama"], task, tokens, arm, max_steps=2, lora=lora, **settings)
         for arm in (PLAIN, noisy(0), noisy(0.3))
     )
     assert plain.loss_curve == zero.loss_curve != noise.loss_curve
@@ -151,9 +150,9 @@ def test_no_noise_is_plain_bit_for_bit(
         np.testing.assert_array_equal(array, zero.outputs[name])
 
 
-def test_noise_goes_below_the_adapter(models: dict[str, Model]) -> None:
+def test_noise_goes_below_the_adapter(language_models: dict[str, Model]) -> None:
     """On the weights first; PiSSA then starts from what carries it, and PEFT does the same with a noised model."""
-    path = models["llama"].path
+    path = language_models["llama"].path
     ours, theirs = (perturb_and_load(path) for _ in range(2))
     put_on_(ours, Lora.read("r=4,alpha=8,pissa"), 5, with_head=False)
     set_seed(5)
@@ -171,11 +170,11 @@ def perturb_and_load(path: Path) -> Any:
     return model
 
 
-def test_the_adapter_is_one_that_peft_can_keep(models: dict[str, Model], tmp_path: Path) -> None:
+def test_the_adapter_is_one_that_peft_can_keep(language_models: dict[str, Model], tmp_path: Path) -> None:
     """What is put on has PEFT's names: saved by it and loaded by it alone, the outputs are the same."""
     from peft import get_peft_model_state_dict
 
-    path = models["llama"].path
+    path = language_models["llama"].path
     ours = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     put_on_(ours, Lora.read("r=4,alpha=8"), 0, with_head=False)
     torch.manual_seed(0)
@@ -233,25 +232,25 @@ def test_settings_that_make_no_sense_are_refused(text: Any, said: str) -> None:
 
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_on_weights_that_are_not_trained_are_refused(
-    method: str, models: dict[str, Model], task: TaskData
+    method: str, language_models: dict[str, Model], task: TaskData
 ) -> None:
     arm = Arm.parse(method)
-    trial = Trial.resolve(models["llama"], task, arm, 0, replace(TRAINING, lora="r=4"))
+    trial = Trial.resolve(language_models["llama"], task, arm, 0, replace(TRAINING, lora="r=4"))
     with pytest.raises(ConfigError, match=f"{method} works on weights that lora does not train"):
-        check_arms(trial, models["llama"].path, [arm.methods])
+        check_arms(trial, language_models["llama"].path, [arm.methods])
 
 
-def test_layers_that_are_not_there_are_named(models: dict[str, Model], task: TaskData) -> None:
-    trial = Trial.resolve(models["llama"], task, PLAIN, 0, replace(TRAINING, lora="r=4,targets=query"))
+def test_layers_that_are_not_there_are_named(language_models: dict[str, Model], task: TaskData) -> None:
+    trial = Trial.resolve(language_models["llama"], task, PLAIN, 0, replace(TRAINING, lora="r=4,targets=query"))
     with pytest.raises(ConfigError, match=r"lora r=4,alpha=32,targets=query: .*not found"):
-        check_arms(trial, models["llama"].path, [()])
+        check_arms(trial, language_models["llama"].path, [()])
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's own
 def test_neftune_is_that_of_transformers(
-    models: dict[str, Model], task: TaskData, tokens: Tokens, tmp_path: Path
+    language_models: dict[str, Model], task: TaskData, tokens: Tokens, tmp_path: Path
 ) -> None:
-    record = run(models["llama"], task, tokens, Arm.parse("neftune"), seed=3)
-    theirs = trl_losses(models["llama"], tmp_path, None, 1, neftune_noise_alpha=5.0)
+    record = run(language_models["llama"], task, tokens, Arm.parse("neftune"), seed=3)
+    theirs = trl_losses(language_models["llama"], tmp_path, None, 1, neftune_noise_alpha=5.0)
     np.testing.assert_allclose(record.loss_curve, theirs, rtol=1e-5)
-    assert not np.allclose(theirs, run(models["llama"], task, tokens, seed=3).loss_curve, rtol=1e-5)
+    assert not np.allclose(theirs, run(language_models["llama"], task, tokens, seed=3).loss_curve, rtol=1e-5)

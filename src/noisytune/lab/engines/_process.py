@@ -41,7 +41,8 @@ class WorkerProcess:
             env=worker_environment(threads, device.gpu) | {name: value},
             start_new_session=True,
         )
-        self._watching = threading.Thread(target=self._watch, daemon=True)
+        # When it has ended, what it started is ended.
+        self._watching = threading.Thread(target=wait_for, args=(self._process, self._mark), daemon=True)
         for thread in (self._watching, threading.Thread(target=self._listen, args=(inbox,), daemon=True)):
             thread.start()
 
@@ -92,10 +93,6 @@ class WorkerProcess:
         if last_words := self._errors.read().decode(errors="replace").strip():
             error.add_note(last_words)
         return error
-
-    def _watch(self) -> None:
-        """When it has ended, end what it started."""
-        wait_for(self._process, self._mark)
 
     def _listen(self, inbox: Inbox) -> None:
         with self._process.stdout as answers:  # type: ignore[union-attr]

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from noisytune._processes import end_family
+from noisytune._processes import Family
 from noisytune.errors import ConfigError, TrialError
+from noisytune.lab.trials.logged import last_lines
 from noisytune.lab.trials.runner import OnStep, Runner
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
-MARK = "NOISYTUNE_LAUNCH"
-"""The variable by which what a launcher starts is known."""
 POLL = 0.05
 """Seconds between two looks at what the processes say."""
-LAST_WORDS = 4000
-"""Characters that are kept of what they print, from its end."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,11 @@ class Launched:
         with tempfile.TemporaryDirectory(prefix="noisytune-") as name:
             folder = Path(name)
             (folder / "job").write_bytes(pickle.dumps((self.runner, training, tuple(trials))))
-            process, mark = self._started(folder)
+            family = self._started(folder)
             try:
                 said = _Said(folder)
                 while True:
-                    ended = process.poll() is not None
+                    ended = family.has_ended
                     for kind, content in said.since():
                         if kind == "step":
                             on_step(*content)
@@ -63,39 +58,29 @@ class Launched:
                     if ended:
                         break
                     time.sleep(POLL)
-                if said.failures or process.returncode:
-                    self._fail(training, said.failures, process.returncode, folder / "log")
+                if said.failures or family.wait():
+                    self._fail(training, said.failures, family.wait(), folder / "log")
             finally:
-                end_family(process.pid, mark)
-                process.wait()
+                family.end()
 
-    def _started(self, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-        mark = uuid.uuid4().hex
+    def _started(self, folder: Path) -> Family:
         # Programs of this environment first; the same modules as here, from the same places.
         search = {"PATH": [str(Path(sys.executable).parent), os.environ.get("PATH", "")], "PYTHONPATH": sys.path}
-        environment = {name: os.pathsep.join(filter(None, places)) for name, places in search.items()}
+        variables = {name: os.pathsep.join(filter(None, places)) for name, places in search.items()}
+        command = [*self.launcher, "-m", "noisytune.lab.trials._rank", str(folder)]
         with (folder / "log").open("wb") as log:
             try:
-                process = subprocess.Popen(
-                    [*self.launcher, "-m", "noisytune.lab.trials._rank", str(folder)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | environment | {MARK: mark},
-                    start_new_session=True,
-                )
+                return Family(command, variables, stdout=log, stderr=log)
             except OSError as error:
                 raise ConfigError(f"launcher {self.launcher[0]!r} cannot be started: {error.strerror}") from error
-        return process, f"{MARK}={mark}"
 
     def _fail(self, training: Trial, failures: list[tuple[float, Exception]], code: int, log: Path) -> NoReturn:
         """Raise what went wrong first: the other processes fail for want of the first one that does."""
-        words = log.read_text(errors="replace")[-LAST_WORDS:].strip()
         if failures:
             _, error = min(failures, key=lambda each: each[0])
         else:
             error = TrialError(f"{training.label}: {self.launcher[0]} ended with code {code}")
-        error.add_note(words)
+        error.add_note("\n".join(last_lines(log)))
         raise error
 
 

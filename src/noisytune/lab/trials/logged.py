@@ -6,12 +6,11 @@ import os
 import re
 import subprocess
 import threading
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from noisytune._processes import end_family, wait_for
+from noisytune._processes import Family
 from noisytune.errors import TrialError
 
 FIRST, LAST = 2**22, 2**20
@@ -96,37 +95,21 @@ def run_logged(
     Raises:
         TrialError: it cannot be started.
     """
-    mark = uuid.uuid4().hex
     with log.open("wb") as file:
         output = Output(file, pattern)
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env={**os.environ, **variables, _MARK: mark},
-                start_new_session=True,
-            )
+            family = Family(command, variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
         except (OSError, ValueError) as error:
             raise TrialError(f"the command cannot be started: {error}") from error
-        reader = threading.Thread(target=_read, args=(process, output), daemon=True)
+        reader = threading.Thread(target=_read, args=(family.process, output), daemon=True)
         reader.start()
         try:
-            code = wait_for(process, f"{_MARK}={mark}")
-        except BaseException:
-            end_family(process.pid, f"{_MARK}={mark}")
-            process.wait()
-            raise
+            code = family.wait()
         finally:
+            family.end()
             reader.join(_PATIENCE)
             output.close()
     return code, output.found
-
-
-_MARK = "NOISYTUNE_TRIAL"
-"""The variable by which a command, and all that it starts, are known."""
 
 
 def _read(process: subprocess.Popen[bytes], output: Output) -> None:
