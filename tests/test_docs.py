@@ -15,7 +15,8 @@ import noisytune
 from noisytune.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "evidence/README.md")]
+PAGES += sorted((ROOT / "docs").glob("**/*.md"))
 MODULES = [m.name for m in pkgutil.walk_packages(noisytune.__path__, "noisytune.")]
 
 
