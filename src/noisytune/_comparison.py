@@ -29,6 +29,7 @@ from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.function import Function, FunctionRunner, OwnTrial
 from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -187,7 +188,9 @@ def compare(
     settings: TrainingSettings = checked(TrainingSettings, training)
     with ExitStack() as stack:
         engine = engine or stack.enter_context(LocalEngine())
-        engine.start(at_most=1)  # imports while the data is loaded; the study starts the rest if it needs them
+        engine.start(
+            1, TransformersRunner.warm_up
+        )  # imports while the data is loaded; the study starts the rest if it needs them
         tasks = tuple(trained_as(one, {}, given_of(training)) for one in _tasks(task, dev, wanted))
         asked = arms_of(*arms)
         every = arms_for([one.name for one in tasks], asked)

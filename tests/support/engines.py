@@ -32,7 +32,7 @@ class Ledger(InlineEngine):
         self.ran: list[tuple[int, str, str]] = []
         self.stop_after = stop_after
 
-    def start(self, at_most: int | None = None) -> None:
+    def start(self, at_most: int | None = None, first: Any = None) -> None:
         self.started = at_most
 
 

@@ -64,6 +64,36 @@ class Cheap:
         return [(label, int(when)) for label, when in map(str.split, lines)]
 
 
+@dataclass(frozen=True)
+class Noting(Cheap):
+    """Looks at arms and makes tokens as long as a trial takes, and notes in which processes it does what."""
+
+    def prepare(self, task: Any) -> tuple[str, ...]:
+        self._note("prepare")
+        return ()
+
+    def check(self, trial: Trial, arms: Any) -> tuple[str, ...]:
+        self._note("check")
+        return ()
+
+    def run(self, training: Trial, trials: Sequence[Trial], on_step: Any) -> Iterator[TrialRecord]:
+        self._note("run")
+        return super().run(training, trials, on_step)
+
+    def _note(self, what: str) -> None:
+        with self.began.with_name("processes").open("a") as stream:
+            stream.write(f"{what} {os.getpid()}\n")
+        if what != "run":
+            time.sleep(self.seconds)
+
+    def processes(self) -> dict[str, set[str]]:
+        """Which did what."""
+        found: dict[str, set[str]] = {}
+        for what, process in map(str.split, self.began.with_name("processes").read_text().splitlines()):
+            found.setdefault(what, set()).add(process)
+        return found
+
+
 def cheap_record(trial: Trial, nan: bool = False) -> TrialRecord:
     """What comes out of a trial: a function of its settings."""
     draw = random.Random(trial.key)

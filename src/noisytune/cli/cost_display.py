@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
 from noisytune._console import Console
 from noisytune._text import terminal
-from noisytune.lab.studies.cost import GPUS, UTILISATION, Cost
+from noisytune.lab.studies.cost import GPUS, PEAKS, UTILISATION, Cost
 
 
 def print_costs(out: Console, name: str, folder: Path, costs: Sequence[Cost]) -> None:
@@ -24,19 +25,19 @@ def print_costs(out: Console, name: str, folder: Path, costs: Sequence[Cost]) ->
             table.add_column(heading, justify="right", no_wrap=True)
         for task in one.tasks:
             each = [f"{task.tokens:,.0f}", f"{task.flops:.1e}"]
-            times = _times(one, task.trials * task.flops, task.trials * task.seconds)
+            times = _times([replace(one, tasks=(task,))])
             table.add_row(terminal(task.task), f"{task.trials:,}", *each, *times)
         if len(one.tasks) > 1:
             sums = [f"{one.total('tokens'):,.0f}", f"{one.total('flops'):.1e}"]
-            times = _times(one, one.total("flops"), one.total("seconds"))
+            times = _times([one])
             table.add_row("all, summed", f"{one.trials:,}", *sums, *times, style="bold")
         out.print(table)
         out.print(terminal("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items())))
         out.print()
     known = [one for one in costs if one.trials]
     if len(known) > 1:
-        work, time = sum(one.total("flops") for one in known), sum(one.total("seconds") for one in known)
-        here, *gpus = _times(known[0], work, time)
+        work = sum(one.total("flops") for one in known)
+        here, *gpus = _times(known)
         on = ", ".join(f"{time} on {gpu}" for gpu, time in zip(GPUS, gpus, strict=True))
         out.print(f"All models: {sum(one.trials for one in known):,} trials, {work:.1e} FLOPs, {here} here, {on}\n")
     if known:
@@ -46,18 +47,24 @@ def print_costs(out: Console, name: str, folder: Path, costs: Sequence[Cost]) ->
 def _basis(known: Sequence[Cost]) -> str:
     """Where the numbers come from."""
     sizes = ", ".join(f"{one.model} {one.parameters / 1e6:.1f}M" for one in known)
-    peaks = " and ".join(f"{peak / 1e12:g} ({gpu})" for gpu, peak in GPUS.items())
+    precisions = dict.fromkeys(task.precision for one in known for task in one.tasks)
+    peaks = ", ".join(
+        f"the {name} peak of " + " and ".join(f"{peak / 1e12:g} ({gpu})" for gpu, peak in PEAKS[name].items())
+        for name in precisions
+    )
     return (
         "Tokens: of training, all epochs, from the mean of a sample. FLOPs: 6 N a token trained on, 2 N a dev token "
         f"(Kaplan et al. 2020, section 2.1), N the parameters without embeddings ({sizes}). Here: "
         f"{known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at {UTILISATION:.0%} of "
-        f"the float32 peak of {peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
+        f"{peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
         "noisytune methods says what each adds."
     )
 
 
-def _times(one: Cost, work: float, seconds: float) -> list[str]:
-    return [duration(seconds / one.workers), *(duration(work / (UTILISATION * peak)) for peak in GPUS.values())]
+def _times(costs: Sequence[Cost]) -> list[str]:
+    """Of all trials: here, and on each GPU."""
+    here = sum(one.total("seconds") / one.workers for one in costs)
+    return [duration(here), *(duration(sum(one.seconds_on(gpu) for one in costs)) for gpu in GPUS)]
 
 
 def _arms(one: Cost) -> dict[str, int]:

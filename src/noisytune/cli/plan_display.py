@@ -10,7 +10,7 @@ from noisytune._console import Console
 from noisytune._languages import language_name
 from noisytune._text import terminal
 from noisytune.cli.cost_display import duration
-from noisytune.lab.studies.cost import GPUS, UTILISATION
+from noisytune.lab.studies.cost import GPUS
 from noisytune.lab.studies.plan import Plan
 
 
@@ -31,7 +31,7 @@ def print_plans(out: Console, plans: Sequence[Plan]) -> None:
         out.print(table)
         if plan.parameters:
             total = sum(one.trials * one.flops(plan.parameters) for one in plan.tasks)
-            on = ", ".join(f"{duration(total / (UTILISATION * peak))} on one {gpu}" for gpu, peak in GPUS.items())
+            on = ", ".join(f"{duration(plan.seconds_on(gpu))} on one {gpu}" for gpu in GPUS)
             size = f"{plan.parameters / 1e6:.1f}M parameters without embeddings"
             out.print(terminal(f"All: {total:.1e} FLOPs if every row is as long as max_length ({size}), {on}."))
         out.print()

@@ -53,6 +53,7 @@ def work(
     from noisytune.lab.store import Store
     from noisytune.lab.studies.planned import Part, planned
     from noisytune.lab.studies.planned import work as run_missing
+    from noisytune.lab.trials.transformers_runner import TransformersRunner
 
     need("a study", "yaml")
     if part and claim:
@@ -60,7 +61,7 @@ def work(
     share, how = Part.parse(part) if part else None, Running(**running)
     failed = 0
     with stoppable() as stop, how.workplace() as engine:
-        engine.start(at_most=1)  # imports while the data is loaded
+        engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded
         for study in planned(run):
             store = Store(run, study.file_name)
             with StudyDisplay(console()) as display:

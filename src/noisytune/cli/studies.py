@@ -92,11 +92,12 @@ def _run(
     from noisytune.lab.store import Store, file_name
     from noisytune.lab.studies.file import read_studies
     from noisytune.lab.studies.run import run_study
+    from noisytune.lab.trials.transformers_runner import TransformersRunner
 
     need("a study", "yaml")
     how = Running(**running)
     with stoppable() as stop, how.workplace() as engine:
-        engine.start(at_most=1)  # imports while the data is loaded
+        engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded
         if dry_run:
             _plan(file, changes, out, engine)
             return

@@ -49,6 +49,7 @@ def tune(
     from noisytune.lab.studies.tune import tune as run_search
     from noisytune.lab.tasks import BENCHMARKS, GLUE, TaskOptions, load_task, trained_as
     from noisytune.lab.trials.settings import TrainingSettings
+    from noisytune.lab.trials.transformers_runner import TransformersRunner
 
     need("noisytune tune")
     require("optuna", extra="tune", needed_for="noisytune tune")
@@ -59,7 +60,7 @@ def tune(
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
     how = Running(**running)
     with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
-        engine.start(at_most=1)  # imports while the data is loaded
+        engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded
         loaded = trained_as(load_task(task, options), {}, training)
         tuning = Tuning(
             name=f"{loaded.name}, tuned",

@@ -48,7 +48,7 @@ def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> N
     assert task.tokens == pytest.approx(3 * sum(tokens.train.lengths))
     assert task.flops == pytest.approx(flops(found.parameters, task.tokens, sum(tokens.evaluate["dev"].lengths)))
     assert found.total("flops") == pytest.approx(4 * task.flops)
-    assert task.seconds > 0
+    assert (task.seconds > 0, task.precision) == (True, "float32")
     assert cost_of_done(study, tmp_path) == Cost(study.model.name, 0, (), 4, 2)
 
 
@@ -85,7 +85,10 @@ def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixtu
 
     found = cost_of(tiny_study, Store("nowhere"), InlineEngine(), 2)
     tasks = tuple(replace(found.tasks[0], task=f"glue/{name}", tokens=2.4e8) for name in ("mnli", "rte"))
-    other = replace(found, model="google/electra-base-discriminator", tasks=tasks, parameters=85_000_000)
+    half = tuple(replace(task, precision="bf16") for task in tasks)
+    other = replace(found, model="google/electra-base-discriminator", tasks=half, parameters=85_000_000)
+    assert found.seconds_on("A100") == pytest.approx(found.total("flops") / (0.4 * 19.5e12))
+    assert other.seconds_on("A100") == pytest.approx(other.total("flops") / (0.4 * 312e12))
     print_costs(Console(width=80), "table2", Path("runs/paper"), [found, other])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -94,7 +97,8 @@ def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixtu
     assert "2 plain, 2 noisytune(0.15)" in text
     assert "All models: 12 trials" in text
     assert "Kaplan et al. 2020" in text
-    assert "40% of the float32 peak of 19.5 (A100) and 67 (H100) TFLOP/s" in text
+    peaks = "the float32 peak of 19.5 (A100) and 67 (H100), the bf16 peak of 312 (A100) and 989 (H100) TFLOP/s"
+    assert f"40% of {peaks}" in text
 
 
 @pytest.mark.parametrize(

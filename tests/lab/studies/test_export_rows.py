@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_is_reported_all_the_same(
 def test_a_disk_without_room_is_said_before_anything_runs(
     tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from noisytune.lab.studies.run import about_room
+    from noisytune.lab.studies.ready import about_room
 
     records = filled(tiny_study, tmp_path).records()
     assert about_room(tmp_path, tiny_study.plan, records) == ""

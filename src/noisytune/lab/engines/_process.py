@@ -17,7 +17,7 @@ from typing import IO, Any
 from noisytune._processes import MARK, end_family, wait_for
 from noisytune.errors import TrialError
 from noisytune.lab.engines.devices import Device
-from noisytune.lab.engines.protocol import Cause, Job
+from noisytune.lab.engines.protocol import Cause, First, Job
 
 Inbox = SimpleQueue[tuple["WorkerProcess", str, Any]]
 """What workers say, and that they died."""
@@ -26,7 +26,7 @@ Inbox = SimpleQueue[tuple["WorkerProcess", str, Any]]
 class WorkerProcess:
     """A worker and the thread that listens to it."""
 
-    def __init__(self, device: Device, threads: int, inbox: Inbox) -> None:
+    def __init__(self, device: Device, threads: int, inbox: Inbox, first: First | None = None) -> None:
         self.device = device
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker lives)
@@ -45,8 +45,9 @@ class WorkerProcess:
         self._watching = threading.Thread(target=wait_for, args=(self._process, self._mark), daemon=True)
         for thread in (self._watching, threading.Thread(target=self._listen, args=(inbox,), daemon=True)):
             thread.start()
+        self.give(first)
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job | First | None) -> None:
         """Send a job. A worker that has died meanwhile says so through the inbox."""
         with suppress(BrokenPipeError):
             pickle.dump(job, self._process.stdin)  # type: ignore[arg-type]

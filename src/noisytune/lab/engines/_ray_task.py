@@ -22,7 +22,11 @@ from noisytune.lab.engines.protocol import Job
 from noisytune.lab.trials.environment import versions
 
 IDLE = 3.0
-"""Seconds without a job after which a worker goes, with what it holds of memory and of a GPU."""
+"""Seconds without a job after which a worker goes that has done a trial, with what it holds of memory and of a GPU."""
+PATIENT = 60.0
+"""The same for one that has done none: trials will come, once arms are checked and texts are tokens."""
+TAKEN = 1.0
+"""Seconds for which one that is ready already keeps its place, so that Ray gives the next `Ready` to another."""
 EVERY = 0.1
 """Seconds for which messages are gathered."""
 
@@ -54,8 +58,22 @@ class Order:
     """Of the libraries that the main process has."""
     trunks: Mapping[str, Trunk]
     """The files that the job needs, by what it calls them."""
-    alone: bool = False
-    """Whether the worker goes at once when the job is done, and leaves the memory to the next."""
+    stay: float
+    """Seconds for which the worker waits for another job."""
+    first: bytes
+    """What it does before all others, pickled."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job that is done when its worker is ready for others."""
+
+    label: str = "getting ready"
+    limit: float | None = None
+    together: str = ""
+
+    def __call__(self, report: object) -> None:
+        """Nothing is left to do."""
 
 
 def carry_out(order: Order) -> Iterator[Said]:
@@ -113,11 +131,14 @@ class _Workers:
                 # Said, not left open: without a GPU of its own a job would see all of the machine's.
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpus
                 self._of, self._engine = (gpus, order.threads), LocalEngine(1, order.threads)
+                self._engine.start(first=pickle.loads(order.first))
+            elif isinstance(job, Ready):
+                time.sleep(TAKEN)
             self._engine.run([job], heard.put)
-            if order.alone:
+            if not order.stay:
                 self._go()
                 return
-            self._leaving = threading.Timer(IDLE, self._leave)
+            self._leaving = threading.Timer(order.stay, self._leave)
             self._leaving.daemon = True
             self._leaving.start()
 

@@ -18,11 +18,11 @@ from noisytune._processes import MARK, end_family
 from noisytune.errors import NoisyTuneError, TrialError
 
 if TYPE_CHECKING:
-    from noisytune.lab.engines import Job
+    from noisytune.lab.engines.protocol import First, Job
 
 
 def main() -> None:
-    """Read pickled jobs from stdin, write pickled (kind, content) pairs to what was stdout.
+    """Read what to do first and then jobs from stdin, pickled; write pickled (kind, content) pairs to what was stdout.
 
     Kinds are "begun", "message", "done" (content: the job's result), and "failed" or "memory" (content: an exception).
     """
@@ -30,11 +30,9 @@ def main() -> None:
     # Whatever a library prints must not get between the pickles: it goes with the errors, which the engine keeps.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    jobs: SimpleQueue[Job] = SimpleQueue()
+    jobs: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
-    # What is missing here is missed again, and reported, by the job that needs it.
-    with contextlib.suppress(Exception):
-        _warm_up()
+    _do_first(jobs.get())
     while True:
         job = jobs.get()
         _send(answers, "begun", None)
@@ -54,7 +52,7 @@ def _outlive_signals() -> None:
             signal.signal(getattr(signal, name), lambda *_: None)
 
 
-def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Job]) -> None:
+def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Any]) -> None:
     """The pipe closes when the engine closes it or dies, in whatever way: then nobody wants the running job either."""
     while True:
         try:
@@ -71,19 +69,16 @@ def _read_jobs(stdin: BinaryIO, jobs: SimpleQueue[Job]) -> None:
         os._exit(code)
 
 
-def _warm_up() -> None:
-    """Import what every trial needs while the main process still loads data, and keep it quiet."""
-    import torch
-    from transformers.utils import logging as transformers_logging
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    quiet: Any = transformers_logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
-    import noisytune.lab.trials.fine_tune  # noqa: F401
-
-    # The Trainer collects garbage at every start; what was just imported is none.
+def _do_first(first: First | None) -> None:
+    """Whatever is missing is missed again, and reported, by the job that needs it."""
+    if first is None:
+        return
+    # Looking for garbage takes a seventh of an import, and the Trainer looks at every start; what is imported is none.
+    gc.disable()
+    with contextlib.suppress(Exception):
+        first()
     gc.freeze()
+    gc.enable()
 
 
 def carry_out(job: Job, report: Any) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from noisytune.errors import ConfigError
 from noisytune.lab.engines._worker import carry_out
-from noisytune.lab.engines.protocol import Job, JobFailed
+from noisytune.lab.engines.protocol import First, Job, JobFailed
 
 
 class InlineEngine:
@@ -40,7 +40,7 @@ class InlineEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, at_most: int | None = None) -> None:
+    def start(self, at_most: int | None = None, first: First | None = None) -> None:
         """Do nothing: the worker is this process."""
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:

@@ -13,13 +13,13 @@ from noisytune._machine import available_cores
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError
 from noisytune.lab.engines._process import Inbox, WorkerProcess
 from noisytune.lab.engines.devices import JobQueue, shared_out, visible_devices
-from noisytune.lab.engines.protocol import Cause, Job, JobFailed
+from noisytune.lab.engines.protocol import Cause, First, Job, JobFailed
 
 
 class LocalEngine:
     """Worker processes on this machine.
 
-    Each is a fresh interpreter that imports torch and transformers once. It lives as long as its stdin is open, so it
+    Each is a fresh interpreter that imports once what its trials need. It lives as long as its stdin is open, so it
     goes when the engine closes or the main process dies, even by SIGKILL. Ctrl-C reaches the main process only.
 
     >>> with LocalEngine(workers=2) as engine:
@@ -56,6 +56,7 @@ class LocalEngine:
         self._devices = shared_out(visible_devices(), available_cores(), workers, trials_per_gpu, gpus_per_trial)
         self.workers = len(self._devices)
         self.threads_per_worker = threads_per_worker or max(1, available_cores() // self.workers)
+        self._first: First | None = None
         self._team: list[WorkerProcess] = []
         self._inbox: Inbox = SimpleQueue()
 
@@ -65,15 +66,17 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, at_most: int | None = None) -> None:
+    def start(self, at_most: int | None = None, first: First | None = None) -> None:
         """Start the workers that are not running yet, without waiting for them.
 
         Args:
             at_most: start no more than this, for a study with few trials left.
+            first: what those do before their first job, and those that take their places.
         """
+        self._first = first or self._first
         wanted = self.workers if at_most is None else min(self.workers, at_most)
         for device in self._devices[len(self._team) : wanted]:
-            self._team.append(WorkerProcess(device, self.threads_per_worker, self._inbox))
+            self._team.append(WorkerProcess(device, self.threads_per_worker, self._inbox, self._first))
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
         """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
@@ -152,7 +155,7 @@ class LocalEngine:
         worker.kill()
         worker.dismiss()
         worker.wait()
-        another = WorkerProcess(worker.device, self.threads_per_worker, self._inbox)
+        another = WorkerProcess(worker.device, self.threads_per_worker, self._inbox, self._first)
         self._team[self._team.index(worker)] = another
         return another
 

@@ -12,6 +12,9 @@ Cause = Literal["error", "memory", "died", "time", "lost"]
 """Why a job failed: an exception; want of memory, said or supposed; its worker died; its time was up; the machine that
 it ran on is gone."""
 
+First = Callable[[], object]
+"""What a worker does first: picklable, and without consequence where it fails, for the job that needs it says so."""
+
 
 class Job(Protocol):
     """Something to do in a worker: picklable, and all data."""
@@ -71,11 +74,12 @@ class Engine(Protocol):
         """Jobs that run at a time, >= 1."""
         ...
 
-    def start(self, at_most: int | None = None) -> None:
+    def start(self, at_most: int | None = None, first: First | None = None) -> None:
         """Get ready for jobs, without waiting for it. May be called again, for more workers.
 
         Args:
             at_most: get no more workers ready than this.
+            first: what each worker that is started from now on does before its first job, such as imports.
         """
         ...
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError, require
@@ -27,8 +26,9 @@ from noisytune.lab.engines import _ray_task
 from noisytune.lab.engines.devices import JobQueue
 from noisytune.lab.engines.local import LocalEngine
 from noisytune.lab.engines.luggage import Trunk, packed
-from noisytune.lab.engines.protocol import Cause, Job, JobFailed
+from noisytune.lab.engines.protocol import Cause, First, Job, JobFailed
 from noisytune.lab.trials.environment import versions
+from noisytune.lab.trials.jobs import TrialJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +132,11 @@ class RayEngine:
         self._share: Share | None = None
         self._running: dict[Any, _Running] = {}
         self._trunks: dict[Any, Trunk] = {}
+        self._home: str | None = None
+        self._first: First | None = None
+        self._started = 0
+        self._starting: list[Any] = []
+        self._beside = LocalEngine(1)
 
     def __enter__(self) -> Self:
         return self
@@ -144,44 +149,47 @@ class RayEngine:
         """Tasks at a time. Connects."""
         return len(self._connected().kinds)
 
-    def start(self, at_most: int | None = None) -> None:
-        """Connect; workers start with their tasks.
+    def start(self, at_most: int | None = None, first: First | None = None) -> None:
+        """Connect, and start the workers without waiting for them.
+
+        Args:
+            at_most: start no more than this.
+            first: what each does before its first job.
 
         Raises:
             ConfigError: there is no cluster, or not so much room in it.
         """
-        self._connected()
+        self._first = first or self._first
+        kinds = self._connected().kinds[:at_most]
+        if len(kinds) > self._started:
+            self._started = len(kinds)
+            self._starting = [self._begun(_ray_task.Ready(), kind) for kind in kinds]
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
         """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says. What belongs to the run folder is done
         on this machine."""
-        waiting = iter(jobs)
-        first = next(waiting, None)
-        if first is None:
-            return
-        if getattr(first, "here", False):
-            with LocalEngine() as engine:
-                engine.run(chain([first], waiting), on_message)
-            return
         share = self._connected()
         if alone:
-            time.sleep(_ray_task.IDLE + 1)  # until the workers of earlier jobs are gone
+            time.sleep(_ray_task.IDLE + 1)  # until the workers of earlier trials are gone
         try:
             self._alone = alone
-            self._run(JobQueue(chain([first], waiting)), on_message, share.kinds[:1] if alone else share.kinds)
+            self._run(JobQueue(jobs), on_message, share.kinds[:1] if alone else share.kinds)
         except BaseException:
             self.close()
             raise
+        finally:
+            self._beside.close()
 
     def close(self) -> None:
         """Give up whatever is running. A cluster that was there before stays; its workers go by themselves."""
         ray, running, self._running = _ray(), self._running, {}
-        for task in running:
+        for task in (*running, *self._starting):
             with suppress(Exception):
                 ray.cancel(task, force=True)
         if self._mine:
             ray.shutdown()
         self._mine, self._share, self._trunks = False, None, {}
+        self._started, self._starting = 0, []
 
     def _connected(self) -> Share:
         if self._share is None:
@@ -197,6 +205,7 @@ class RayEngine:
                     raise ConfigError(f"no Ray cluster at {self._address or 'hand'}: {said[0]}") from error
                 self._mine = True
             self._share = shares_of(_machines(), self._asked, *self._each)
+            self._home = _home(self._share)
         return self._share
 
     def _run(self, jobs: JobQueue, on_message: Callable[[Any], None], kinds: tuple[str, ...]) -> None:
@@ -205,6 +214,10 @@ class RayEngine:
             for _ in range(len(idle)):
                 kind = idle.popleft()
                 job = jobs.next_for(kind, others=len(kinds))
+                while job and not self._has_place_for(job):
+                    self._beside.start(first=self._first)
+                    self._beside.run([job], on_message)
+                    job = jobs.next_for(kind, others=len(kinds))
                 if job is None:
                     idle.append(kind)
                 else:
@@ -230,18 +243,33 @@ class RayEngine:
             for message in said.messages:
                 on_message(_told(message, running.job))
 
+    def _has_place_for(self, job: Job) -> bool:
+        """Whether the cluster can do a job: one for this machine only where it has a place there."""
+        return not _is_here(job) or self._home is not None
+
     def _begun(self, job: Job, kind: str) -> Any:
         share, ray = self._connected(), _ray()
         needs = job.needs() if hasattr(job, "needs") else {}
         trunks = {name: self._trunk(files) for name, files in needs.items()}
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0, "num_returns": "streaming"}
-        if len(set(share.kinds)) > 1 and kind:
-            options["accelerator_type"] = kind
-        task = ray.remote(_ray_task.carry_out).options(**options, scheduling_strategy="SPREAD", name=job.label)
+        if _is_here(job):
+            strategies = import_module("ray.util.scheduling_strategies")
+            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(self._home, soft=False)
+        else:
+            options["scheduling_strategy"] = "SPREAD"
+            if len(set(share.kinds)) > 1 and kind:
+                options["accelerator_type"] = kind
         order = _ray_task.Order(
-            pickle.dumps(job), job.label, tuple(sys.path), share.cpus, versions(), trunks, self._alone
+            job=pickle.dumps(job),
+            label=job.label,
+            paths=tuple(sys.path),
+            threads=share.cpus,
+            versions=versions(),
+            trunks=trunks,
+            stay=0.0 if self._alone else _ray_task.IDLE if isinstance(job, TrialJob) else _ray_task.PATIENT,
+            first=pickle.dumps(self._first),
         )
-        return task.remote(order)
+        return ray.remote(_ray_task.carry_out).options(**options, name=job.label).remote(order)
 
     def _trunk(self, files: Any) -> Trunk:
         """What is sent of files, put into Ray's store once, and only where there is another machine."""
@@ -299,6 +327,20 @@ def _machines() -> list[Machine]:
         kind = next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "")
         found.append(Machine(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind))
     return found
+
+
+def _home(share: Share) -> str | None:
+    """Ray's name of this machine, if a task has room on it."""
+    mine = _ray().get_runtime_context().get_node_id()
+    for node in _nodes():
+        if node["NodeID"] == mine and node["NodeManagerHostname"] == socket.gethostname():
+            has = node["Resources"]
+            return mine if has.get("CPU", 0) >= share.cpus and has.get("GPU", 0) >= share.gpus else None
+    return None
+
+
+def _is_here(job: Job) -> bool:
+    return getattr(job, "here", False)
 
 
 def _told(message: Any, job: Job) -> Any:

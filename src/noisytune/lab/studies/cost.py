@@ -16,8 +16,11 @@ from noisytune.lab.trials.trial import Trial
 
 SAMPLE = 256
 """Examples of a split by which its tokens are counted."""
-GPUS = {"A100": 19.5e12, "H100": 67e12}
-"""Peak float32 operations a second outside the tensor cores, NVIDIA's data sheets (SXM): trials train in float32."""
+_HALF = {"A100": 312e12, "H100": 989e12}
+PEAKS = {"float32": {"A100": 19.5e12, "H100": 67e12}, "bf16": _HALF, "fp16": _HALF}
+"""Peak operations a second by precision, NVIDIA's data sheets (SXM): of float32 outside the tensor cores, which PyTorch
+leaves alone for it; of the others in them, without sparsity."""
+GPUS = tuple(_HALF)
 UTILISATION = 0.4
 """The share of that peak which is assumed."""
 
@@ -39,6 +42,15 @@ def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0) -> floa
     return 2.0 * parameters * (3.0 * train_tokens + dev_tokens)
 
 
+def seconds_on(gpu: str, work: float, precision: str) -> float:
+    """The time of so many operations on one GPU.
+
+    >>> seconds_on("A100", 312e12, "bf16"), round(seconds_on("A100", 312e12, "float32"), 6)
+    (2.5, 40.0)
+    """
+    return work / (UTILISATION * PEAKS[precision][gpu])
+
+
 @dataclass(frozen=True)
 class TaskCost:
     """The trials of one model on one task that are not done yet."""
@@ -52,6 +64,8 @@ class TaskCost:
     """Of one trial, evaluation included."""
     seconds: float
     """Of one trial, by one worker of this machine."""
+    precision: str = "float32"
+    """In which it trains."""
 
     @property
     def trials(self) -> int:
@@ -80,6 +94,10 @@ class Cost:
     def total(self, what: str) -> float:
         """``tokens``, ``flops`` or ``seconds`` of all trials; seconds as if they were run one after the other."""
         return sum(task.trials * float(getattr(task, what)) for task in self.tasks)
+
+    def seconds_on(self, gpu: str) -> float:
+        """Of all trials, on one GPU."""
+        return sum(task.trials * seconds_on(gpu, task.flops, task.precision) for task in self.tasks)
 
 
 def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Cost:
@@ -122,6 +140,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
                 tokens=train,
                 flops=flops(speed.parameters, train, dev),
                 seconds=speed.load_seconds + (train + dev / 3) / speed.tokens_per_second,
+                precision=study.training_for(task).precision,
             )
         )
     parameters = next(iter(speeds.values())).parameters

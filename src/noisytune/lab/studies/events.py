@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from noisytune.lab.trials.events import TrialEvent
+from noisytune.lab.trials.events import Notice, TrialEvent
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 
@@ -54,3 +55,17 @@ class SearchTold:
 
 
 Event = SearchStarted | SearchTold | StudyStarted | TrialEvent
+
+
+def each_notice_once(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    """The same listener, told of the same notice of many trials once."""
+    said = set[str]()
+
+    def told(event: Event) -> None:
+        if isinstance(event, Notice):
+            if event.text in said:
+                return
+            said.add(event.text)
+        on_event(event)
+
+    return told

@@ -9,7 +9,7 @@ from pathlib import Path
 from noisytune._hub import fetch, local_files_only
 from noisytune._pretrained import CONFIG, Model
 from noisytune.errors import DataError
-from noisytune.lab.studies.cost import flops
+from noisytune.lab.studies.cost import flops, seconds_on
 from noisytune.lab.studies.file import AS_WRITTEN, Changes, StudyFile, Wanted
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
@@ -60,6 +60,11 @@ class Plan:
     def trials(self) -> int:
         """All of them."""
         return sum(task.trials for task in self.tasks)
+
+    def seconds_on(self, gpu: str) -> float:
+        """Of all trials on one GPU, were every row as long as ``max_length``; 0 where the parameters are unknown."""
+        parameters = self.parameters or 0
+        return sum(one.trials * seconds_on(gpu, one.flops(parameters), one.training.precision) for one in self.tasks)
 
 
 def plans(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study | Plan, ...]:

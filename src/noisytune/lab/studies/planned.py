@@ -14,19 +14,11 @@ from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store, StudyStore, read_file, write_file
 from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.document import MOST_BYTES
-from noisytune.lab.studies.events import Event, StudyStarted
+from noisytune.lab.studies.events import Event, StudyStarted, each_notice_once
 from noisytune.lab.studies.file import read_studies
 from noisytune.lab.studies.merge import extend, under_known_names
-from noisytune.lab.studies.run import (
-    USUAL,
-    about_room,
-    each_notice_once,
-    get_ready,
-    reachable,
-    set_damaged_aside,
-    tracker_of,
-    trial_jobs,
-)
+from noisytune.lab.studies.ready import about_room, get_ready, set_damaged_aside
+from noisytune.lab.studies.run import USUAL, reachable, tracker_of, trial_jobs
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import Notice
 from noisytune.lab.trials.runner import Runner
@@ -102,7 +94,6 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
                 on_event(Notice(notice))
             earlier = store.read_study()
             runner = _runner(study, store)
-            engine.start(1)
             get_ready(study, runner, engine, study.plan, on_event)
             store.write_study(extend(earlier, study.record, folder))
             kept = {"format": 1, "file": str(file.absolute()), "content": (content or b"").decode("utf-8-sig")}
@@ -193,7 +184,6 @@ def work(
         on_event(Notice(room))
     if not missing:
         return 0
-    engine.start(len(missing))
     get_ready(study, runner, engine, missing, on_event, arms=False)
     attempts = Attempts(store, engine, on_event, rules)
     attempts.run(trial_jobs(study, missing, runner, reachable(tracker, on_event)))

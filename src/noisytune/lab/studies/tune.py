@@ -14,8 +14,9 @@ from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for
-from noisytune.lab.studies.events import Event, SearchStarted, SearchTold
-from noisytune.lab.studies.run import USUAL, each_notice_once, get_ready, run_study, say_notices, set_damaged_aside
+from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, each_notice_once
+from noisytune.lab.studies.ready import get_ready, say_notices, set_damaged_aside, start
+from noisytune.lab.studies.run import USUAL, run_study
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, hold_out
@@ -245,7 +246,7 @@ def _search(
         if isinstance(message, TrialDone):
             told(message.record)
 
-    engine.start(missing)
+    start(engine, runner, missing)
     get_ready(study, runner, engine, study.plan, on_event)
     attempts = Attempts(store, engine, on_trial, rules)
     attempts.run(jobs())

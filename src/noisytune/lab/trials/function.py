@@ -192,12 +192,21 @@ class Function:
 
 
 def _unpacked(content: bytes) -> Function:
-    """Loaded when it is called: what it misses is then the error of its trial."""
-    return Function(functools.partial(_call, content))
+    return Function(_Sent(content))
 
 
-def _call(content: bytes, trial: OwnTrial) -> Any:
-    return pickle.loads(content)(trial)
+@dataclass(frozen=True)
+class _Sent:
+    """A function, loaded when it is called: what it misses is then the error of its trial."""
+
+    content: bytes
+
+    def __call__(self, trial: OwnTrial) -> Any:
+        return self.load()(trial)
+
+    def load(self) -> Any:
+        """Import its module, and whatever that imports."""
+        return pickle.loads(self.content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +241,11 @@ class FunctionRunner(OwnRunner):
             name=function.name,
             has_model=model_dir is not None,
         )
+
+    def warm_up(self) -> None:
+        """Import what the function's module imports."""
+        if isinstance(self.function.call, _Sent):
+            self.function.call.load()
 
     def check(self, trial: Trial, arms: Sequence[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
         """Nothing: only the function has the model."""

@@ -43,6 +43,15 @@ class Portable(Protocol):
         ...
 
 
+@runtime_checkable
+class Warming(Protocol):
+    """What a `Runner` has besides, where its first trial would have to import much."""
+
+    def warm_up(self) -> None:
+        """Import it, in a worker that has nothing to do yet."""
+        ...
+
+
 class Runner(Protocol):
     """Trains the trials of one study. It is pickled with each job, so it is small, all data, and loads late.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,6 +45,18 @@ class TransformersRunner:
         for library in ("torch", "transformers", "accelerate"):
             require(library, extra="lab", needed_for="fine-tuning")
         return cls(model.path.absolute(), model.digest, max_length, cache.absolute())
+
+    @staticmethod
+    def warm_up() -> None:
+        """Import what every trial needs, and keep it quiet."""
+        import torch
+        from transformers.utils import logging as transformers_logging
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        quiet: Any = transformers_logging
+        quiet.set_verbosity_error()
+        quiet.disable_progress_bar()
+        import noisytune.lab.trials.fine_tune  # noqa: F401
 
     def prepare(self, task: TaskData) -> tuple[str, ...]:
         """Write the tokens of a task, unless they are there. Damaged ones are made again."""
