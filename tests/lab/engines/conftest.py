@@ -68,6 +68,12 @@ def have_children(value, report):
     if value:
         os.kill(os.getpid(), value)
 
+def begin():
+    os.environ["BEGUN"] = "yes"
+
+def begin_badly():
+    raise ImportError("not here")
+
 def die(value, report):
     os.kill(os.getpid(), value)
 
@@ -79,7 +85,7 @@ def leave(value, report):
 
 @pytest.fixture(scope="session")
 def folder_of_jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Jobs that workers can import. They find a torch that cannot be loaded, and start in no time."""
+    """Jobs that workers can import. They find a torch that cannot be loaded: none of them needs it."""
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "jobs_for_workers.py").write_text(JOBS)
     (folder / "torch.py").write_text("raise ImportError('not here')")

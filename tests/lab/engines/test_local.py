@@ -111,6 +111,15 @@ def test_workers_can_be_started_bit_by_bit(do: Any) -> None:
     assert len({answer["pid"] for answer in answers}) == 3
 
 
+@pytest.mark.parametrize(("name", "said"), [("begin", "yes"), ("begin_badly", None)])
+def test_a_worker_begins_as_it_is_told_and_so_does_the_one_that_takes_its_place(do: Any, name: str, said: str) -> None:
+    with LocalEngine(1) as engine:
+        engine.start(first=getattr(sys.modules[do.__module__], name))
+        before, failure, after = run(engine, do("a", "look", ("BEGUN",)), do("b", "leave"), do("c", "look", ("BEGUN",)))
+    assert (before["BEGUN"], failure.cause, after["BEGUN"]) == (said, "died", said)
+    assert before["pid"] != after["pid"]
+
+
 def test_threads_are_counted_and_the_own_environment_is_left_alone(do: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
