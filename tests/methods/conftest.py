@@ -144,7 +144,8 @@ class Loop:
     def loss(self) -> float:
         """Over all batches, in evaluation."""
         model: Any = self.stack.run.model.eval()
-        return sum(float(model(**batch).loss) for batch in self.data)
+        with self.stack.evaluated():
+            return sum(float(model(**batch).loss) for batch in self.data)
 
     def save(self) -> dict[str, Any]:
         """Everything that a trainer's checkpoint holds."""

@@ -24,12 +24,15 @@ for arm in arms:
     loop.module = DistributedDataParallel(loop.stack.run.model)
     torch.manual_seed(int(rank))
     loop.run(3)
-    ends[arm] = state_of(loop.stack.run.model)
+    with loop.stack.evaluated():
+        ends[arm] = state_of(loop.stack.run.model)
 for arm in arms:
-    if arm.startswith(("recadam", "l2sp", "child_tuning", "mixout")):
+    if arm.startswith(("recadam", "l2sp", "child_tuning", "mixout", "ema")):
         loop = start(Path(checkpoint), arm, wrap=lambda model: fully_shard(model, mesh=init_device_mesh("cpu", (2,))))
         torch.manual_seed(0)
         loop.run(3)
-        ends[f"sharded {arm}"] = {name: tensor.full_tensor() for name, tensor in state_of(loop.stack.run.model).items()}
+        with loop.stack.evaluated():
+            state = state_of(loop.stack.run.model)
+        ends[f"sharded {arm}"] = {name: tensor.full_tensor() for name, tensor in state.items()}
 torch.save(ends, Path(folder) / f"{rank}.pt")
 dist.destroy_process_group()

@@ -17,15 +17,18 @@ from .conftest import CONTRACT, batches, load, start, state_of
 ARMS = {
     "reinit": "reinit(layers=1)",
     "noisytune": "noisytune(0.5)",
+    "ema": "ema(decay=0.8)",
     "mixout": "mixout(p=0.5)",
     "hype": "hype(sigma=0.01)",
     "neftune": "neftune(alpha=1)",
+    "symnoise": "symnoise(alpha=1)",
     "llrd": "llrd(decay=0.8)",
     "l2sp": "l2sp(strength=1)",
     "recadam": "recadam(gamma=20, t0=5)",
     "child_tuning": "child_tuning(p=0.4)",
     "rdrop": "rdrop",
     "r3f": "r3f(eps=0.01)",
+    "sam": "sam",
 }
 """Settings under which a method does something that these tests can see."""
 MORE = ["child_tuning(mode=F, p=0.4)", "mixout(p=0.5, mask=element)", "recadam(anneal=linear, gamma=20, t0=5)"]
@@ -59,10 +62,11 @@ def test_trains_and_is_decided_by_its_seed(checkpoints: Checkpoints, family: str
     losses = one.run(6)
     torch.manual_seed(1)
     assert again.run(6) == losses
+    scored = again.loss()
     one.run(34)
     assert one.loss() < 0.95 * before
     torch.manual_seed(1)
-    assert plain.run(6) != losses, "the method does something"
+    assert (plain.run(6), plain.loss()) != (losses, scored), "the method does something"
 
 
 @pytest.mark.parametrize("family", CONTRACT)
@@ -77,6 +81,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(checkpoints: Checkpoints, family:
     second = start(checkpoints[family], arm)
     second.restore(saved)
     assert second.run(3) == losses[3:]
+    for loop in (second, whole):
+        loop.stack.end_()
     assert equal(state_of(second.stack.run.model), state_of(whole.stack.run.model))
 
 
@@ -89,12 +95,13 @@ def test_state_dict_and_evaluation_are_the_plain_models(
     loop.run(2)
     model, batch = loop.stack.run.model, batches(1)[0]
     model.eval()
-    during = model(**batch).logits
-    assert set(state_of(model)) == set(plain.state_dict())
-    plain.load_state_dict(state_of(model))
-    plain.eval()
-    assert torch.equal(plain(**batch).logits, during)
-    model.save_pretrained(tmp_path / "during")
+    with loop.stack.evaluated():
+        during = model(**batch).logits
+        assert set(state_of(model)) == set(plain.state_dict())
+        plain.load_state_dict(state_of(model))
+        plain.eval()
+        assert torch.equal(plain(**batch).logits, during)
+        model.save_pretrained(tmp_path / "during")
     loop.stack.end_()
     assert torch.equal(model(**batch).logits, during)
     assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
@@ -122,7 +129,9 @@ def test_the_neutral_setting_is_plain_training(checkpoints: Checkpoints, family:
     for arm in ("plain", f"{name}({settings})"):
         loop = start(checkpoints[family], arm)
         torch.manual_seed(1)
-        ends.append((loop.run(4), state_of(loop.stack.run.model), torch.get_rng_state()))
+        losses, random = loop.run(4), torch.get_rng_state()
+        loop.stack.end_()
+        ends.append((losses, state_of(loop.stack.run.model), random))
     (losses, state, random), (other_losses, other_state, other_random) = ends
     assert losses == other_losses
     assert equal(state, other_state)
@@ -194,10 +203,12 @@ def test_ranks_stay_together(checkpoints: Checkpoints, tmp_path: Path) -> None:
     for arm in EVERY:
         assert equal(one[arm], other[arm]), arm
     sharded = [arm for arm in EVERY if f"sharded {arm}" in one]
-    assert len(sharded) == 7, sharded
+    assert len(sharded) == 8, sharded
     for arm in sharded:
         alone = start(checkpoints["bert"], arm)
         torch.manual_seed(0)
         alone.run(3)
-        for name, tensor in state_of(alone.stack.run.model).items():
+        with alone.stack.evaluated():
+            state = state_of(alone.stack.run.model)
+        for name, tensor in state.items():
             torch.testing.assert_close(one[f"sharded {arm}"][name], tensor, msg=f"{arm}: {name}")

@@ -9,6 +9,7 @@
     optimizer     wrap or replace the optimizer that the loop would build
     loss          wrap the loss that the loop would compute                every forward pass
     gradient_     change the gradients, before they are clipped            every optimizer step
+    evaluated     put what is to be scored in the place of the weights     while the model is evaluated in between
     detach_       undo attach_, in the reverse order
 
 A method overrides what it needs. Its equations live in plain functions beside it, for use in anybody's loop.
@@ -17,6 +18,7 @@ A method overrides what it needs. Its equations live in plain functions beside i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -72,6 +74,8 @@ class Run:
     """For models whose outputs are neither one class nor one value an example."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What a method needs from one hook to the next, under the method's name. Rebuilt on resume, never saved."""
+    member: int = 0
+    """Which training of a trial it is, where there are several: from 0."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,20 @@ class Method:
         ]
         return f"{self.name}({', '.join(parts)})" if parts else self.name
 
+    @property
+    def trainings(self) -> int:
+        """Of how many trainings, alike but for `Run.member`, the mean of the weights is scored."""
+        return 1
+
+    def passes(self, epochs: float, batches: int) -> float:
+        """How often a training with it reads the training's tokens, forwards and backwards; plain training: once.
+
+        Args:
+            epochs: of the training.
+            batches: of an epoch.
+        """
+        return 1.0
+
     def check(self, run: Run) -> None:
         """Raise what would go wrong on this model, before any trial is run. Leaves the weights as they are.
 
@@ -151,6 +169,10 @@ class Method:
 
     def gradient_(self, run: Run) -> None:
         """Change the accumulated gradients in place: the same on every rank, before clipping."""
+
+    def evaluated(self, run: Run) -> AbstractContextManager[None]:
+        """Within this context the model is what is to be evaluated, in the middle of a training."""
+        return nullcontext()
 
     def detach_(self, run: Run) -> None:
         """Undo `attach_`: the model trains, evaluates and saves as a plain one afterwards."""

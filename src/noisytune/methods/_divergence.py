@@ -33,7 +33,7 @@ def refuse_checkpointing(methods: Iterable[str]) -> None:
         ConfigError: they do not.
     """
     names = set(methods)
-    for method in ("rdrop", "r3f"):
+    for method in ("rdrop", "r3f", "symnoise"):
         if names >= {"mixout", method}:
             raise ConfigError(
                 f"mixout+{method} under gradient checkpointing would compute wrong gradients: switch checkpointing "

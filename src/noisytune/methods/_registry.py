@@ -10,15 +10,18 @@ from noisytune.methods._base import Method
 _CLASSES = {
     "reinit": "Reinit",
     "noisytune": "NoisyTune",
+    "ema": "EMA",
     "mixout": "Mixout",
     "hype": "HyPe",
     "neftune": "NEFTune",
+    "symnoise": "SymNoise",
     "llrd": "LayerwiseDecay",
     "l2sp": "L2SP",
     "recadam": "RecAdamMethod",
     "child_tuning": "ChildTuning",
     "rdrop": "RDrop",
     "r3f": "R3F",
+    "sam": "SAM",
 }
 """The class of each module, in the order in which methods are applied and shown."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,14 @@ class Stack:
         """Once for each optimizer step, when the gradients are accumulated and not yet clipped."""
         for method in self.methods:
             method.gradient_(self.run)
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Within this context the model is what is to be evaluated, in the middle of a training."""
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.evaluated(self.run))
+            yield
 
     def end_(self) -> None:
         """Detach, in the reverse order."""

@@ -130,6 +130,11 @@ class ChildTuning(Method):
     p: float = number(0.3, "share that learns; D: 0.1 to 0.3, F: 0.2 to 0.4", "0 < p <= 1", lambda p: 0 < p <= 1)
     fisher_batches: int = whole(0, "batches for D's Fisher information; 0: all", "whole, >= 0", lambda n: n >= 0)
 
+    def passes(self, epochs: float, batches: int) -> float:
+        """D looks at the data once more."""
+        looked_at = min(self.fisher_batches or batches, batches) if self.mode == "D" and self.p < 1 else 0
+        return 1 + looked_at / (batches * epochs)
+
     def check(self, run: Run) -> None:
         """D needs blocks."""
         if self.mode == "D":

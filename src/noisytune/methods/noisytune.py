@@ -2,6 +2,11 @@
 
 Equation (1): W~ = W + U(-lambda/2, lambda/2) * std(W), for each parameter tensor. The noise of a run is that of its
 seed. Outside the lab: `noisytune.torch.perturb_`.
+
+With ``soup=k`` a trial trains k times, each time with other noise and all else alike, and the mean of the weights is
+scored: the uniform soup of Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
+accuracy without increasing inference time", section 2. It costs k trainings, one after the other, and the memory of one
+running mean.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from noisytune._settings import like
+from noisytune._settings import later, like, whole
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Method, Run, Stage
@@ -36,6 +41,19 @@ class NoisyTune(Method):
     scope: str = like(NoisyTuneConfig, "scope")
     include: tuple[str, ...] = like(NoisyTuneConfig, "include")
     exclude: tuple[str, ...] = like(NoisyTuneConfig, "exclude")
+    soup: int = later(
+        whole(
+            1, "train so often, each time with other noise, and score the mean of the weights", ">= 1", lambda k: k >= 1
+        )
+    )
+    noise_seed: int | None = later(
+        whole(
+            None,
+            "draw the noise from this seed; by itself from the run's",
+            "0 <= seed < 2**32",
+            lambda s: 0 <= s < 2**32,
+        )
+    )
 
     @property
     def label(self) -> str:
@@ -44,8 +62,17 @@ class NoisyTune(Method):
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
-                parts.append(f"{field.name}={value if isinstance(value, str) else '|'.join(value)}")
+                parts.append(f"{field.name}={'|'.join(value) if isinstance(value, tuple) else value}")
         return f"{self.name}({', '.join(parts)})"
+
+    @property
+    def trainings(self) -> int:
+        """One, or those of a soup."""
+        return self.soup
+
+    def passes(self, epochs: float, batches: int) -> float:
+        """Each training of a soup."""
+        return float(self.soup)
 
     def check(self, run: Run) -> None:
         """Every glob must match, and some tensor be left to perturb."""
@@ -53,7 +80,7 @@ class NoisyTune(Method):
         from noisytune.torch import perturb_
 
         # Which tensors take noise depends on neither the distribution nor the scale.
-        chosen = perturb_(run.model, self._config(run).replace(noise_lambda=0.0)).entries
+        chosen = perturb_(run.model, self.config(run.seed, run.member).replace(noise_lambda=0.0)).entries
         if all(entry.left_alone != NO_NOISE for entry in chosen):
             raise ConfigError(
                 f"include {list(self.include)}, exclude {list(self.exclude)}, scope {self.scope!r}: "
@@ -64,7 +91,11 @@ class NoisyTune(Method):
         """Add the noise."""
         from noisytune.torch import perturb_
 
-        return perturb_(run.model, self._config(run)).summary()
+        return perturb_(run.model, self.config(run.seed, run.member)).summary()
 
-    def _config(self, run: Run) -> NoisyTuneConfig:
-        return NoisyTuneConfig.from_dict(self.settings | {"seed": run.seed})
+    def config(self, seed: int, member: int = 0) -> NoisyTuneConfig:
+        """The noise of a run with a seed; of a soup, that of one of its trainings."""
+        own = {name: value for name, value in self.settings.items() if name not in ("soup", "noise_seed")}
+        first = seed if self.noise_seed is None else self.noise_seed
+        # Seeds of trials lie below 2**32: no member of a soup has the noise of another trial.
+        return NoisyTuneConfig.from_dict(own | {"seed": first + member * 2**32})

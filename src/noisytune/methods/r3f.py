@@ -98,6 +98,10 @@ class R3F(Method):
     eps: float = number(1e-5, "size of the noise", ">= 0", lambda e: e >= 0)
     distribution: str = choice("uniform", "of the noise", "uniform", "gaussian")
 
+    def passes(self, epochs: float, batches: int) -> float:
+        """Each batch twice."""
+        return 1.0 if self.lam == 0 else 2.0
+
     def check(self, run: Run) -> None:
         """The model must say where its embeddings are."""
         token_embeddings(run.model)

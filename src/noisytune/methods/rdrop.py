@@ -73,6 +73,10 @@ class RDrop(Method):
 
     alpha: float = number(1.0, "weight of the agreement; half of the paper's 0.3 to 5", ">= 0", lambda a: a >= 0)
 
+    def passes(self, epochs: float, batches: int) -> float:
+        """Each batch twice."""
+        return 1.0 if self.alpha == 0 else 2.0
+
     def check(self, run: Run) -> None:
         """Some dropout must be active, by which the two passes differ."""
         if self.alpha > 0 and not _dropout.active(run.model):

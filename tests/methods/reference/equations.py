@@ -73,7 +73,28 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return -p[torch.arange(len(labels)), labels].log().mean()
 
 
+# --- the mean of weights (Kingma & Ba 2015, section 7.2), SAM (Foret et al. 2021, equation 2) ---
+
+
+def weighted_mean(weights: list[Array], decay: float) -> Array:
+    """Of the weights after steps 1, 2, ..., T: step t counts d^(T-t)."""
+    counts = [decay ** (len(weights) - 1 - t) for t in range(len(weights))]
+    found: Array = sum((c * w for c, w in zip(counts, weights, strict=True)), np.zeros_like(weights[0])) / sum(counts)
+    return found
+
+
+def uphill(gradients: dict[str, Array], rho: float) -> dict[str, Array]:
+    """rho * g / |g|, with the norm over all parameters together."""
+    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
+    return {name: rho * g / norm for name, g in gradients.items()}
+
+
 # --- noise (Wu et al. 2022, Yuan et al. 2023, Jain et al. 2024) ---
+
+
+def signs(like: torch.Tensor) -> torch.Tensor:
+    """-1 or 1, each by chance."""
+    return 1.0 - 2.0 * (torch.bernoulli(torch.full_like(like, 0.5)) == 0).to(like.dtype)
 
 
 def uniform_between(low: float, high: float, like: torch.Tensor) -> torch.Tensor:

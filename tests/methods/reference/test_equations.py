@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ COVERED = {
     "r3f",
     "hype",
     "neftune",
+    "ema",
+    "sam",
+    "symnoise",
     "llrd",
     "noisytune",
     "reinit",
@@ -232,6 +236,46 @@ def test_neftune(checkpoints: Checkpoints) -> None:
         return model(inputs_embeds=words + noise, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
 
     assert apart(ours(folder, f"neftune({alpha})"), adamw(model, batches(), loss_of)) == 0
+
+
+def test_symnoise(checkpoints: Checkpoints) -> None:
+    """As in the paper: one batch of twice the size, its halves with opposite noise."""
+    folder, alpha = checkpoints["bert"], 5.0
+    model = model_of(folder)
+
+    def loss_of(batch: Batch) -> torch.Tensor:
+        words = model.bert.embeddings.word_embeddings(batch["input_ids"])
+        noise = eq.signs(words) * alpha / math.sqrt(words.shape[1] * words.shape[2])
+        twice = {name: torch.cat([batch[name], batch[name]]) for name in ("attention_mask", "labels")}
+        return model(inputs_embeds=torch.cat([words + noise, words - noise]), **twice).loss
+
+    assert apart(ours(folder, f"symnoise({alpha})"), adamw(model, batches(), loss_of)) < 1e-12
+
+
+def test_sam(checkpoints: Checkpoints) -> None:
+    """The gradient at w + e, by functional calls: no weight is changed but by the optimizer."""
+    folder, rho = checkpoints["bert"], 0.1
+    model = model_of(folder, dropout=0.1)
+
+    def loss_of(batch: Batch) -> torch.Tensor:
+        random, named = torch.get_rng_state(), dict(model.named_parameters())
+        gradients = torch.autograd.grad(model(**batch).loss, list(named.values()))
+        found = {name: g.numpy() for name, g in zip(named, gradients, strict=True)}
+        moved = {name: named[name] + torch.from_numpy(e) for name, e in eq.uphill(found, rho).items()}
+        torch.set_rng_state(random)
+        return functional_call(model, moved, kwargs=batch).loss
+
+    assert apart(ours(folder, f"sam({rho})", dropout=0.1), adamw(model, batches(), loss_of)) < 1e-12
+
+
+def test_ema(checkpoints: Checkpoints) -> None:
+    """Training is plain; what is left is the mean of the weights after its steps."""
+    folder, decay = checkpoints["bert"], 0.9
+    every = [adamw(model_of(folder), batches(), steps=t) for t in range(1, 6)]
+    after = [{name: p.detach().numpy() for name, p in model.named_parameters()} for model in every]
+    for name, p in ours(folder, f"ema({decay})", steps=5).named_parameters():
+        expected = eq.weighted_mean([weights[name] for weights in after], decay)
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=0, atol=1e-14)
 
 
 def test_llrd(checkpoints: Checkpoints) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import Method, combine, label, make, parse
 
 
@@ -47,6 +49,23 @@ def methods_of(planned: Sequence[dict[str, Any]]) -> tuple[Method, ...]:
     """The inverse of `Arm.of`: `Arm.methods` as methods."""
     about = ("method", "revision")
     return combine(make(one["method"], {key: one[key] for key in one if key not in about}) for one in planned)
+
+
+def passes_of(methods: Iterable[Method], training: TrainingSettings, examples: int) -> dict[str, float]:
+    """How often each method has a training's tokens read, where that is not once, as in plain training.
+
+    Args:
+        methods: of an arm. What the arm costs is the product.
+        training: its settings.
+        examples: that it is trained on.
+
+    >>> passes_of(parse("noisytune(soup=3)+rdrop"), TrainingSettings(), 160)
+    {'noisytune': 3.0, 'rdrop': 2.0}
+    """
+    batches = math.ceil(examples / training.batch_size)
+    epochs = training.steps(examples) * training.gradient_accumulation / batches
+    found = {method.name: method.passes(epochs, batches) for method in methods} if epochs else {}
+    return {name: passes for name, passes in found.items() if passes != 1}
 
 
 def _written(method: Method) -> dict[str, Any]:

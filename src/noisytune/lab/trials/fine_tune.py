@@ -6,17 +6,17 @@ With `evaluate` and `trainer` beside it the only file of the lab that loads torc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, set_seed
 
 from noisytune._metrics import direction
 from noisytune.errors import ConfigError, DataError
@@ -24,21 +24,20 @@ from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials.adapter import put_on_
 from noisytune.lab.trials.arguments import arguments_of, checkpoint_, optimizer_of, refuse_machine, refuse_methods
-from noisytune.lab.trials.arm import methods_of
+from noisytune.lab.trials.arm import methods_of, passes_of
+from noisytune.lab.trials.callbacks import BestEpoch, Report, Steps
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
 from noisytune.lab.trials.lora import Lora
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.soup import Soup, as_part, mean_losses, trainings_of
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer
 from noisytune.lab.trials.trainer import StackTrainer
 from noisytune.lab.trials.trial import Trial
-from noisytune.methods import Run, Stack
+from noisytune.methods import Method, Run, Stack
 from noisytune.records import TrialRecord
-
-Report = Callable[[int, int, float | None], None]
-"""Called after each step with the step (from 1), the number of steps, and the loss (None where it is not finite)."""
 
 
 def run_trial(trial: Trial, model_dir: Path, tokens: Tokens, report: Report | None = None) -> TrialRecord:
@@ -80,67 +79,129 @@ def run_trials(
         AlreadyPerturbedError: noise is asked for, and the weights carry some.
     """
     environment, clock = describe(torch.get_num_threads(), _processes()), _Clock()
-    task, settings = training.settings["task"], TrainingSettings.from_dict(training.settings["training"])
-    kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
-    methods = methods_of(training.settings["arm"]["methods"])
-    refuse_methods(settings, methods)
-    set_seed(training.seed)
-    model = _load(training, model_dir)
-    clock.lap("load")
-    tokenizer = load_tokenizer(model_dir)
-    data, chosen_by = tokens.train, tokens.evaluate[selects]
-    if settings.select == "best" and settings.protocol == "clean":
-        data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
-    units, collate = kind.units(data.targets), kind.collate(tokenizer)
-    train = Labelled(data, kind.labels(data, units))
-    labels = tuple(task["labels"])
-    evaluator = Evaluator(kind, labels, units, collate, kind.evaluation_batches * settings.batch_size)
-    evaluator = evaluator.of(task, tokenizer)
-    known = _known(
-        evaluator,
-        model,
-        {name: tokens.evaluate[name] for name in tokens.evaluate if name == kind.watched},
-        settings.precision,
-    )
-    batches = partial(_batches, train, collate, settings.batch_size, model.device)
-    run = Run(model, training.seed, not kind.has_classes, batches, divergence=kind.divergence)
-    run.total_steps, run.learning_rate = settings.steps(len(train)), settings.learning_rate
-    run.precision = settings.precision
-    stack = Stack(methods, run)
-    weights = weights_of(model)  # a method may rename them while it trains
-    applied = stack.begin_()
-    if settings.lora:
-        applied["lora"] = put_on_(model, Lora.read(settings.lora), training.seed, with_head=bool(kind.head(labels)))
-        weights = weights_of(model)
-    best = None
-    if settings.select == "best":
-        better = direction(kind.name, task["metric"])
-        score = lambda: evaluator(model, {selects: chosen_by})[selects].scores.get(task["metric"])  # noqa: E731
-        best = _BestEpoch(model, score, better)
-    before = copies(weights)
-    clock.lap("prepare")
-    losses = _train(stack, train, collate, tokenizer, settings, training, report, best)
-    stack.end_()
-    norms = l1_norms(before, weights_of(model))  # sharding makes other tensors of them
-    if best:
-        best.restore_()
-    clock.lap("train")
+    how = _Training.of(training, model_dir, tokens)
+    members, soup, curves, epoch_scores = trainings_of(how.methods, how.settings.lora), Soup(), [], []
+    for member in range(members):
+        last = how.run(member, as_part(report, member, members), clock)
+        curves.append(last.losses)
+        epoch_scores += last.epoch_scores
+        if members > 1:
+            soup.add(last.model)
+        if member + 1 < members:
+            del last  # its memory is the next one's
+    if members > 1:
+        soup.put_in_(last.model)
+    losses = mean_losses(curves)
     finite = all(map(math.isfinite, losses))
     for trial, splits in asked:
         evaluations = dict.fromkeys(splits, DIVERGED)
         if finite:
-            evaluations = evaluator.of(trial.settings["task"], tokenizer)(model, splits)
+            evaluations = how.evaluator.of(trial.settings["task"], how.tokenizer)(last.model, splits)
         clock.lap("evaluate")
         yield TrialRecord(
             key=trial.key,
             settings=trial.settings,
             loss_curve=list(takewhile(math.isfinite, losses)),
             timing=clock.taken(),
-            applied=applied,
+            applied=last.applied,
             environment=environment,
-            epoch_scores=best.scores if best else [],
-            **_outcome(evaluations, trial.primary or (next(iter(evaluations)),), norms, known),
+            epoch_scores=epoch_scores,
+            **_outcome(evaluations, trial.primary or (next(iter(evaluations)),), last.norms, how.known),
         )
+
+
+@dataclass
+class _Trained:
+    """What came of one training."""
+
+    model: Any
+    applied: dict[str, dict[str, Any]]
+    losses: list[float]
+    """Of every step, the last one not finite if training stopped for that."""
+    norms: dict[str, dict[str, float]]
+    epoch_scores: list[float | None]
+
+
+@dataclass
+class _Training:
+    """What the trainings of a trial share."""
+
+    trial: Trial
+    model_dir: Path
+    settings: TrainingSettings
+    methods: tuple[Method, ...]
+    tokenizer: Any
+    train: Labelled
+    chosen_by: TokenSplit
+    """What chooses the best epoch."""
+    evaluator: Evaluator
+    watched: Mapping[str, TokenSplit]
+    """What is scored before training too."""
+    known: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the untrained model scores there."""
+
+    @classmethod
+    def of(cls, trial: Trial, model_dir: Path, tokens: Tokens) -> Self:
+        """From a trial's settings."""
+        task, settings = trial.settings["task"], TrainingSettings.from_dict(trial.settings["training"])
+        kind, selects = KINDS[task["kind"]], task.get("select", next(iter(tokens.evaluate)))
+        methods = methods_of(trial.settings["arm"]["methods"])
+        refuse_methods(settings, methods)
+        tokenizer = load_tokenizer(model_dir)
+        data, chosen_by = tokens.train, tokens.evaluate[selects]
+        if settings.select == "best" and settings.protocol == "clean":
+            data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
+        units, collate = kind.units(data.targets), kind.collate(tokenizer)
+        batch_size = kind.evaluation_batches * settings.batch_size
+        evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, batch_size).of(task, tokenizer)
+        train = Labelled(data, kind.labels(data, units))
+        watched = {name: tokens.evaluate[name] for name in tokens.evaluate if name == kind.watched}
+        return cls(trial, model_dir, settings, methods, tokenizer, train, chosen_by, evaluator, watched)
+
+    def run(self, member: int, report: Report | None, clock: _Clock) -> _Trained:
+        """Train once.
+
+        Args:
+            member: which training of the trial it is, from 0.
+            report: told of every step.
+            clock: of the trial.
+        """
+        settings, kind, seed, task = self.settings, self.evaluator.kind, self.trial.seed, self.trial.settings["task"]
+        set_seed(seed)
+        model = _load(self.trial, self.model_dir)
+        clock.lap("load")
+        if member == 0:
+            self.known = _known(self.evaluator, model, self.watched, settings.precision)
+        collate = self.evaluator.collate
+        batches = partial(_batches, self.train, collate, settings.batch_size, model.device)
+        run = Run(model, seed, not kind.has_classes, batches, divergence=kind.divergence, member=member)
+        run.total_steps, run.learning_rate = settings.steps(len(self.train)), settings.learning_rate
+        run.precision = settings.precision
+        stack = Stack(self.methods, run)
+        weights = weights_of(model)  # a method may rename them while it trains
+        applied = stack.begin_()
+        for name, passes in passes_of(self.methods, settings, len(self.train)).items():
+            applied.setdefault(name, {})["passes"] = passes
+        if settings.lora:
+            with_head = bool(kind.head(task["labels"]))
+            applied["lora"] = put_on_(model, Lora.read(settings.lora), seed, with_head=with_head)
+            weights = weights_of(model)
+        best = None
+        if settings.select == "best":
+            best = BestEpoch(model, stack, partial(self._score, model), direction(kind.name, task["metric"]))
+        before = copies(weights)
+        clock.lap("prepare")
+        losses = _train(stack, self.train, collate, self.tokenizer, settings, self.trial, report, best)
+        stack.end_()
+        norms = l1_norms(before, weights_of(model))  # sharding makes other tensors of them
+        if best:
+            best.restore_()
+        clock.lap("train")
+        return _Trained(model, applied, losses, norms, best.scores if best else [])
+
+    def _score(self, model: Any) -> float | None:
+        (found,) = self.evaluator(model, {"chosen by": self.chosen_by}).values()
+        return found.scores.get(self.trial.settings["task"]["metric"])
 
 
 def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, Any]]]) -> tuple[str, ...]:
@@ -190,64 +251,14 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = perf_counter()
-        self.seconds[name], self._last = now - self._last, now
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
 
     def taken(self) -> dict[str, float]:
         """Every lap and their sum; from now on all laps are 0 again."""
         found = self.seconds | {"total": sum(self.seconds.values())}
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         return found
-
-
-@dataclass
-class _Steps(TrainerCallback):
-    """Keeps the loss of every step, a mean for each of its steps, passes it on, and stops where it is not finite."""
-
-    report: Report | None
-    losses: list[float]
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss = kwargs["logs"].get("loss")
-        if loss is None:
-            return
-        self.losses += [loss] * (state.global_step - len(self.losses))
-        if self.report:
-            self.report(state.global_step, state.max_steps, loss if math.isfinite(loss) else None)
-        if not math.isfinite(loss):
-            control.should_training_stop = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-
-class _BestEpoch(TrainerCallback):
-    """Scores the model after each epoch, and keeps the weights of the best one in main memory.
-
-    Args:
-        model: as it will be trained; its tensors stay the same objects.
-        score: its score now; None where it is undefined.
-        better: -1 where a lower score is better, else 1.
-    """
-
-    def __init__(self, model: Any, score: Callable[[], float | None], better: int = 1) -> None:
-        self.scores: list[float | None] = []
-        self._better = better
-        self._tensors, self._score = [*model.parameters(), *model.buffers()], score
-        self._kept: list[torch.Tensor] = []
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        value = self._score()
-        highest = max((self._better * score for score in self.scores if score is not None), default=-math.inf)
-        self.scores.append(value)
-        if not self._kept or (value is not None and self._better * value > highest):
-            self._kept = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors]
-
-    @torch.no_grad()
-    def restore_(self) -> None:
-        """Put the best epoch's weights back; the model stays as it is where no epoch was finished."""
-        for tensor, kept in zip(self._tensors, self._kept, strict=False):
-            tensor.copy_(kept)
 
 
 def _load(trial: Trial, model_dir: Path) -> Any:
@@ -313,13 +324,15 @@ def _train(
     settings: TrainingSettings,
     trial: Trial,
     report: Report | None,
-    best: _BestEpoch | None,
+    best: BestEpoch | None,
 ) -> list[float]:
     """Train in place and return every step's loss, the last one not finite if training stopped for that."""
+    if settings.max_steps == 0:
+        return []
     if settings.compile:
         torch.compiler.reset()  # what was compiled for earlier trials counts towards the limit of versions
         stack.run.model.compile()
-    steps = _Steps(report, [])
+    steps = Steps(report, [])
     callbacks = [steps, *([best] if best else [])]
     trainer = StackTrainer(
         stack,

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError, require
 from noisytune.lab.trials.arm import methods_of
-from noisytune.lab.trials.own import OwnRunner, about_code, record_of
+from noisytune.lab.trials.own import OwnRunner, about_code, record_of, refuse_soup
 from noisytune.lab.trials.runner import OnStep
 from noisytune.lab.trials.scores import Outcome, Scoring, as_number, in_object, is_number, outcome
 from noisytune.lab.trials.trial import Trial
+from noisytune.methods.noisytune import NoisyTune
 from noisytune.records import TrialRecord, digest
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class OwnTrial:
         self.applied: dict[str, dict[str, Any]] = {}
         """What has been done to the model, by method."""
         self._methods: tuple[Method, ...] = methods_of(trial.settings["arm"]["methods"])
+        refuse_soup(self.arm, self._methods)
 
     @property
     def noise(self) -> NoisyTuneConfig | None:
         """The arm's noise with this seed, for whoever adds it otherwise; None where the arm has none."""
-        found = (method for method in self._methods if method.name == "noisytune")
-        return next((NoisyTuneConfig.from_dict(one.settings | {"seed": self.seed}) for one in found), None)
+        return next((one.config(self.seed) for one in self._methods if isinstance(one, NoisyTune)), None)
 
     def perturb_(self, model: Any, exclude: Sequence[str] = ()) -> Any:
         """Add the arm's noise to a model; nothing for the baseline.

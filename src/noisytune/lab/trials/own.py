@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from noisytune.lab.trials.environment import describe, python_of, revision
 from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.scores import Outcome, Scoring
 from noisytune.lab.trials.trial import Trial
+from noisytune.methods import Method
+from noisytune.methods.noisytune import NoisyTune
 from noisytune.records import TrialRecord, digest
 
 SPLIT = "eval"
@@ -105,7 +107,19 @@ def noise_of(trial: Trial) -> NoisyTuneConfig | None:
             f"arm {trial.arm}: {others} works while a model trains, and a command trains by itself; give arms of "
             "noisytune alone, or a Python function to noisytune.lab.compare"
         )
-    return NoisyTuneConfig.from_dict(methods[0].settings | {"seed": trial.seed})
+    refuse_soup(trial.arm, methods)
+    (noise,) = (method for method in methods if isinstance(method, NoisyTune))
+    return noise.config(trial.seed)
+
+
+def refuse_soup(arm: str, methods: Iterable[Method]) -> None:
+    """See that an arm needs one training.
+
+    Raises:
+        ConfigError: it is the mean of several.
+    """
+    if any(method.trainings > 1 for method in methods):
+        raise ConfigError(f"arm {arm}: a soup is the mean of several trainings, and yours is one; leave soup out")
 
 
 @contextmanager

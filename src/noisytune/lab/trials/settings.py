@@ -76,8 +76,9 @@ class TrainingSettings:
         1.0, "Scale gradients down to this norm.", "a finite number > 0", lambda x: x > 0, "NORM"
     )
     max_steps: int | None = whole(
-        None, "Stop after this many steps, whatever the epochs.", "a whole number >= 1", lambda n: n >= 1
+        None, "Stop after this many steps, whatever the epochs.", "a whole number >= 0", lambda n: n >= 0
     )
+    """0: nothing is trained, and the model is scored as it is, noise included."""
     schedule: str = choice("linear", "Let the learning rate fall along this curve.", *SCHEDULES)
     """After the warm-up. ``inverse_sqrt`` falls as the root of the step."""
     select: Literal["last", "best"] = choice("last", "Score the last epoch, or the best.", "last", "best")
@@ -127,7 +128,9 @@ class TrainingSettings:
         >>> TrainingSettings(epochs=3, batch_size=16).steps(265)
         51
         """
-        return self.max_steps or self.epochs * math.ceil(examples / (self.batch_size * self.gradient_accumulation))
+        if self.max_steps is not None:
+            return self.max_steps
+        return self.epochs * math.ceil(examples / (self.batch_size * self.gradient_accumulation))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values, as they are part of a trial's key: see `noisytune._settings.keyed`."""

@@ -161,9 +161,10 @@ def once(function: Callable[[Evidence], Found]) -> Callable[[Evidence], Found]:
 
 
 def _noise_lambda(record: TrialRecord) -> float | None:
-    """The strength of an arm that is NoisyTune and nothing else."""
+    """The strength of an arm that is NoisyTune and nothing else: no soup, no noise of a chosen seed."""
     methods = record.settings["arm"]["methods"]
-    return float(methods[0]["noise_lambda"]) if [one["method"] for one in methods] == ["noisytune"] else None
+    plainly = [one["method"] for one in methods] == ["noisytune"] and not {"soup", "noise_seed"} & methods[0].keys()
+    return float(methods[0]["noise_lambda"]) if plainly else None
 
 
 def _labels(arms: Iterable[str], lambdas: dict[str, float | None]) -> dict[str, str]:
