@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs bench clean
+.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+
+# The wheel and the source distribution, built twice and installed into environments of their own.
+test-package: setup
+	$(BIN)/pytest -m 'slow or not slow' tests/test_package.py
 
 test-slow: setup
 	$(BIN)/pytest -n auto -m slow

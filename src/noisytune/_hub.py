@@ -37,7 +37,7 @@ def fetch(what: str, hub_id: str, instead: str, **settings: Any) -> Path:
         DataError: the Hub did not give it.
         MissingExtraError: huggingface_hub is not installed.
     """
-    require("huggingface_hub", extra="lab", needed_for=f"downloading {hub_id!r}")
+    require("huggingface_hub", extra="hub", needed_for=f"downloading {hub_id!r}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from noisytune.errors import ConfigError
+
 PROC = Path("/proc")
 MARK = "NOISYTUNE_WORKER"
 """The variable by which a worker, and all that it starts, are known."""
@@ -94,6 +96,19 @@ def _words(file: Path) -> list[str]:
         return []
 
 
+def refuse_other_systems(what: str) -> None:
+    """Raise where processes have no groups that could be ended as one.
+
+    Raises:
+        ConfigError: this system is neither Linux nor macOS.
+    """
+    if not hasattr(os, "killpg"):
+        raise ConfigError(
+            f"{what} runs on Linux and macOS only, where all that a process starts can be ended with it: on this "
+            "system take lab.InlineEngine(), or the Windows Subsystem for Linux"
+        )
+
+
 def end_family(leader: int, mark: str, spared: Collection[int] = ()) -> None:
     """Kill a process group, and everything that carries a mark in its environment: children of children inherit it.
 
@@ -143,9 +158,11 @@ class Family:
             pipes: ``stdout``, ``stderr`` and ``cwd``, as for ``subprocess.Popen``.
 
         Raises:
+            ConfigError: this system is neither Linux nor macOS.
             OSError: it cannot be started.
             ValueError: likewise, for what no program can be given.
         """
+        refuse_other_systems(command[0])
         value = uuid.uuid4().hex
         self._mark = f"{CHILD}={value}"
         self.process: subprocess.Popen[bytes] = subprocess.Popen(

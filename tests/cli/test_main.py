@@ -298,7 +298,7 @@ def test_a_study_of_two_models_has_a_page_each_and_one_on_both(longer, tmp_path)
     assert len(keys(run)) == 4
     names = {f"mine-{longer.name}", "mine-other-bert"}
     assert {page.stem for page in run.glob("*.html")} == {page.stem for page in run.glob("*.md")} == names | {"mine"}
-    assert {page.stem for page in run.glob("*.json")} == names
+    assert {page.stem for page in run.glob("*.json")} == names | {f"{name}.report" for name in names}
     overview = (run / "mine.html").read_text()
     assert all(f'href="{name}.html"' in overview for name in names)
     assert f"Report on all models: {run / 'mine.html'}" in done.stdout

@@ -104,7 +104,7 @@ def diff(
     from noisytune.errors import require
 
     if plot is not None:
-        require("matplotlib", extra="lab", needed_for="--plot")
+        require("matplotlib", extra="report", needed_for="--plot")
     sources = find_directory(first), find_directory(second)
     with _progress("Comparing") as progress:
         found = diff_checkpoints(*sources, progress=progress)

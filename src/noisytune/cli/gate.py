@@ -69,7 +69,7 @@ def gate(
 def _studies(run: Path) -> Iterator[tuple[StudyRecord, list[TrialRecord], list[FailureRecord]]]:
     """Every study of a run folder, or of a file of scores."""
     for library in ("scipy", "matplotlib", "jinja2"):
-        need(library, extra="lab", needed_for="noisytune gate")
+        need(library, extra="report", needed_for="noisytune gate")
     if run.is_file():
         from noisytune.cli.judge import judged
 

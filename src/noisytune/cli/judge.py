@@ -80,7 +80,7 @@ def judge(
     from noisytune.report import report_json, write_report
 
     for library in ("scipy", "matplotlib", "jinja2"):
-        require(library, extra="lab", needed_for="noisytune judge")
+        require(library, extra="report", needed_for="noisytune judge")
     columns = {
         "seed": seed_column,
         "arm": arm_column,

@@ -43,7 +43,6 @@ app = _Command(
     name="noisytune",
     help="A little noise before fine-tuning, and paired evidence whether it helped on your task.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

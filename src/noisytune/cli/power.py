@@ -40,7 +40,7 @@ def power(
 
     For normal differences; the anytime-valid numbers are simulated. With --from also the time.
     """
-    require("scipy", extra="lab", needed_for="noisytune power")
+    require("scipy", extra="report", needed_for="noisytune power")
     from noisytune.report.statistics.planning import plan
 
     known = _pilot(from_) if from_ else None

@@ -62,7 +62,7 @@ def _encoded(packed: bytes) -> str:
 @cache
 def _schema_module() -> Any:
     """The schema of records, imported when one is read."""
-    require("msgspec", extra="lab", needed_for="reading a run folder")
+    require("msgspec", extra="report", needed_for="reading a run folder")
     from noisytune.records import _schema
 
     return _schema

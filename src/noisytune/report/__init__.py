@@ -57,5 +57,5 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for library in ("scipy", "matplotlib", "jinja2"):
-        require(library, extra="lab", needed_for="a report")
+        require(library, extra="report", needed_for="a report")
     return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

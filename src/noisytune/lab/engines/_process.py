@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
-from noisytune._processes import MARK, end_family, wait_for
+from noisytune._processes import MARK, end_family, refuse_other_systems, wait_for
 from noisytune.errors import TrialError
 from noisytune.lab.engines.devices import Device
 from noisytune.lab.engines.protocol import Cause, First, Job
@@ -26,7 +26,12 @@ Inbox = SimpleQueue[tuple["WorkerProcess", str, Any]]
 class WorkerProcess:
     """A worker and the thread that listens to it."""
 
+<<<<<<< HEAD
     def __init__(self, device: Device, threads: int, inbox: Inbox, first: First | None = None) -> None:
+=======
+    def __init__(self, device: Device, threads: int, inbox: Inbox) -> None:
+        refuse_other_systems("a worker process")
+>>>>>>> 8741be6 (The package: extras for reports and the Hub, Triton on Linux only, links that work on an index, completion, citation, release workflow; built twice and installed by a test)
         self.device = device
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker lives)

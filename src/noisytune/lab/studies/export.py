@@ -111,7 +111,7 @@ def _cell(value: Any) -> Any:
 
 
 def _parquet(found: Found) -> bytes:
-    require("pyarrow", extra="lab", needed_for="noisytune export --to parquet")
+    require("pyarrow", extra="report", needed_for="noisytune export --to parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -160,7 +160,7 @@ def table_of_records(path: Path, records: Sequence[Mapping[str, object]]) -> Tab
 
 def read_parquet(path: Path, given: Given) -> Table:
     """Parquet, any column types."""
-    require("pyarrow", extra="lab", needed_for=f"reading {path.name}")
+    require("pyarrow", extra="report", needed_for=f"reading {path.name}")
     import pyarrow.lib
     import pyarrow.parquet
 
