@@ -26,12 +26,8 @@ Inbox = SimpleQueue[tuple["WorkerProcess", str, Any]]
 class WorkerProcess:
     """A worker and the thread that listens to it."""
 
-<<<<<<< HEAD
     def __init__(self, device: Device, threads: int, inbox: Inbox, first: First | None = None) -> None:
-=======
-    def __init__(self, device: Device, threads: int, inbox: Inbox) -> None:
         refuse_other_systems("a worker process")
->>>>>>> 8741be6 (The package: extras for reports and the Hub, Triton on Linux only, links that work on an index, completion, citation, release workflow; built twice and installed by a test)
         self.device = device
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker lives)
