@@ -71,7 +71,7 @@ def test_without_noise_every_weight_says_so(route):
         ),
         ({"w": np.array([1e200, 0, 1])}, NonFiniteError, "standard deviation overflows"),
         ({"w": np.float16([65_000, -65_504, 3])}, NonFiniteError, r"up to 65504: noise .* largest value 65504"),
-        ({"w": WEIGHT, "module.w": WEIGHT + 1}, UnsupportedTensorError, "have the same canonical name 'w': rename one"),
+        ({"w": WEIGHT, "module.w": WEIGHT + 1}, UnsupportedTensorError, "have the same canonical name 'w': "),
     ],
     ids=["NaN", "huge", "overflow", "names"],
 )

@@ -40,6 +40,8 @@ BESIDE = {"qwen2_5_omni": "spk_dict.pt"}
 TOO_LARGE = 100_000_000
 """Parameters."""
 NOISE = {"noise_lambda": 0.15, "seed": 1}
+MEMORY = "names of memory"
+"""Files as `save_pretrained` writes them without the original format."""
 STORED = (("float32", "one file"), ("bfloat16", "shards"), ("float32", "shards"), ("bfloat16", "one file"))
 
 
@@ -69,7 +71,7 @@ class Files:
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Of all noisy files."""
-        return {name: t for file in self.noisy.glob("*.safetensors") for name, t in load_file(file).items()}
+        return _held(self.noisy)
 
 
 def findings_of(model_type: str, *, is_brief: bool = False) -> Iterator[Finding]:
@@ -121,6 +123,7 @@ def _of_base(base: Any, config: Any, folder: Path, stored: Sequence[tuple[str, s
         yield _tried(name, f"{dtype}, {how}", tried)
     if "float32" in made:
         yield _tried(name, "forward", lambda: _runs(base, made["float32"]))
+    yield from as_in_memory(base, folder / "base-float32-one file", folder / "base-memory")
 
 
 def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> Iterator[Finding]:
@@ -143,6 +146,7 @@ def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> It
     if not made:
         return
     yield _tried(name, "forward", lambda: _runs(head, made[0]))
+    yield from as_in_memory(head, own, folder / f"{name}-memory")
     path = next((path for path, part in head.from_pretrained(own).named_modules() if path and type(part) is base), None)
     if path and _lacks(base, own) == set():
         yield _tried(name, "with and without head", lambda: _same_base(head, base, made[0], path))
@@ -156,6 +160,27 @@ def _of_head(head: Any, base: Any, config: Any, folder: Path, number: int) -> It
             yield _tried(name, "new head", lambda: compare(head, Files(again), new))
     if is_classifier:
         yield _tried(name, "attach", lambda: train_two_steps(head, own, NOISE))
+
+
+def as_in_memory(model_class: Any, usual: Path, folder: Path) -> Iterator[Finding]:
+    """Files with the names and shapes that memory has, where those are others than those of the usual files."""
+    name, model = model_class.__name__, model_class.from_pretrained(usual)
+    memory = _tensors(model)
+    if all(own in memory and memory[own].shape == tensor.shape for own, tensor in _held(usual).items()):
+        return
+    try:
+        model.save_pretrained(folder, save_original_format=False)
+        if lacking := sorted((_lacks(model_class, folder) or set()) - (_lacks(model_class, usual) or set())):
+            raise ValueError(f"its own class does not find {lacking[0]}")
+    except Exception as error:  # the table names it
+        yield Finding(name, MEMORY, UNBUILT, _said(error))
+        return
+    yield _tried(name, MEMORY, lambda: compare(model_class, Files(folder)))
+
+
+def _held(folder: Path) -> dict[str, torch.Tensor]:
+    """What all files of a folder hold."""
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def _save(model: Any, folder: Path, dtype: str, how: str) -> None:

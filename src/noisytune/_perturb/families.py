@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from noisytune._perturb.names import canonical, without_wrappers
+from noisytune._perturb.names import canonical, without_index, without_wrappers
 from noisytune.config import TOKEN_EMBEDDINGS
 
 PAD = "pad_token_id"
@@ -51,6 +51,12 @@ class Family:
     """Where the prefix alone does not give the canonical name: beginnings of names in the files -> of canonical names,
     the longest first, by the prefix that the files have ("" for none)."""
 
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What transformers joins when it loads usual files, for files that hold it joined, as memory does: canonical
+    names, in order, of the equal parts. Numbers are ``*``; one more of them counts the experts."""
+    apart: tuple[str, ...] = ()
+    """Of files with the names of memory: what usual files hold as a part of another tensor, or in another order."""
+
     def canonical(self, name: str, prefix: str | None) -> str:
         """The canonical name of a tensor of the files.
 
@@ -62,6 +68,28 @@ class Family:
         'head:lm_head.weight'
         """
         return renamed(without_wrappers(name), prefix or "", self.renames.get(prefix or "", ()))
+
+    def parts_of(self, name: str, shape: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+        """Canonical names and shapes of the tensors that usual files hold instead of one; none where they hold it.
+
+        >>> family = Family((), joined={"layers.*.wi": ("layers.*.experts.*.gate", "layers.*.experts.*.up")})
+        >>> [name for name, shape in family.parts_of("layers.7.wi", (2, 6, 4))]
+        ['layers.7.experts.0.gate', 'layers.7.experts.0.up', 'layers.7.experts.1.gate', 'layers.7.experts.1.up']
+        >>> family.parts_of("layers.7.wi", (2, 6, 4))[0][1]
+        (3, 4)
+        """
+        templates = self.joined.get(template(name), ())
+        numbers = [part for part in name.split(".") if part.isdecimal()]
+        is_stack = any(each.count("*") > len(numbers) for each in templates)
+        experts, rows = (shape[0], shape[1:]) if is_stack and shape else (1, shape)
+        if not templates or not rows or rows[0] % len(templates):
+            return []
+        part = (rows[0] // len(templates), *rows[1:])
+        return [(_filled(each, [*numbers, str(i)]), part) for i in range(experts) for each in templates]
+
+    def is_apart(self, name: str) -> bool:
+        """Whether usual files hold a tensor otherwise than as one, or as parts that are known."""
+        return template(name) in self.apart or template(without_index(name)) in self.joined
 
     def is_buffer(self, name: str) -> bool:
         """Whether a floating tensor is no parameter, by its canonical name.
@@ -131,11 +159,24 @@ def renamed(name: str, prefix: str, renames: Renames) -> str:
     """
     for start, end in renames:
         if found := _beginning(start).match(name):
-            numbers = iter(found.groups())
-            return (
-                "".join(next(numbers) if part == "*" else part for part in re.split(r"(\*)", end)) + name[found.end() :]
-            )
+            return _filled(end, found.groups()) + name[found.end() :]
     return canonical(name, prefix or None)
+
+
+def _filled(name: str, numbers: Iterable[str]) -> str:
+    """A template's ``*`` replaced by numbers, as far as it has some."""
+    following = iter(numbers)
+    return "".join(next(following) if part == "*" else part for part in re.split(r"(\*)", name))
+
+
+def prefix_of(names: Iterable[str], prefixes: Iterable[str]) -> str:
+    """The prefix of the base model that files have; none where they have none.
+
+    >>> prefix_of(["bert.pooler.bias", "classifier.bias"], ["roberta", "bert"])
+    'bert'
+    """
+    names = list(names)
+    return next((prefix for prefix in prefixes if any(name.startswith(prefix + ".") for name in names)), "")
 
 
 @cache
@@ -168,7 +209,8 @@ def _table() -> Mapping[str, Any]:
 
 def _from_json(facts: Mapping[str, Any]) -> Family:
     changed: dict[str, Any] = dict(facts)
-    changed |= {name: tuple(facts.get(name, ())) for name in ("prefixes", "tokens", "always", "buffers")}
+    changed |= {name: tuple(facts.get(name, ())) for name in ("prefixes", "tokens", "always", "buffers", "apart")}
+    changed["joined"] = {name: tuple(parts) for name, parts in facts.get("joined", {}).items()}
     changed["renames"] = {prefix: tuple(map(tuple, found)) for prefix, found in facts.get("renames", {}).items()}
     return Family(**changed)
 

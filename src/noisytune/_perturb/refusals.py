@@ -86,9 +86,11 @@ def refuse_collisions(targets: Sequence[Target]) -> None:
     for target in targets:
         other = seen.setdefault(target.name, target)
         if other is not target and not _is_kept_twice(other) and not _is_kept_twice(target):
+            advice = "rename one, or perturb the two parts one by one"
+            if target.file:
+                advice = "load the model and use noisytune.torch.perturb_, which tells them apart by their place in it"
             raise UnsupportedTensorError(
-                f"{other.where} and {target.own_names[0]} have the same canonical name {target.name!r}: "
-                "rename one, or perturb the two parts one by one"
+                f"{other.where} and {target.own_names[0]} have the same canonical name {target.name!r}: {advice}"
             )
 
 

@@ -51,7 +51,7 @@ class Target:
     def spellings(self) -> tuple[str, ...]:
         """All names that ``include`` and ``exclude`` know it by: the canonical one too, and that of its whole stack."""
         own = (self.name, *self.own_names)
-        return (*own, *map(names.without_index, own)) if self.name.endswith("]") else own
+        return (*own, *map(names.without_index, own)) if any(name.endswith("]") for name in own) else own
 
     @property
     def size(self) -> int:

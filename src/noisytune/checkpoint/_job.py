@@ -33,9 +33,9 @@ from noisytune.checkpoint._targets import (
     family_of,
     find_targets,
     group_copies,
+    held_otherwise,
     is_known,
     join_copies,
-    places,
 )
 from noisytune.checkpoint._ties import find_ties, recorded_ties
 from noisytune.config import NoisyTuneConfig
@@ -107,6 +107,7 @@ class Job:
         self._family, self._notices = family_of(source)
         self._notices += source.notices
         targets = find_targets(source, self._family, config)
+        self._notices += held_otherwise(targets, self._family)
         self._guessed: set[str] = set()
         if recorded is not None:
             tokens, ties = self._family.all_tokens(source.config), recorded_ties(targets, recorded)
@@ -119,7 +120,7 @@ class Job:
         self._batch_of = {piece.place: batch for batch in self._batches for piece in batch.pieces}
         self._target_of: dict[Place, FileTarget] = {}
         """Of the tensors whose scale is known."""
-        held = places(source.files)
+        held = [place for target in targets for place in target.places]
         self._old, self._new = Digests(held), Digests(held)
         self._measured: dict[Place, dict[int, Facts]] = {place: {} for place in held}
         self._added: dict[Place, dict[tuple[int, int], Moments]] = {place: {} for place in held}

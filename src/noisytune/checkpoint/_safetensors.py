@@ -86,10 +86,14 @@ class TensorInfo:
         """Each expert's share, where it is a stack of them; else the tensor itself."""
         if self.dtype not in _NOISY or not is_stack(self.name, self.shape):
             return (self,)
-        size = (self.end - self.begin) // max(self.shape[0], 1)
+        return self.parts(self.shape[0], self.shape[1:])
+
+    def parts(self, count: int, shape: tuple[int, ...]) -> tuple[TensorInfo, ...]:
+        """Equal parts, in the order of the bytes."""
+        size = (self.end - self.begin) // max(count, 1)
         return tuple(
-            TensorInfo(expert(self.name, i), self.dtype, self.shape[1:], begin, begin + size)
-            for i, begin in enumerate(range(self.begin, self.begin + size * self.shape[0], size or 1))
+            TensorInfo(expert(self.name, i), self.dtype, shape, begin, begin + size)
+            for i, begin in enumerate(range(self.begin, self.begin + size * count, size or 1))
         )
 
 

@@ -16,7 +16,7 @@ import xxhash
 
 from noisytune._noise import moments
 from noisytune.checkpoint._safetensors import TensorInfo, Weights
-from noisytune.checkpoint._targets import Place, places
+from noisytune.checkpoint._targets import Place
 
 LARGEST_PIECE = 16 * moments.BLOCK
 """Bytes of the largest piece: what was read is still in the core's cache when it is hashed, measured and written."""
@@ -151,9 +151,8 @@ class Digests:
         return {place: self.of(place) for place in self._leaves}
 
 
-def digests(files: Sequence[Weights], threads: int, advance: Advance) -> dict[Place, bytes]:
-    """The hash of each tensor."""
-    held = places(files)
+def digests(files: Sequence[Weights], held: Sequence[Place], threads: int, advance: Advance) -> dict[Place, bytes]:
+    """The hash of each tensor, or part of one."""
     found = Digests(held)
 
     def work(piece: Piece, buffer: memoryview) -> None:

@@ -6,18 +6,18 @@ The counterpart, for files, of what `noisytune.torch` finds out about a module.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from noisytune._perturb import fixed, names
-from noisytune._perturb.families import Family, guess, known
+from noisytune._perturb.families import Family, guess, known, prefix_of
 from noisytune._perturb.steps import check_names, why_left_alone, why_no_parameter
 from noisytune._perturb.target import Target
 from noisytune.checkpoint._code import family_in_code
-from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, Weights, dtype_name
+from noisytune.checkpoint._safetensors import FLOATING, TensorInfo, dtype_name
 from noisytune.checkpoint._source import Source
 from noisytune.config import NoisyTuneConfig
 
@@ -30,11 +30,6 @@ class Place(NamedTuple):
 
     file: int
     tensor: TensorInfo
-
-
-def places(files: Sequence[Weights]) -> list[Place]:
-    """Every matrix, in the order of the bytes: a tensor, or each expert's share of a stack."""
-    return [Place(i, matrix) for i, file in enumerate(files) for tensor in file.tensors for matrix in tensor.matrices]
 
 
 @dataclass
@@ -107,10 +102,14 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
         ConfigError: a glob matches no tensor.
         UnsupportedTensorError: two tensors have one canonical name.
     """
-    held = places(source.files)
-    bare = [names.without_wrappers(place.tensor.name) for place in held]
-    prefix = next((p for p in family.prefixes if any(name.startswith(p + ".") for name in bare)), None)
-    targets = [FileTarget.of(source, place, _canonical(place.tensor.name, family, prefix)) for place in held]
+    bare = [names.without_wrappers(tensor.name) for file in source.files for tensor in file.tensors]
+    prefix = prefix_of(bare, family.prefixes)
+    targets = [
+        FileTarget.of(source, Place(number, matrix), name)
+        for number, file in enumerate(source.files)
+        for tensor in file.tensors
+        for name, matrix in _matrices(tensor, family, prefix)
+    ]
     for target in targets:
         target.roles = family.roles(family.source(target.name, source.config), source.config)
     fixed.mark(targets, [source.config])
@@ -118,10 +117,26 @@ def find_targets(source: Source, family: Family, config: NoisyTuneConfig) -> lis
     return targets
 
 
-def _canonical(name: str, family: Family, prefix: str | None) -> str:
-    """The canonical name of a tensor, or of an expert's share of one."""
-    stack = names.without_index(name)
-    return family.canonical(stack, prefix) + name.removeprefix(stack)
+def _matrices(tensor: TensorInfo, family: Family, prefix: str) -> Iterator[tuple[str, TensorInfo]]:
+    """A tensor under its canonical name; or each expert's share of a stack, or each tensor of usual files in it."""
+    name = family.canonical(tensor.name, prefix)
+    parts = family.parts_of(name, tensor.shape) if tensor.dtype in NOISY else []
+    if parts:
+        yield from zip((part for part, _ in parts), tensor.parts(len(parts), parts[0][1]), strict=True)
+    else:
+        yield from ((name + matrix.name.removeprefix(tensor.name), matrix) for matrix in tensor.matrices)
+
+
+def held_otherwise(targets: Sequence[FileTarget], family: Family) -> list[str]:
+    """What the user should know of tensors that usual files hold otherwise, so that noise by themselves is another."""
+    found = [target.own_names[0] for target in targets if target.tensor.dtype in NOISY and family.is_apart(target.name)]
+    if not found:
+        return []
+    return [
+        f"{len(found)} tensors ({found[0]} ...) are as memory holds them; usual files hold them as parts of others, or "
+        "in another order, and noise goes by those: it differs from noise added in memory. save_pretrained writes usual "
+        "files unless save_original_format is False"
+    ]
 
 
 def _no_role(source: Source) -> str:

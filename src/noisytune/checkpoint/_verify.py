@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,12 +15,14 @@ from typing import Any
 
 from noisytune import field
 from noisytune._machine import available_cores
+from noisytune._perturb import names
 from noisytune._perturb.receipt import KEY, receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._carried import check_files
 from noisytune.checkpoint._job import Job, Meter, Progress
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import Source, open_source
+from noisytune.checkpoint._targets import Place
 from noisytune.errors import DataError
 from noisytune.manifest import FILE_NAME, Manifest, TensorEntry
 
@@ -99,7 +102,7 @@ def _hash_problems(written: Source, record: dict[str, Any], threads: int, progre
         if record["headers"].get(file.name) != _stream.digest(file.header).hex():
             problems.append(f"{written.folder / file.name}: the header is not the one that was written")
     meter = Meter(progress, sum(file.size - len(file.header) for file in written.files))
-    digests = _stream.digests(written.files, threads, meter.advance)
+    digests = _stream.digests(written.files, _places(written, record), threads, meter.advance)
     for place, digest in digests.items():
         if record["tensors"].get(place.tensor.name) != digest.hex():
             name = written.files[place.file].name
@@ -107,6 +110,18 @@ def _hash_problems(written: Source, record: dict[str, Any], threads: int, progre
     for name in record["tensors"].keys() - {place.tensor.name for place in digests}:
         problems.append(f"{written.folder}: {name} is missing")
     return problems
+
+
+def _places(written: Source, record: dict[str, Any]) -> list[Place]:
+    """Every tensor, or each of the parts that hashes were recorded of, whatever is known of the model type today."""
+    counts = Counter(names.without_index(name) for name in record["tensors"])
+    return [
+        Place(number, matrix)
+        for number, file in enumerate(written.files)
+        for tensor in file.tensors
+        for count in (0 if tensor.name in record["tensors"] else counts[tensor.name],)
+        for matrix in (tensor.parts(count, ()) if count else tensor.matrices)
+    ]
 
 
 def _shape_problems(written: Source, source: Source) -> list[str]:

@@ -91,32 +91,60 @@ def case_of(family):
     return case
 
 
-def tensor_parallel_as_transformers_does_it():
-    """Mixtral's fused gate and up projections are cut as strided shards; norms stay plain. The files hold each expert
-    by itself."""
+def perturbed_as_loaded(family, sizes, **plan):
+    """The model that transformers spreads over the ranks as it loads it, and its manifest; it equals the whole one."""
     os.environ.update(RANK=str(dist.get_rank()), LOCAL_RANK=str(dist.get_rank()), WORLD_SIZE=str(dist.get_world_size()))
-    sizes = TINY["mixtral"] | {"num_local_experts": 4, "vocab_size": 99}
     with tempfile.TemporaryDirectory() as folder:
         shared = [folder]
         dist.broadcast_object_list(shared)
-        AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", **sizes)).save_pretrained(*shared)
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(*shared)
         dist.barrier()  # transformers writes on rank 0 only
         whole = AutoModelForCausalLM.from_pretrained(*shared)
-        plan = DistributedConfig(tp_plan="auto")
-        model = AutoModelForCausalLM.from_pretrained(*shared, distributed_config=plan)
+        model = AutoModelForCausalLM.from_pretrained(*shared, distributed_config=DistributedConfig(**plan))
         dist.barrier()
     expected, found = (perturb_(m, noise_lambda=0.15, seed=1) for m in (whole, model))
     assert found.notices == expected.notices
-    assert sum("experts.3.w1" in entry.name for entry in found.perturbed) == 2
-    assert len(found.perturbed) == len(expected.perturbed)
-    assert any(isinstance(p, DTensor) and isinstance(p.placements[0], _StridedShard) for p in model.parameters())
+    assert [entry.name for entry in found.perturbed] == [entry.name for entry in expected.perturbed]
     for name, parameter in model.named_parameters():
         full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         assert torch.equal(full, whole.get_parameter(name)), name
+    return model, found
+
+
+EXPERTS = TINY["mixtral"] | {"num_local_experts": 4, "vocab_size": 99}
+
+
+def tensor_parallel_as_transformers_does_it():
+    """Mixtral's fused gate and up projections are cut as strided shards; norms stay plain. The files hold each expert
+    by itself."""
+    model, found = perturbed_as_loaded("mixtral", EXPERTS, tp_plan="auto")
+    assert sum("experts.3.w1" in entry.name for entry in found.perturbed) == 2
+    assert any(isinstance(p, DTensor) and isinstance(p.placements[0], _StridedShard) for p in model.parameters())
+
+
+def experts_split_over_the_ranks():
+    """Half of Mixtral's experts on each rank, beside FSDP and tensor parallelism: each has its own scale."""
+    for plan in ({"ep_size": 2, "fsdp_size": 2}, {"ep_size": 2, "tp_size": 2}):
+        model, found = perturbed_as_loaded("mixtral", EXPERTS, **plan)
+        assert model.model.layers[0].mlp.experts.gate_up_proj.to_local().shape[0] == 2
+        assert sum(".experts." in entry.name for entry in found.perturbed) == 2 * 4 * 3
+
+
+def stacks_of_experts_split_over_the_ranks():
+    """The files hold the experts of gpt-oss in stacks, with biases."""
+    sizes = TINY["llama"] | {"num_key_value_heads": 2, "num_local_experts": 4, "head_dim": 8, "vocab_size": 99}
+    model, found = perturbed_as_loaded("gpt_oss", sizes, ep_size=2, fsdp_size=2)
+    assert model.model.layers[0].mlp.experts.gate_up_proj.to_local().shape[0] == 2
+    assert sum(entry.name.endswith("experts.down_proj[3]") for entry in found.perturbed) == 2
 
 
 CASES = {ranks: [case_of(family) for family in TINY] for ranks in (2, 3, 4)}
-CASES[2].append(tensor_parallel_as_transformers_does_it)
+CASES[2] += [
+    tensor_parallel_as_transformers_does_it,
+    experts_split_over_the_ranks,
+    stacks_of_experts_split_over_the_ranks,
+]
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
