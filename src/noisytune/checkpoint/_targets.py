@@ -133,9 +133,9 @@ def held_otherwise(targets: Sequence[FileTarget], family: Family) -> list[str]:
     if not found:
         return []
     return [
-        f"{len(found)} tensors ({found[0]} ...) are as memory holds them; usual files hold them as parts of others, or "
-        "in another order, and noise goes by those: it differs from noise added in memory. save_pretrained writes usual "
-        "files unless save_original_format is False"
+        f"{len(found)} tensors ({found[0]} ...) are as memory holds them; usual files hold them as parts of others "
+        "or in another order, and noise goes by those: it differs from noise added in memory. save_pretrained writes "
+        "usual files unless save_original_format is False"
     ]
 
 
