@@ -78,19 +78,20 @@ $(VENV)-oldest/.set-up: pyproject.toml constraints.txt Makefile
 
 # Every model type of transformers, tiny: a quarter of an hour on two idle cores. make sweep PART=1/2 beside PART=2/2;
 # make sweep TYPES="bert llama"; make sweep BRIEF=--brief; then make sweep-table.
+# make sweep-oldest, the types that stand for all, or TYPES; then make sweep-table RESULTS=sweep-results-oldest.
 PART := 1/1
 TYPES :=
 BRIEF :=
+RESULTS := sweep-results
 SWEEP = PYTHONPATH=tools OMP_NUM_THREADS=1
 sweep: setup
 	$(SWEEP) $(BIN)/python -m sweep $(TYPES) --part $(PART) $(BRIEF)
 
 sweep-table: setup
-	$(SWEEP) $(BIN)/python -m sweep.table sweep-results
+	$(SWEEP) $(BIN)/python -m sweep.table $(RESULTS)
 
 sweep-oldest: $(VENV)-oldest/.set-up
-	$(SWEEP) $(VENV)-oldest/bin/python -m sweep sample --brief --out sweep-results-oldest
-	$(SWEEP) $(VENV)-oldest/bin/python -m sweep.table sweep-results-oldest
+	$(SWEEP) $(VENV)-oldest/bin/python -m sweep $(or $(TYPES),sample) --brief --out sweep-results-oldest
 
 # The table of model types, from transformers' own code: make families TYPES="bert llama" writes their lines anew.
 families: setup
