@@ -1,4 +1,4 @@
-"""`noisytune.lab.compare`: one call from a model and a task to the evidence.
+"""`noisytune.lab.compare` and `noisytune.lab.explore`: one call from a model and a task to the evidence.
 
 It stands above the lab, which runs the study, and the report, which says what came out: neither knows the other.
 """
@@ -20,12 +20,15 @@ from noisytune.lab.engines import Engine, InlineEngine, LocalEngine
 from noisytune.lab.store import Store, run_folder
 from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for, arms_of, given_of, seeds_of
+from noisytune.lab.studies.compare import equal_compute as with_equal_compute
 from noisytune.lab.studies.events import Event
+from noisytune.lab.studies.exploration import Exploration
+from noisytune.lab.studies.explore import explore as run_exploration
 from noisytune.lab.studies.own import NO_MODEL, OwnStudy, OwnTask, own_model, run_own
 from noisytune.lab.studies.run import USUAL, Until, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_tasks, noticed, task_from_rows, trained_as
-from noisytune.lab.trials.arm import Arm
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.function import Function, FunctionRunner, OwnTrial
 from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
@@ -116,6 +119,7 @@ def compare(
     rerun: bool = True,
     dev: Any = None,
     arms: Sequence[str | Arm] = ("noisytune",),
+    equal_compute: bool = False,
     seeds: int | Sequence[int] = 5,
     training: TrainingSettings | Mapping[str, Any] | None = None,
     options: TaskOptions | Mapping[str, Any] | None = None,
@@ -145,6 +149,7 @@ def compare(
         rerun: with a function: whether the baseline's first seed is run twice, to see whether its seed decides.
         dev: with rows, those of the dev set; None: a fifth of the rows.
         arms: beside plain fine-tuning, as for ``--arm``: ``"noisytune(0.1)"``, ``"noisytune+recadam"`` ...
+        equal_compute: whether to add plain fine-tuning that reads as many tokens as each arm that reads more than once.
         seeds: a number of pairs (seeds 0, 1, 2 ...), or the seeds, each 0 <= seed < 2**32.
         training: how every trial is trained; what is not given is as the task's benchmark says, or has its default.
         options: of the task: its size, its columns, its metric ...
@@ -175,7 +180,8 @@ def compare(
         print(compare(train, model="bert-base-uncased", score="accuracy", seeds=8))
     """
     if callable(first):
-        _refuse_ours(dev=dev, training=training, options=options, task=None if task == "topics" else task)
+        task = None if task == "topics" else task
+        _refuse_ours(dev=dev, training=training, options=options, task=task, equal_compute=equal_compute or None)
         own = _own_study(first, model, arms, seeds, score, margin)
         run = partial(run_own, until=until, rerun=rerun, report_to=report_to, rules=rules)
         return _of_function(Function(first), own, _store(out, own, [own.own]), engine, on_event, run)
@@ -194,7 +200,9 @@ def compare(
         tasks = tuple(trained_as(one, {}, given_of(training)) for one in _tasks(task, dev, wanted))
         asked = arms_of(*arms)
         every = arms_for([one.name for one in tasks], asked)
-        if every != asked:
+        told = every != asked
+        every = with_equal_compute(every, tasks, settings) if equal_compute else every
+        if told:
             tasks = (noticed(tasks[0], NO_NOISE_ON_TOKENS), *tasks[1:])
         study = Study(
             name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
@@ -208,6 +216,79 @@ def compare(
         own_trainings = [one.training for one in study.tasks if one.training]
         store = _store(out, study, [study.training.to_dict(), *own_trainings])
         record = run_study(study, store, engine, on_event, until, report_to, rules=rules)
+    return _result(store, record)
+
+
+def explore(
+    model: str | Path | None = None,
+    task: Any = "topics",
+    *,
+    dev: Any = None,
+    noise_seeds: int = 32,
+    keep: int = 4,
+    screen: str = "auto",
+    arms: Sequence[str | Arm] = ("noisytune",),
+    seeds: int = 5,
+    training: TrainingSettings | Mapping[str, Any] | None = None,
+    options: TaskOptions | Mapping[str, Any] | None = None,
+    margin: float = 1.0,
+    out: str | Path | None = None,
+    engine: Engine | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    rules: Rules = USUAL,
+) -> Result:
+    """Draw many noises, train the most promising ones, and spend as much on plain restarts; as far as not yet done.
+
+    The command ``noisytune explore`` calls this. The best of each is chosen on held-out training examples, and the two
+    are compared on dev, which chooses nothing.
+
+    Args:
+        model: a directory or an id on the Hub; None: all-MiniLM-L6-v2, which needs no network.
+        task: a task's name, a file, a task that is loaded already, or rows in memory: as for `compare`.
+        dev: with rows, those of the dev set; None: a fifth of the rows.
+        noise_seeds: noises that are drawn for each seed.
+        keep: how many of them are trained as a whole.
+        screen: how the others are left out: ``untrained``, ``short``, or ``auto`` for the cheaper one that is possible.
+        arms: with NoisyTune, whose noise is chosen: several strengths, say. Candidates take them in turn.
+        seeds: how often all of this is done, each time with other noises and restarts: pairs of the report.
+        training: how every whole training is done.
+        options: of the task: its size, its columns, its metric ...
+        margin: differences within this many points count as equivalent, >= 0.
+        out: the run folder; None: one of its own in ``runs/``, the same for the same exploration.
+        engine: where trials run; None: processes on this machine.
+        on_event: told of everything that happens, in this thread.
+        rules: what to do about trials that fail or take too long, and when to stop.
+
+    Raises:
+        NoisyTuneError: something is wrong with the model, the data or a setting, or a trial failed.
+
+    Example::
+
+        result = explore("HuggingFaceTB/SmolLM2-135M-Instruct", "chats.jsonl", noise_seeds=32, keep=4)
+        print(result)
+    """
+    wanted: TaskOptions = checked(TaskOptions, options)
+    settings: TrainingSettings = checked(TrainingSettings, training)
+    with ExitStack() as stack:
+        engine = engine or stack.enter_context(LocalEngine())
+        engine.start(at_most=1)  # imports while the data is loaded
+        tasks = _tasks(task, dev, wanted)
+        if len(tasks) > 1:
+            raise ConfigError("explore takes one task at a time: choose one of them")
+        exploration = Exploration(
+            name=f"{tasks[0].name}, explored",
+            model=Model.find(None if model is None else str(model)),
+            task=trained_as(tasks[0], {}, given_of(training)),
+            arms=tuple(arm for arm in arms_of(*arms) if arm != PLAIN),
+            noise_seeds=noise_seeds,
+            keep=keep,
+            screen=screen,
+            seeds=seeds,
+            training=settings,
+            margin=margin,
+        )
+        store = _store(out, exploration.study, [exploration.training.to_dict(), noise_seeds, keep, screen])
+        record = run_exploration(exploration, store, engine, on_event, rules=rules)
     return _result(store, record)
 
 

@@ -208,6 +208,18 @@ TuneTraining = Annotated[
         shown=True,
     ),
 ]
+ExploreTraining = Annotated[
+    dict[str, Any],
+    Settings(
+        TrainingSettings,
+        TRAINING,
+        headings=_LARGE,
+        without=("select", "protocol"),
+        unset=True,
+        more={"learning_rate": "Default: 2e-4 for the default model, 2e-5 for others."},
+        shown=True,
+    ),
+]
 Values = Annotated[dict[str, Any], Settings(Space, SPACE)]
 Out = Annotated[
     Path | None, option(RUN, "Keep everything in this run folder. Default: one of its own in runs/.", "DIR")

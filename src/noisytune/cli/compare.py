@@ -33,6 +33,10 @@ def compare(
     model: Model = None,
     task: Task = "topics",
     arm: Arms = None,
+    equal_compute: Annotated[
+        bool,
+        option(WHAT, "Add plain fine-tuning on as many tokens as arms that read them twice.", "", "--equal-compute"),
+    ] = False,
     seeds: Seeds = 5,
     until_decided: Annotated[
         bool, option(WHAT, "Add seeds until every verdict is settled.", "", "--until-decided")
@@ -72,7 +76,7 @@ def compare(
     arms = arms_of(*noises, *(arm or ()))
     options, how = TaskOptions(**data), Running(**running)
     if own or scoring:
-        ours = {"task": task != "topics", "launcher": how.launcher, **training}
+        ours = {"task": task != "topics", "launcher": how.launcher, "equal_compute": equal_compute, **training}
         refuse(own, scoring, higher_is_better, ours | dict.fromkeys(options.given(data), True))
         compare_command(
             own,
@@ -93,6 +97,7 @@ def compare(
             model,
             task,
             arms=arms,
+            equal_compute=equal_compute,
             seeds=max_seeds if until_decided else seeds,
             training=training,
             options=options,

@@ -16,6 +16,7 @@ from noisytune import __version__
 from noisytune.cli._command import as_command
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
+from noisytune.cli.explore import explore
 from noisytune.cli.export import export, merge
 from noisytune.cli.gate import gate
 from noisytune.cli.judge import judge
@@ -89,7 +90,7 @@ class _WithHelp(TyperCommand):
             rich_utils.Table = usual
 
 
-_STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, plan, work)
+_STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, explore, plan, work)
 _OTHERS: tuple[Callable[..., None], ...] = (
     status,
     report,

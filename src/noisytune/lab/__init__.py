@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noisytune._comparison import Result, compare
+    from noisytune._comparison import Result, compare, explore
     from noisytune._pretrained import Model
     from noisytune.lab.engines import InlineEngine, LocalEngine
     from noisytune.lab.store import Store
@@ -40,6 +40,7 @@ __all__ = [
     "TaskOptions",
     "TrainingSettings",
     "compare",
+    "explore",
     "load_task",
     "load_tasks",
     "run_study",
@@ -61,6 +62,7 @@ _ROOMS = {
     "TaskOptions": "lab.tasks",
     "TrainingSettings": "lab.trials.settings",
     "compare": "_comparison",
+    "explore": "_comparison",
     "load_task": "lab.tasks",
     "load_tasks": "lab.tasks",
     "run_study": "lab.studies.run",

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from noisytune.errors import ConfigError
-from noisytune.lab.studies.compare import Noises, arms_of, seeds_of
+from noisytune.lab.kinds import Split
+from noisytune.lab.studies.compare import Noises, arms_of, equal_compute, seeds_of
+from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.settings import TrainingSettings
 
 
 @pytest.mark.parametrize("seeds", [0, -1, True, 1.0, "3", 100_001, 9_999_999_999, [], [0.5], ["1"]])
@@ -29,3 +32,35 @@ def test_an_arm_for_each_combination_of_noises() -> None:
     ]
     with pytest.raises(ConfigError, match="noise_lambda must be one or several, none twice"):
         Noises(noise_lambda=(0.1, 0.1))
+
+
+def of(epochs: int | None = None) -> TaskData:
+    split = Split(tuple((f"text {i}",) for i in range(40)), tuple(float(i % 2) for i in range(40)))
+    training = {} if epochs is None else {"epochs": epochs}
+    return TaskData(
+        f"t{epochs}", "classification", "accuracy", ("no", "yes"), split, {"dev": split}, (), training=training
+    )
+
+
+@pytest.mark.parametrize(
+    ("arms", "training", "longer"),
+    [
+        (["noisytune", "recadam"], {}, {}),
+        (["sam", "rdrop"], {}, {"plain(epochs=6)": {"epochs": 6}}),
+        (["noisytune(0.1, soup=3)+sam"], {"epochs": 2}, {"plain(epochs=12)": {"epochs": 12}}),
+        (["child_tuning"], {}, {"plain(epochs=4)": {"epochs": 4}}),
+        (["symnoise", "r3f(0)"], {"max_steps": 7}, {"plain(max_steps=14)": {"max_steps": 14}}),
+    ],
+)
+def test_a_baseline_of_as_many_tokens(arms: list[str], training: dict[str, Any], longer: dict[str, Any]) -> None:
+    """Those that read a token once add nothing; what is there already stays as it is."""
+    asked = arms_of(*arms)
+    every = equal_compute(asked, [of()], TrainingSettings(**training))
+    assert every[: len(asked)] == asked
+    assert {arm.name: arm.training for arm in every[len(asked) :]} == longer
+    assert all(not arm.methods for arm in every[len(asked) :])
+
+
+def test_tasks_of_different_lengths_have_no_single_longer_baseline() -> None:
+    with pytest.raises(ConfigError, match="equal_compute: sam needs baselines of different lengths"):
+        equal_compute(arms_of("sam"), [of(2), of(5)], TrainingSettings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,8 +11,8 @@ from typing import Any
 from noisytune._settings import check, like, settings_of, several
 from noisytune.config import TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.lab.tasks import XTREME
-from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
+from noisytune.lab.tasks import XTREME, TaskData
+from noisytune.lab.trials.arm import PLAIN, Arm, methods_of, passes_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
 
@@ -65,6 +66,39 @@ def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:
             found.append(one)
     if len(found) == 1:
         raise ConfigError("only the baseline is asked for: give an arm, or noise_lambda above 0, to compare it with")
+    return tuple(found)
+
+
+def equal_compute(arms: Sequence[Arm], tasks: Sequence[TaskData], training: TrainingSettings) -> tuple[Arm, ...]:
+    """The arms, and plain fine-tuning that reads at least as many tokens as each of those that read more than it.
+
+    The baseline stays the first. A longer training is a baseline of its own: its learning rate falls over all of it.
+
+    Args:
+        arms: of a study, the baseline first.
+        tasks: of the study.
+        training: of the study; tasks and arms may differ from it.
+
+    Raises:
+        ConfigError: the tasks are trained for different numbers of epochs, so that no single longer training fits.
+    """
+    found = list(arms)
+    for arm in arms:
+        lengths: set[tuple[str, int]] = set()
+        for task in tasks:
+            settings = replace(training, **(task.trained_on or task).training | arm.training)
+            times = math.prod(passes_of(methods_of(arm.methods), settings, len(task.train)).values())
+            name = "epochs" if settings.max_steps is None else "max_steps"
+            if times > 1:
+                lengths.add((name, math.ceil(round(times * getattr(settings, name), 6))))
+        if len(lengths) > 1:
+            raise ConfigError(
+                f"equal_compute: {arm.name} needs baselines of different lengths on these tasks: run them one by one, "
+                "or give epochs"
+            )
+        for name, length in lengths:
+            longer = Arm(f"plain({name}={length})", (), {name: length})
+            found += [longer] if longer not in found else []
     return tuple(found)
 
 

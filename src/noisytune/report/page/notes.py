@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from noisytune._metrics import direction
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
+from noisytune.report.evidence.choices import choice_rows
+from noisytune.report.evidence.compute import arm_costs
 from noisytune.report.evidence.forgetting import forgetting
 from noisytune.report.evidence.pairs import Evidence, gather
 from noisytune.report.evidence.summary import (
@@ -25,6 +27,7 @@ from noisytune.report.page.wording import (
     headline,
     number,
     points,
+    span,
     without_noise,
 )
 from noisytune.report.statistics.intervals import ALPHA
@@ -105,6 +108,7 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
         f"The search chose no noise (λ = 0) for {asked}: its runs differ from the baseline's in other settings only."
         for asked in without_noise(evidence).values()
     ]
+    notes += _costs(evidence) + _choices(evidence)
     notes += [said for row in rows if (said := _not_normal(evidence, row))]
     notes += _other_by_interval(evidence)
     for row in task_rows(evidence):
@@ -126,6 +130,38 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
             "the highest mean does not."
         )
     return list(dict.fromkeys(notes))
+
+
+def _costs(evidence: Evidence) -> list[str]:
+    """One sentence an arm that reads more tokens than the baseline, unless it is there to be compared with."""
+    every = arm_costs(evidence)
+    beside = {one.beside for one in every}
+    notes = []
+    for one in every:
+        if one.passes < 1 or one.arm in beside:
+            continue
+        said = f"{one.arm} reads {number(one.passes)} times the tokens of {evidence.study.arms[0]}"
+        if one.difference and one.difference.n:
+            found = one.difference
+            interval = span(found.anytime.low, found.anytime.high)
+            notes.append(
+                f"{said}; beside {one.beside}, which reads as many, it gains {number(found.mean, True)} points "
+                f"(anytime-valid 95 % {interval}, {count(found.n, 'seed')})."
+            )
+        elif not one.beside:
+            notes.append(f"{said}: its gain may be that of a longer training, which --equal-compute shows.")
+    return notes
+
+
+def _choices(evidence: Evidence) -> list[str]:
+    """What choosing gave, one sentence an arm that is the best of several."""
+    return [
+        f"{one.arm}: the chosen ones score {number(one.chosen_by)} on what chose them and {number(one.score)} on dev, "
+        f"where all {one.trained} that were trained score {number(one.mean)} on average: choosing gained "
+        f"{number(one.gain, True)} points, of {number(one.highest, True)} that the best of so many has by chance."
+        for one in choice_rows(evidence)
+        if one.trained > 1
+    ]
 
 
 def _without_spread(rows: Iterable[SummaryRow]) -> list[str]:

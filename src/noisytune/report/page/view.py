@@ -11,7 +11,9 @@ import numpy as np
 
 from noisytune._metrics import METRICS, OWN, OWN_LOWER, RIGHT
 from noisytune.report.evidence import items
+from noisytune.report.evidence.choices import choice_rows
 from noisytune.report.evidence.classes import class_rows
+from noisytune.report.evidence.compute import arm_costs
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
 from noisytune.report.evidence.ranks import rank_table
@@ -190,6 +192,8 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "item_rows": item_rows(evidence),
         "class_rows": class_rows(evidence),
         "search": search_view(evidence, drawn=drawn),
+        "costs": arm_costs(evidence),
+        "choices": choice_rows(evidence),
         "trials": [] if many else _trial_lines(evidence),
         "failed": _failed(evidence),
         "failed_more": max(0, len(evidence.failed) - FAILURES),
