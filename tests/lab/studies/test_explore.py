@@ -222,3 +222,21 @@ def test_with_real_trainings(tiny: Model, topics: TaskData, tmp_path: Path) -> N
     assert [row.arm for row in found.summary] == ["best of 4 noises", "plain"]
     assert all(record.applied["chosen"]["from"] for record in found.records)
     assert found.report().exists()
+
+
+def test_language_models_are_screened_before_training(language_models: dict[str, Model], tmp_path: Path) -> None:
+    """Of likelihoods less is better, and a noise is judged by what the model says with it."""
+    chats = [{"prompt": f"say {i}", "completion": f"{i} it is"} for i in range(40)]
+    how = {"noise_seeds": 3, "keep": 1, "seeds": 1, "training": {"max_steps": 2, "max_length": 64}}
+    arms = ["noisytune(0.5)"]
+    found = explore_all(language_models["llama"].path, chats, arms=arms, out=tmp_path, engine=InlineEngine(), **how)
+    every = Store(tmp_path).records()
+    screened = [record for record in every if "(screened)" in record.task]
+    assert [record.status for record in screened] == ["untrained"] * 3
+    assert all(list(record.evaluations) == [HELD_OUT] for record in screened)
+    nll = {record.settings["arm"]["methods"][0]["noise_seed"]: record.scores["nll"] for record in screened}
+    assert len(set(nll.values())) == 3
+    (explored,) = (record for record in found.records if record.arm == "best of 3 noises")
+    assert explored.settings["arm"]["methods"][0]["noise_seed"] == min(nll, key=lambda noise: nll[noise])
+    assert explored.applied["chosen"]["from"][0]["screened"] == [min(nll.values())]
+    assert found.study.arms[0] == "best of 2 restarts"
