@@ -271,7 +271,7 @@ def explore(
     settings: TrainingSettings = checked(TrainingSettings, training)
     with ExitStack() as stack:
         engine = engine or stack.enter_context(LocalEngine())
-        engine.start(at_most=1)  # imports while the data is loaded
+        engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded
         tasks = _tasks(task, dev, wanted)
         if len(tasks) > 1:
             raise ConfigError("explore takes one task at a time: choose one of them")

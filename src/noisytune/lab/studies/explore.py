@@ -10,9 +10,10 @@ from noisytune.lab.engines import Engine
 from noisytune.lab.store import StudyStore
 from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.chosen import Chosen, as_record
-from noisytune.lab.studies.events import Event, StudyStarted
+from noisytune.lab.studies.events import Event, StudyStarted, each_notice_once
 from noisytune.lab.studies.exploration import Exploration
-from noisytune.lab.studies.run import USUAL, each_notice_once, get_ready, say_notices, set_damaged_aside
+from noisytune.lab.studies.ready import get_ready, say_notices, set_damaged_aside, start
+from noisytune.lab.studies.run import USUAL
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.arm import PLAIN, Arm
@@ -160,7 +161,7 @@ class _Run:
         about = replace(about, tasks=[one for one in about.tasks if one["name"] == task.name])
         self.on_event(StudyStarted(about, finished, tuple(missing), self.store.folder))
         if missing:
-            self.engine.start(len(missing))
+            start(self.engine, self.runner, len(missing))
             if not self.is_ready:
                 study = self.exploration.study
                 get_ready(study, self.runner, self.engine, study.plan, self.on_event)

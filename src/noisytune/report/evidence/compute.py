@@ -36,13 +36,13 @@ def arm_costs(evidence: Evidence) -> list[ArmCost]:
     if study.search or any("chosen" in record.applied for record in evidence.trials.values()):
         return []
     passes = {arm: times for arm in study.arms if (times := _passes(evidence, arm)) is not None}
-    plain = {arm for arm in passes if all(not one.settings["arm"]["methods"] for one in _records(evidence, arm))}
+    plain = [arm for arm in passes if all(not one.settings["arm"]["methods"] for one in _records(evidence, arm))]
     found = []
     for arm, times in passes.items():
         if abs(times - 1) <= CLOSE:
             continue
-        as_dear = {passes[one]: one for one in plain - {arm} if passes[one] >= times * (1 - CLOSE)}
-        beside = as_dear[min(as_dear)] if as_dear and times > 1 and arm not in plain else ""
+        as_dear = [one for one in plain if passes[one] >= times * (1 - CLOSE)]
+        beside = min(as_dear, key=passes.__getitem__) if as_dear and times > 1 and arm not in plain else ""
         differences = _differences(evidence, arm, beside) if beside else []
         found.append(ArmCost(arm, times, beside, summarise(differences) if beside else None))
     return found
