@@ -120,10 +120,7 @@ class _Run:
         plan = self.exploration
         trained = {(seed, n): plan.trained(seed, n) for seed, mine in left.items() for n in mine}
         restarts = {(seed, n): plan.restart(seed, n) for seed in left for n in range(plan.restarts)}
-        every = [*trained.values(), *restarts.values()]
-        found = self.run(
-            f"{plan.name}: whole trainings", plan.final, sorted(every, key=lambda one: one.plan_entry["seed"])
-        )
+        found = self.run(f"{plan.name}: whole trainings", plan.final, [*trained.values(), *restarts.values()])
         arms = {
             f"best of {plan.restarts} restarts": restarts,
             f"best of {plan.noise_seeds} noises": trained,
@@ -141,7 +138,7 @@ class _Run:
         plain = Study(
             name=plan.name,
             model=plan.model,
-            tasks=(replace(plan.final, name=plan.task.name, metric=plan.task.metric, evaluate=plan.task.evaluate),),
+            tasks=(replace(plan.task, train=plan.final.train),),
             arms=tuple(Arm(name) for name in arms),
             seeds=tuple(left),
             training=plan.training,
