@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs bench clean
+.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs docs-serve bench clean
 
 setup: $(STAMP)
 
@@ -105,11 +105,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# The site, strictly: a broken link is an error. make docs-serve shows it.
 docs: setup
-	$(BIN)/pytest -n auto tests/test_docs.py
+	$(BIN)/python -m sphinx -b html --fail-on-warning --keep-going --quiet docs docs/_build
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,16 +4,17 @@ noise(seed, name, i) is a pure function of the seed, the tensor's canonical name
 in the full tensor. So it cannot depend on rank, order, device, chunking, thread count or framework. This file is the
 specification: plain NumPy, slow and exact. `noisytune._noise.kernels` computes the same bits fast.
 
-key      64 bits: BLAKE2b of the name in UTF-8, digest 8 bytes, salt = seed (8 bytes, little endian), person =
-b"noisytune-field1".
-counter  block = i // 4096, r = i % 4096, lane = r // 1024, t = r % 1024, c = block * 1024 + t; Philox counter (c low, c
-high, 0, 0).
-         Output ``lane`` of Philox4x32-10 is the element's 32 bits x: the four outputs serve four elements that are 1024
-         apart.
-uniform  u = (x >> 8) * 2**-24 - (0.5 - 2**-25): exact in float32, symmetric, inside (-1/2, 1/2), never 0.
-gaussian Box-Muller on the output pairs (0, 1) and (2, 3), times 1/sqrt(12): the variance of u.
-apply    w' = cast(float32(w) + float32(s * u)), s = float32(lambda * std): two roundings and a cast, never a fused
-multiply-add.
+::
+
+    key       64 bits: BLAKE2b of the name in UTF-8, digest 8 bytes, salt = seed (8 bytes, little endian),
+              person = b"noisytune-field1".
+    counter   block = i // 4096, r = i % 4096, lane = r // 1024, t = r % 1024, c = block * 1024 + t;
+              Philox counter (c low, c high, 0, 0). Output `lane` of Philox4x32-10 is the element's 32 bits x:
+              the four outputs serve four elements that are 1024 apart.
+    uniform   u = (x >> 8) * 2**-24 - (0.5 - 2**-25): exact in float32, symmetric, inside (-1/2, 1/2), never 0.
+    gaussian  Box-Muller on the output pairs (0, 1) and (2, 3), times 1/sqrt(12): the variance of u.
+    apply     w' = cast(float32(w) + float32(s * u)), s = float32(lambda * std): two roundings and a cast, never a
+              fused multiply-add.
 
 Sources: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", SC (Philox); Box and Muller 1958.
 """

@@ -143,7 +143,7 @@ def diff_checkpoints(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Difference:
-    """How much the parameters of each role differ between two checkpoints: sum |B - A| / sum |A|, as in figure 5.
+    """How much the parameters of each role differ between two checkpoints: ``sum |B - A| / sum |A|``, as in figure 5.
 
     Tensors are matched by canonical name, so one checkpoint may have a head, shards or another floating dtype.
 

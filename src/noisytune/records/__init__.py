@@ -98,7 +98,7 @@ class StudyRecord(_Record):
     """Names in order. The first is the baseline."""
     seeds: list[int]
     training: dict[str, Any]
-    """epochs, learning_rate, batch_size ...: what every trial shares. After a search, the baseline's."""
+    """What every trial shares, such as epochs and batch size. After a search, the baseline's."""
     margin: float
     """Differences within +- this many points count as equivalent."""
     trials: list[dict[str, Any]]
@@ -173,9 +173,9 @@ class TrialRecord(_Record):
     was chosen to read its answers, where there is a choice: the ``layer`` of retrieval and ``layer_by`` what, say. Of a
     text that was not trained on, ``before`` has its scores before training, noise not yet added."""
     norms: dict[str, dict[str, float]] = field(default_factory=dict)
-    """How far training moved each role of parameter (query, feed-forward ...): ``elements``, and sums over them of
-    ``before`` |W0|, ``after`` |W1| and ``moved`` |W1 - W0|, with W0 what training started from, noise included. Empty
-    if diverged, and in records of earlier versions."""
+    """How far training moved each role of parameter (query, feed-forward ...): ``elements``, and sums over them:
+    ``before`` of ``|W0|``, ``after`` of ``|W1|`` and ``moved`` of ``|W1 - W0|``, with W0 what training started from,
+    noise included. Empty if diverged, and in records of earlier versions."""
     epoch_scores: list[float | None] = field(default_factory=list)
     """With ``select="best"``: the primary score after each epoch, on the examples that choose the epoch; None where it
     is undefined. Else empty."""
