@@ -1,0 +1,119 @@
+"""Writes everything in this folder that follows from the records: pages, the table and the forest plot of README.md.
+
+python evidence/render.py           # make evidence
+python evidence/render.py --check   # says whether README.md agrees with the records; writes nothing
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from noisytune.lab.store import Store
+from noisytune.records import StudyRecord
+from noisytune.report import report_json, write_report
+
+HERE = Path(__file__).resolve().parent
+RECORDS, README, FOREST = HERE / "records", HERE / "README.md", HERE / "forest.svg"
+STUDIES = ("main", "second", "base", "dose", "kinds", "shares", "on-top", "luck")
+"""In the order in which they ran."""
+MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
+
+
+def results(records: Path = RECORDS) -> list[dict[str, Any]]:
+    """What the records show: the content of ``report.json`` of each study, in the order of `STUDIES`."""
+    store = Store(records)
+    studies = sorted(store.studies().values(), key=lambda study: STUDIES.index(study.name))
+    return [_report(store, study) for study in studies]
+
+
+def _report(store: Store, study: StudyRecord) -> dict[str, Any]:
+    return report_json(study, store.records(entry["key"] for entry in study.trials), store.failures().values())
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """A line for each comparison: the primary ones of each study first, then task by task."""
+    lines = [
+        "| study | task | arm | pairs | plain | arm's | difference | 95 % anytime | e / needed | verdict |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for report in found:
+        rows = sorted(report["comparisons"], key=lambda row: not row["primary"])
+        lines += [_line(report["study"], row) for row in rows]
+    return "\n".join(lines)
+
+
+def _line(study: str, row: dict[str, Any]) -> str:
+    bold = "**" if row["primary"] else ""
+    cells = [
+        f"[{study}](records/{study}.html)",
+        row["task"],
+        f"`{row['arm']}`",
+        f"{row['pairs']}",
+        _number(row["baseline"], ".2f"),
+        _number(row["score"], ".2f"),
+        f"{bold}{_number(row['difference'], '+.2f')}{bold}",
+        f"{_number(row['anytime_low'], '+.2f')} to {_number(row['anytime_high'], '+.2f')}",
+        f"{_number(row['e'], '.3g')} / {row['e_needed']:.0f}",
+        f"{bold}{row['verdict']}{bold}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None, form: str) -> str:
+    """As text, with a minus sign; nothing where there is no number."""
+    return "" if value is None else format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def forest(found: list[dict[str, Any]], file: Path) -> None:
+    """Draw the differences of all comparisons with their intervals: thick at one look, thin at any number of looks."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = [
+        (report, row)
+        for report in found
+        for row in sorted(report["comparisons"], key=lambda row: not row["primary"])
+        if row["difference"] is not None
+    ]
+    with mpl.rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 1 + 0.28 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        margin = found[0]["margin"]
+        axes.axvspan(-margin, margin, color="0.92", label=f"within the margin of {margin:g}")
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        for place, (_, row) in enumerate(rows):
+            color = "C0" if row["primary"] else "0.45"
+            for low, high, width in (("anytime_low", "anytime_high", 1), ("fixed_low", "fixed_high", 3)):
+                if row[low] is not None and row[high] is not None:
+                    axes.plot([row[low], row[high]], [place, place], color=color, linewidth=width)
+            axes.plot(row["difference"], place, "o", color=color, markersize=6 if row["primary"] else 4)
+        names = [f"{report['study']}: {row['task']}, {row['arm']} ({row['pairs']})" for report, row in rows]
+        axes.set_yticks(range(len(rows)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("difference from plain fine-tuning, points")
+        axes.legend(loc="lower right", frameon=False)
+        figure.savefig(file, metadata={"Date": None})
+
+
+def with_results(text: str, found: list[dict[str, Any]]) -> str:
+    """README.md with the table and the sentence of each study between the marks."""
+    begin, end = MARKS
+    says = "\n".join(
+        f"- **{report['study']}**, {report['trials_done']} trials: {report['sentence']}" for report in found
+    )
+    block = f"{begin}\n\n{says}\n\n![Every difference with its intervals](forest.svg)\n\n{table(found)}\n\n{end}"
+    return re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    found = results()
+    text = README.read_text(encoding="utf-8")
+    if "--check" in sys.argv:
+        sys.exit(0 if with_results(text, found) == text else "README.md differs from the records: run  make evidence")
+    store = Store(RECORDS)
+    for study in store.studies().values():
+        records = store.records(entry["key"] for entry in study.trials)
+        sys.stdout.write(f"{write_report(RECORDS, study, records, study.name, store.failures().values())}\n")
+    forest(found, FOREST)
+    README.write_text(with_results(text, found), encoding="utf-8")
