@@ -1,7 +1,8 @@
 """What does a study cost beside its trials? Keeping a trial, asking how far a folder is, handing out 100,000 trials.
 
 Nothing is trained. Trials are simulated: 1,000 workers in a time that is counted, not spent; a store in memory. The
-efficiency of two real workers counts their start-up: trials sleep.
+efficiency of two real workers counts their start-up: trials sleep, of workers that import what a training with
+transformers needs, and of workers that need nothing, as those of a command.
 
     python benchmarks/studies.py [--trials 100000] [--status 10000] [--seconds 3]
 """
@@ -37,7 +38,7 @@ from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.support.runners import Cheap, cheap_record
+from tests.support.runners import Cheap, Importing, cheap_record
 
 
 class Simulated:
@@ -184,15 +185,18 @@ def status(trials: int) -> None:
             store.release(trial.key)
 
 
-def efficiency(seconds: float) -> None:
+def efficiency(seconds: float, kind: type[Cheap]) -> None:
     study = a_study(20)
     with tempfile.TemporaryDirectory() as folder:
         began = perf_counter()
         with LocalEngine(2, 1) as engine:
-            runner = Cheap(Path(folder) / "began", seconds)
+            runner = kind(Path(folder) / "began", seconds)
             run_study(study, Store(Path(folder) / "run"), engine, lambda _: None, runner=runner)
         took, ideal = perf_counter() - began, 10 * seconds
-    print(f"20 equal trials of {seconds:g} s on 2 workers: {took:.1f} s, ideal {ideal:.1f} s: {ideal / took:.3f}")
+    whose = "that import transformers" if kind is Importing else "of a command"
+    print(
+        f"20 equal trials of {seconds:g} s on 2 workers {whose}: {took:.1f} s, ideal {ideal:.1f} s: {ideal / took:.3f}"
+    )
 
 
 def main() -> None:
@@ -205,7 +209,8 @@ def main() -> None:
     storing()
     status(asked.status)
     scheduler(asked.trials)
-    efficiency(asked.seconds)
+    for kind in (Cheap, Importing):
+        efficiency(asked.seconds, kind)
 
 
 if __name__ == "__main__":

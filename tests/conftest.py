@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before any library counts cores: pytest's workers share them, and more threads would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,6 +29,16 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras itself would look for Ten
 
 settings.register_profile("no deadline", deadline=None)  # a slow machine is no failure
 settings.load_profile("no deadline")
+
+
+gc.disable()  # while the modules of tests import the libraries
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage: the Trainer looks for some whenever it trains, and would go through it all."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -58,12 +58,12 @@ def test_settings_are_checked_by_name(tiny):
         ({"arms": ["noisetune"]}, "no method 'noisetune'"),
     ):
         with pytest.raises(ConfigError, match=said):
-            compare(tiny.path, ROWS, **settings)
+            compare(tiny.path, ROWS, engine=InlineEngine(), **settings)
 
 
 def test_a_dev_set_goes_with_rows(tiny):
     with pytest.raises(ConfigError, match="dev goes with rows"):
-        compare(tiny.path, "topics", dev=ROWS)
+        compare(tiny.path, "topics", dev=ROWS, engine=InlineEngine())
 
 
 def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch):
@@ -73,9 +73,9 @@ def test_tasks_that_are_loaded_are_taken_as_they_are(tiny, tmp_path, monkeypatch
         "noisytune._comparison.run_study", lambda study, *_, **__: planned.append(study) or study.record
     )
     task = load_task("topics", TaskOptions(train_size=20))
-    compare(tiny.path, task, out=tmp_path / "one")
-    compare(tiny.path, [task], out=tmp_path / "list")
-    compare(tiny.path, "topics", options={"train_size": 20}, out=tmp_path / "name")
+    compare(tiny.path, task, out=tmp_path / "one", engine=InlineEngine())
+    compare(tiny.path, [task], out=tmp_path / "list", engine=InlineEngine())
+    compare(tiny.path, "topics", options={"train_size": 20}, out=tmp_path / "name", engine=InlineEngine())
     assert all(isinstance(study, Study) for study in planned)
     assert len({digest([trial.key for trial in study.plan]) for study in planned}) == 1
 

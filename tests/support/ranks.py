@@ -4,6 +4,7 @@ A start costs seconds, so that all functions for one number of ranks share a pro
 """
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -63,10 +64,14 @@ def check(module, ranks, names, folder):
 
 
 def fork_ranks(module, ranks, folder):
-    """Import once, then fork: the imports take longer than the tests."""
+    """Import once, then fork: the imports take longer than the tests, and no rank looks for garbage in what was
+    imported."""
+    gc.disable()
     spec = importlib.util.spec_from_file_location("cases_of_ranks", module)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
+    gc.freeze()
+    gc.enable()
     children = []
     for rank in range(ranks):
         if not (child := os.fork()):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from noisytune.lab.trials.transformers_runner import TransformersRunner
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
@@ -62,6 +63,12 @@ class Cheap:
         """The same, each with the time, nanoseconds."""
         lines = self.began.read_text().splitlines() if self.began.exists() else []
         return [(label, int(when)) for label, when in map(str.split, lines)]
+
+
+class Importing(Cheap):
+    """Its workers import what a training with transformers needs."""
+
+    warm_up = staticmethod(TransformersRunner.warm_up)
 
 
 @dataclass(frozen=True)
