@@ -41,6 +41,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """JAX counts what is left when Python ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Model:
     return Model.find()

@@ -1,8 +1,8 @@
 """The Trainer on several processes: every rank starts from the weights that one process makes, and goes on from them.
 
-Two launches for each number of ranks: one trains and leaves a checkpoint on the way, the other resumes from it in new
-processes and must end where the first one did. accelerate knows FSDP on accelerators only, so that the ranks pretend to
-have one; what really ran is asserted. DeepSpeed runs on the CPU if told so.
+Two process groups for each number of ranks: one trains and leaves a checkpoint on the way, the other resumes from it in
+new processes and must end where the first one did. accelerate knows FSDP on accelerators only, so that the ranks
+pretend to have one; what really ran is asserted. DeepSpeed runs on the CPU if told so.
 """
 
 import contextlib
@@ -213,8 +213,15 @@ KINDS = {1: ["single"], 2: ["ddp", "fsdp", "fsdp_bf16", "fsdp_efficient"], 3: ["
 DEEPSPEED = ["zero2", "zero3"]
 """On two ranks, each in processes of its own: DeepSpeed leaves traces in them."""
 PHASES = {"trains": trains, "resumes": resumes}
-_phase, _, _kind = os.environ.get(PHASE, "trains").partition("-")
-CASES = {ranks: [PHASES[_phase](kind) for kind in ([_kind] if _kind else kinds)] for ranks, kinds in KINDS.items()}
+_phase, _, _kind = os.environ.get(PHASE, "all").partition("-")
+CASES = {
+    ranks: [
+        [make(kind) for kind in ([_kind] if _kind else kinds)]
+        for phase, make in PHASES.items()
+        if _phase in (phase, "all")
+    ]
+    for ranks, kinds in KINDS.items()
+}
 if _kind == "tensor_parallel":
     CASES = {2: [tensor_parallel_trains]}
 
@@ -230,8 +237,7 @@ def pretrained(tmp_path):
 
 @pytest.mark.parametrize("ranks", [n if n == 2 else pytest.param(n, marks=pytest.mark.slow) for n in KINDS])
 def test_on_ranks(launched, pretrained, ranks):
-    for phase in PHASES:
-        launched(__file__, ranks, phase, [f"{kind}_{phase}" for kind in KINDS[ranks]])
+    launched(__file__, ranks, "all", [f"{kind}_{phase}" for phase in PHASES for kind in KINDS[ranks]])
 
 
 def test_on_ranks_with_tensor_parallelism(launched, llama, tmp_path):

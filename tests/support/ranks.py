@@ -1,6 +1,7 @@
 """Run functions of a test module on several gloo processes: imported it launches them, as a script it is the ranks.
 
-A start costs seconds, so that all functions for one number of ranks share a process group, and are one test.
+A start costs seconds, so that all functions for one number of ranks share a process group, and are one test. A list
+of lists of functions is a process group after another, in new processes.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 """Where the package of the tests lies."""
-TIMEOUT = 60.0
-"""Seconds for everything in one process group; then all ranks are killed."""
+TIMEOUT = 120.0
+"""Seconds for everything in one launch; then all ranks are killed."""
 
 
 def launch(module, ranks, folder):
@@ -72,26 +73,28 @@ def fork_ranks(module, ranks, folder):
     spec.loader.exec_module(loaded)
     gc.freeze()
     gc.enable()
-    children = []
-    for rank in range(ranks):
-        if not (child := os.fork()):
-            with (folder / f"log-{rank}.txt").open("w") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-                run_rank(loaded.CASES[ranks], rank, ranks, folder)
-            os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    cases = loaded.CASES[ranks]
+    for number, functions in enumerate(cases if isinstance(cases[0], list) else [cases]):
+        children = []
+        for rank in range(ranks):
+            if not (child := os.fork()):
+                with (folder / f"log-{rank}.txt").open("a") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+                    run_rank(functions, rank, ranks, folder / f"meet-{number}")
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
 
 
-def run_rank(functions, rank, ranks, folder):
+def run_rank(functions, rank, ranks, meeting):
     from datetime import timedelta
 
     import torch.distributed as dist
 
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks, timeout=timedelta(seconds=20)
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks, timeout=timedelta(seconds=20)
     )
     for function in functions:
         try:
