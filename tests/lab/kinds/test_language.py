@@ -258,7 +258,7 @@ def test_tokens_survive_the_file(language_models: dict[str, Model], tokens: Toke
     assert few.row(0) == tokens.train.row(3)
 
 
-@pytest.mark.parametrize("arm", ["rdrop", "r3f", "noisytune+mixout", "neftune"])
+@pytest.mark.parametrize("arm", ["rdrop", "r3f", "noisytune+mixout", "neftune", "sam", "symnoise"])
 def test_methods_work(arm: str, language_models: dict[str, Model], task: TaskData, tokens: Tokens) -> None:
     chosen, model = Arm.parse(arm), language_models["gpt2"]  # it has dropout
     trial = Trial.resolve(model, task, chosen, 0, TRAINING)

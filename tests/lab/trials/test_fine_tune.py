@@ -278,12 +278,13 @@ QUICK = ("noisytune", "recadam")
 def test_every_method_is_an_arm(tiny_study: Study, tiny_tokens: Tokens, name: str) -> None:
     """The Trainer calls the hooks: repeatable, other than the plain run, and equal to it at the neutral setting."""
     told = {"recadam": {"gamma": 100, "t0": 2}, "neftune": {"alpha": 50}, "r3f": {"eps": 0.1}, "hype": {"sigma": 0.1}}
+    told |= {"ema": {"decay": 0.9}, "symnoise": {"alpha": 50}}
     arm = Arm.of(make(name, told.get(name, {})))
     plain, one, again = (
         run_trial(a_trial(tiny_study, each), tiny_study.model.path, tiny_tokens) for each in (PLAIN, arm, arm)
     )
     assert outcome(one) == outcome(again)
-    assert one.loss_curve != plain.loss_curve
+    assert (one.loss_curve, one.norms) != (plain.loss_curve, plain.norms)
     neutral = METHODS[name].neutral
     if neutral is not None:
         still = run_trial(a_trial(tiny_study, Arm.of(make(name, neutral))), tiny_study.model.path, tiny_tokens)

@@ -230,6 +230,18 @@ def test_settings_that_make_no_sense_are_refused(text: Any, said: str) -> None:
         TrainingSettings(lora=text)
 
 
+@pytest.mark.parametrize("arm", ["sam", "symnoise", "ema(decay=0.9)"])
+def test_methods_work_on_what_is_trained(
+    arm: str, language_models: dict[str, Model], task: TaskData, tokens: Tokens
+) -> None:
+    """The weights below stay as they are; accumulated, and in half precision."""
+    how = {"lora": "r=4", "max_steps": 2, "precision": "bf16", "gradient_accumulation": 2}
+    plain, one = (run(language_models["llama"], task, tokens, each, **how) for each in (PLAIN, Arm.parse(arm)))
+    assert one.status == "ok"
+    assert one.norms != plain.norms
+    assert one.norms.keys() == plain.norms.keys()
+
+
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_on_weights_that_are_not_trained_are_refused(
     method: str, language_models: dict[str, Model], task: TaskData

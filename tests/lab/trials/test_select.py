@@ -29,12 +29,12 @@ def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> l
     scores = []
     for epoch in range(1, changes["epochs"] + 1):
 
-        class Stop(training._Steps):  # the schedule is that of the whole run
+        class Stop(training.Steps):  # the schedule is that of the whole run
             def on_step_end(self, args: Any, state: Any, control: Any, _last: int = epoch * steps, **more: Any) -> None:
                 control.should_training_stop = state.global_step >= _last
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "_Steps", Stop)
+            patch.setattr(training, "Steps", Stop)
             record = run_trial(a_trial(study, arm, **changes), study.model.path, tokens)
         scores.append(record.scores["accuracy"])
     return scores
@@ -45,6 +45,7 @@ def scores_by_epoch(study: Study, tokens: Tokens, arm: Arm, **changes: Any) -> l
     [
         pytest.param("plain", marks=pytest.mark.slow),
         "noisytune+mixout",
+        "ema(decay=0.5)",
         pytest.param("hype+neftune", marks=pytest.mark.slow),
     ],
 )

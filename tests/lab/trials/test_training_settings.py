@@ -258,6 +258,8 @@ def test_what_a_model_cannot_do_is_refused(
     [
         ("mixout+rdrop", {"gradient_checkpointing": True}, r"mixout\+rdrop under gradient checkpointing"),
         ("mixout+r3f", {"gradient_checkpointing": True}, r"mixout\+r3f under gradient checkpointing"),
+        ("mixout+symnoise", {"gradient_checkpointing": True}, r"mixout\+symnoise under gradient checkpointing"),
+        ("noisytune(soup=2)", {"lora": "r=4"}, "soup with lora"),
         ("noisytune+recadam", {"optimizer": "SGD"}, "recadam is an optimizer of its own: leave optimizer=SGD out"),
     ],
 )

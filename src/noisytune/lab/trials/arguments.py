@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from noisytune.errors import ConfigError
 from noisytune.lab.trials.lora import refuse_methods_of_lora
 from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.soup import trainings_of
 from noisytune.methods import Method
 from noisytune.methods._divergence import refuse_checkpointing
 
@@ -108,6 +109,7 @@ def refuse_methods(settings: TrainingSettings, methods: Iterable[Method]) -> Non
         ConfigError: says which.
     """
     methods = list(methods)
+    trainings_of(methods, settings.lora)
     for method in methods:
         if method.own_optimizer and settings.optimizer != "AdamW":
             raise ConfigError(
