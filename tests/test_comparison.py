@@ -40,6 +40,25 @@ def test_rows_become_evidence(result):
     assert "noisytune(0.15)" in page.read_text(encoding="utf-8")
 
 
+def test_groups_of_rows_reach_the_page(tiny, tmp_path):
+    """Each row ten times over, said to be one: the page redraws what there is once."""
+    rows = [{"text": text, "label": label, "of": text} for text, label in ROWS for _ in range(10)]
+    with InlineEngine() as engine:
+        found = compare(
+            tiny.path,
+            rows,
+            seeds=2,
+            training={**SHORT, "batch_size": 16},
+            options={"group_column": "of"},
+            out=tmp_path / "run",
+            engine=engine,
+        )
+    groups = found.records[0].outputs["dev/groups"]
+    assert len(groups) == 80
+    assert len(set(groups.tolist())) == 8
+    assert "8 groups" in found.report().read_text(encoding="utf-8")
+
+
 def test_the_same_call_goes_on(result, tiny):
     """More seeds are added; finished trials stay as they are."""
     with InlineEngine() as engine:

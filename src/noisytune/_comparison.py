@@ -18,6 +18,7 @@ from noisytune._settings import checked
 from noisytune.errors import ConfigError, MissingExtraError, NoisyTuneError
 from noisytune.lab.engines import Engine, InlineEngine, LocalEngine
 from noisytune.lab.store import Store, run_folder
+from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for, arms_of, given_of, seeds_of
 from noisytune.lab.studies.compare import equal_compute as with_equal_compute
@@ -120,7 +121,7 @@ def compare(
     dev: Any = None,
     arms: Sequence[str | Arm] = ("noisytune",),
     equal_compute: bool = False,
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Sequence[int] = USUAL_SEEDS,
     training: TrainingSettings | Mapping[str, Any] | None = None,
     options: TaskOptions | Mapping[str, Any] | None = None,
     margin: float = 1.0,

@@ -24,6 +24,7 @@ from noisytune.cli._options import (
     option,
 )
 from noisytune.cli._running import Running, stoppable
+from noisytune.lab.studies import USUAL_SEEDS
 
 if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
@@ -37,7 +38,7 @@ def compare(
         bool,
         option(WHAT, "Add plain fine-tuning on as many tokens as arms that read them twice.", "", "--equal-compute"),
     ] = False,
-    seeds: Seeds = 5,
+    seeds: Seeds = USUAL_SEEDS,
     until_decided: Annotated[
         bool, option(WHAT, "Add seeds until every verdict is settled.", "", "--until-decided")
     ] = False,

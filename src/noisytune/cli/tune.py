@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from noisytune.cli._options import RUN, WHAT, Arms, Data, HowToRun, Margin, Model, Out, TuneTraining, Values, option
 from noisytune.cli._running import Running, stoppable
+from noisytune.lab.studies import USUAL_SEEDS
 
 if TYPE_CHECKING:
     from noisytune.lab.studies.tune import Tuning
@@ -23,7 +24,7 @@ def tune(
     protocol: Annotated[
         str, option(WHAT, "Choose settings on a tenth of train (clean) or on dev (paper).", "paper|clean")
     ] = "clean",
-    seeds: Annotated[int, option(WHAT, "Run each arm's winner on this many fresh seeds.", "N", min=1)] = 5,
+    seeds: Annotated[int, option(WHAT, "Run each arm's winner on this many fresh seeds.", "N", min=1)] = USUAL_SEEDS,
     margin: Margin = 1.0,
     *,
     values: Values,

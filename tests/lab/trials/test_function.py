@@ -132,7 +132,12 @@ def test_a_seed_that_is_ignored_ends_the_study(run):
         ({"a": 1, "b": 2}, None, r"returned a, b, not score: say which is compared, such as score='accuracy'"),
         ({"a": "high"}, None, r"score is 'high': expected a number"),
         (83.0, None, r"score is 83, which is no fraction"),
-        ({"scores": 0.5, "items": {"predictions": [1], "references": [1, 2]}}, None, r"two columns"),
+        ({"scores": 0.5, "items": {"predictions": [1], "references": [1, 2]}}, None, r"columns of one length"),
+        (
+            {"scores": 0.5, "items": {"predictions": [1], "references": [1], "groups": []}},
+            None,
+            r"columns of one length",
+        ),
         ({"scores": 0.5, "items": [1]}, None, r"prediction 1: expected an object"),
     ],
 )
@@ -151,6 +156,7 @@ def test_what_a_function_may_return(run):
             lambda x: {"scores": {"score": x, "loss": 3}},
             lambda x: {"scores": x, "items": [{"prediction": 1, "reference": 1}, {"prediction": 0, "reference": 1}]},
             lambda x: {"scores": x, "items": {"predictions": np.ones(3), "references": torch.tensor([1, 0, 1])}},
+            lambda x: {"scores": x, "items": {"predictions": [1, 0], "references": [1, 1], "groups": ["a", "b"]}},
         )
     ):
 

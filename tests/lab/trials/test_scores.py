@@ -91,6 +91,14 @@ def test_items_are_in_the_order_of_their_ids_whatever_order_they_come_in():
     assert (one["predictions"] == one["references"]).mean() == np.mean([i % 3 == i % 2 for i in range(12)])
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_groups_go_with_their_items(kind):
+    rows = [{"id": f"{i:02}", "prediction": i, "reference": i % 2, "group": f"g{i // 4}"} for i in range(12)]
+    found = arrays_of(rows[::-1], kind)
+    assert found["groups"].tolist() == [i // 4 for i in range(12)]
+    assert "groups" not in arrays_of([{"prediction": 1, "reference": 1}], kind)
+
+
 def test_classes_that_no_reference_has_are_classes_of_their_own():
     rows = [{"prediction": "a", "reference": "b"}, {"prediction": "b", "reference": "b"}]
     assert arrays_of(rows, "classification")["predictions"].tolist() == [1.0, 0.0]
@@ -103,6 +111,11 @@ def test_classes_that_no_reference_has_are_classes_of_their_own():
         ([3], "classification", "got 3"),
         ([{"id": 1, "prediction": 1, "reference": 1}] * 2, "classification", "an id each, none twice"),
         ([{"prediction": "x", "reference": 1.0}], "regression", "predictions must be finite numbers"),
+        (
+            [{"prediction": 1, "reference": 1, "group": 1}, {"prediction": 1, "reference": 1}],
+            "classification",
+            "some predictions have a group and others have none",
+        ),
     ],
 )
 def test_items_that_lack_something(rows, kind, said):

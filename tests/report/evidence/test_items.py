@@ -3,10 +3,14 @@
 import doctest
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 from support.records import Built
 
 from noisytune._metrics import METRICS, Metric
@@ -120,3 +124,52 @@ def test_examples_that_hang_together_are_redrawn_together(runs: tuple[np.ndarray
         )
     untold = items.hierarchical_bootstrap(*copies, ACCURACY, seed=5, resamples=300)
     assert untold.interval.high - untold.interval.low < 0.8 * (alone.interval.high - alone.interval.low)
+
+
+def test_a_bootstrap_of_groups_has_the_clustered_standard_error() -> None:
+    """Liang and Zeger's sandwich, from sums over groups, where seeds add nothing: groups of unequal sizes."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(150), rng.integers(1, 8, 150))
+    lucky = rng.random(150) < 0.5
+    before = np.zeros((len(groups), 2))
+    after = before.copy()
+    before[:, 0] = rng.random(len(groups)) < 0.4
+    after[:, 0] = np.where(rng.random(len(groups)) < 0.7, lucky[groups], before[:, 0])
+    gain = (after[:, 0] == 0).astype(float) - (before[:, 0] == 0)
+    sums = np.bincount(groups, weights=gain - gain.mean())
+    clustered, alone = 100 * np.sqrt((sums**2).sum()) / len(gain), 100 * gain.std() / np.sqrt(len(gain))
+    assert clustered > 1.3 * alone
+    for told, expected in ((groups, clustered), (None, alone)):
+        found = items.hierarchical_bootstrap(
+            *(np.tile(side, (3, 1, 1)) for side in (before, after)), ACCURACY, seed=0, groups=told, resamples=4000
+        )
+        assert (found.interval.high - found.interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.06)
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_mcnemar_by_group_is_every_flip_of_whole_groups(rows: list[tuple[bool, bool, int]]) -> None:
+    before, after, groups = (np.array(column) for column in zip(*rows, strict=True))
+    net = np.bincount(groups, weights=after.astype(float) - before)
+    flips = np.array(list(product((-1, 1), repeat=len(net)))) @ net
+    found = items.mcnemar(before, after, groups)
+    assert found.p == pytest.approx(np.mean(np.abs(flips) >= abs(net.sum())))
+    alone = items.mcnemar(before, after)
+    assert alone == items.mcnemar(before, after, np.arange(len(rows)))
+    changed = alone.gained + alone.lost
+    assert alone.p == pytest.approx(stats.binomtest(alone.gained, changed).pvalue if changed else 1.0)
+
+
+def test_copies_of_an_example_are_no_more_evidence_than_one() -> None:
+    rng = np.random.default_rng(2)
+    before, after = rng.random((2, 40)) < ((0.4,), (0.6,))
+    alone = items.mcnemar(before, after)
+    copies = items.mcnemar(np.repeat(before, 500), np.repeat(after, 500), np.repeat(np.arange(40), 500))
+    assert copies.p == pytest.approx(alone.p)
+    assert copies.gained == 500 * alone.gained
+    assert items.mcnemar(np.repeat(before, 500), np.repeat(after, 500)).p < 1e-3 * alone.p

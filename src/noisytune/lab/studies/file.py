@@ -14,6 +14,7 @@ from noisytune._pretrained import Model
 from noisytune._settings import nearest, read, settings_of
 from noisytune._text import encodable
 from noisytune.errors import ConfigError
+from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import seeds_of
 from noisytune.lab.studies.document import Document, read_document
 from noisytune.lab.studies.study import Study
@@ -174,7 +175,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN, content: bytes | Non
           - {task: xtreme/xquad, training: {epochs: 2}}  # trained in its own way
         train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
-        seeds: 5                              # 0 to 4; or a list
+        seeds: 8                              # the default: 0 to 7; or a list
         margin: 1.0                           # points
         training: {epochs: 3, learning_rate: 2.0e-5}       # fields of TrainingSettings
 
@@ -274,7 +275,7 @@ def _beside(folder: Path, name: str) -> str:
 
 
 def _seeds(document: Document, instead: int | None) -> tuple[int, ...]:
-    written = instead or document.content.get("seeds", 5)
+    written = instead or document.content.get("seeds", USUAL_SEEDS)
     try:
         return seeds_of([int(seed) for seed in written] if isinstance(written, list) else int(written))
     except (TypeError, ValueError) as error:

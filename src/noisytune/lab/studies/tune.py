@@ -12,6 +12,7 @@ from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import Store
+from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.compare import NO_NOISE_ON_TOKENS, arms_for
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, each_notice_once
@@ -56,7 +57,7 @@ class Tuning:
     """Trials of each arm, >= 1."""
     sampler: str = "random"
     """One of `noisytune.lab.studies.search.SAMPLERS`."""
-    seeds: int = 5
+    seeds: int = USUAL_SEEDS
     """On how many fresh seeds the winners are run: 0, 1, 2 ..."""
     training: TrainingSettings
     """What is not searched. Its ``protocol`` says where settings are chosen: ``paper``: on dev, where the winners are
@@ -106,7 +107,7 @@ class Tuning:
         """
         task = self.task.trained_on or self.task
         if self.training.protocol == "clean":
-            kept, held = hold_out(task.of_kind.spread(task.train.targets))
+            kept, held = hold_out(task.of_kind.spread(task.train.targets), task.train.groups)
             task = replace(
                 task,
                 name=f"{task.name} (held out)",

@@ -54,6 +54,7 @@ BENCHMARKS = (GLUE, XTREME)
 
 FILES_ONLY = (
     *("text_columns", "join_columns", "label_column", "dev_file", "kind", "missing_labels", "empty_texts"),
+    "group_column",
     *LANGUAGE_MODELS,
 )
 """Settings that no other task has."""

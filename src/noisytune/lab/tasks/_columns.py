@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.tasks._data import TaskOptions
+from noisytune.lab.tasks._labels import is_missing
 from noisytune.lab.tasks._tables import Table
 
 TEXT_NAMES: tuple[tuple[str, ...], ...] = (
@@ -124,6 +125,41 @@ def find_column(table: Table, name: str) -> str:
     near = get_close_matches(folded(name), {folded(column): column for column in table.columns}, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise DataError(f"{table.path}: no column {name!r}; {hint}the columns are {table.names}")
+
+
+def read_groups(table: Table, name: str | None) -> tuple[str, ...]:
+    """What each row belongs to; none where no column is given.
+
+    Args:
+        table: what there is.
+        name: of the column.
+
+    Raises:
+        DataError: no such column, or a cell that holds a list or an object.
+    """
+    if name is None:
+        return ()
+    cells = table.columns[find_column(table, name)]
+    return tuple(group_of(cell, f"{table.path}: row {i}", i) for i, cell in enumerate(cells, start=1))
+
+
+def group_of(cell: object, where: str, place: int) -> str:
+    """The group that a cell names. A row without one stands for itself.
+
+    Args:
+        cell: of the ``group_column``.
+        where: file and row, for messages.
+        place: of the row, from 1.
+
+    Raises:
+        DataError: a list or an object.
+
+    >>> group_of(7, "chats.csv: row 3", 3), group_of(None, "chats.csv: row 3", 3)
+    ('7', '\\x00row 3')
+    """
+    if isinstance(cell, list | tuple | dict):
+        raise DataError(f"{where}: its group is a {type(cell).__name__}; group_column must hold one name a row")
+    return f"\0row {place}" if is_missing(cell) else str(cell)
 
 
 def folded(name: str) -> str:

@@ -212,7 +212,7 @@ class TaskOptions:
     group_column: str | None = text(
         None, "Rows with the same value here are not independent.", "the name of a column", "COLUMN"
     )
-    """Files for language models: a conversation, a user. A group stays on one side of the split."""
+    """Files: a document, a user, a conversation. A group stays on one side of the split, and is redrawn whole."""
     max_new_tokens: int | None = whole(
         None, "Generate so many tokens. Default: as the longest answer.", "a whole number >= 1", lambda n: n >= 1
     )
@@ -261,13 +261,15 @@ def order_key(seed: int, *parts: str) -> bytes:
     return hashlib.blake2b("\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def hold_out(spread: npt.ArrayLike) -> tuple[list[int], list[int]]:
+def hold_out(spread: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> tuple[list[int], list[int]]:
     """Training examples without a tenth of them, and that tenth, drawn evenly over classes or values.
 
     Always the same ones: what varies between seeds is not the data.
 
     Args:
         spread: class ids or values, shape (examples,): `noisytune.lab.kinds.Kind.spread` of the targets.
+        groups: shape (examples,), what each belongs to: a tenth of the groups is drawn then, by their first examples.
+            None, or none: each example stands for itself.
 
     Returns:
         Places of those that are trained on and of those that are not, each in order.
@@ -278,10 +280,14 @@ def hold_out(spread: npt.ArrayLike) -> tuple[list[int], list[int]]:
     values = np.asarray(spread)
     if len(values) < 2:
         raise DataError(f"protocol clean: a tenth of {len(values)} training examples cannot be split off; give more")
-    shuffled = np.random.default_rng(0).permutation(len(values))
-    by_target = shuffled[np.argsort(values[shuffled], kind="stable")]
-    held = sorted(by_target[::HELD_OUT].tolist())
-    return sorted(set(range(len(values))) - set(held)), held
+    owner = np.arange(len(values))
+    if groups is not None and np.size(groups):
+        owner = np.unique(np.asarray(groups), return_inverse=True)[1]
+    of_units = values[np.unique(owner, return_index=True)[1]]
+    shuffled = np.random.default_rng(0).permutation(len(of_units))
+    by_target = shuffled[np.argsort(of_units[shuffled], kind="stable")]
+    is_held = np.isin(owner, by_target[::HELD_OUT])
+    return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
 
 
 def limit(

@@ -8,7 +8,7 @@ from typing import Any
 
 from noisytune.errors import DataError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._columns import Columns, choose_columns, find_column
+from noisytune.lab.tasks._columns import Columns, choose_columns, find_column, read_groups
 from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._dev import split_off_dev
 from noisytune.lab.tasks._labels import Reading, is_missing, label_texts, read_labels
@@ -24,7 +24,8 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
         name: of the task.
         train: training examples; without ``dev`` a fifth of them is split off.
         dev: with the columns of ``train``.
-        options: the columns, ``kind``, ``metric``, ``missing_labels``, ``empty_texts``, ``split_seed``.
+        options: the columns, ``group_column``, ``kind``, ``metric``, ``missing_labels``, ``empty_texts``,
+            ``split_seed``.
 
     Raises:
         DataError: columns cannot be found, or the labels make no task.
@@ -34,7 +35,7 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
     columns, guesses = choose_columns(train, options)
     notices = [notice for table in tables for notice in table.notices] + list(guesses)
     sets = holds_sets(train.columns[columns.label], options)
-    parts = [read_rows(table, columns, options.empty_texts == "keep", sets) for table in tables]
+    parts = [read_rows(table, columns, options, sets) for table in tables]
     where = f"{train.path}: column {columns.label!r}"
     labels = [
         label for rows in parts for texts, label in zip(rows.texts, rows.labels, strict=True) if None not in texts
@@ -60,33 +61,36 @@ def task_from_tables(name: str, train: Table, dev: Table | None, options: TaskOp
     facts["left_out"] = left_out
     if len(splits) == 2:
         ours, theirs = splits
+    else:
+        ours, theirs = split_off_dev(splits[0], reading.kind, str(train.path), options.split_seed)
+        facts["split_off"] = len(theirs)
+        how = "stratified by class" if reading.names else "at random"
+        whole = ", groups whole" if theirs.groups else ""
+        notices.append(f"no dev_file: {len(theirs)} of {len(splits[0])} rows were split off as dev, {how}{whole}")
+    together = not dev and not theirs.groups
+    if not together:
         known = set(ours.texts)
         if repeated := sum(texts in known for texts in theirs.texts):
             facts["in_both"] = repeated
             notices.append(
                 f"{repeated} of {len(theirs)} dev rows have the same text as a training row: the scores flatter"
             )
-    else:
-        ours, theirs = split_off_dev(splits[0], reading.kind, str(train.path), options.split_seed)
-        facts["split_off"] = len(theirs)
-        how = "stratified by class" if reading.names else "at random"
-        notices.append(f"no dev_file: {len(theirs)} of {len(splits[0])} rows were split off as dev, {how}")
     if repeated := sum(len(split) - len(set(split.texts)) for split in splits):
         facts["repeated"] = repeated
         told = f"{train.path.name}: {repeated} rows repeat the text of another row"
-        notices.append(told + ("" if dev else " and stay on its side of the split"))
+        notices.append(told + (" and stay on its side of the split" if together else ""))
     notices += unbalanced(reading, theirs) if options.metric is None and isinstance(reading, Reading) else []
     metric = options.metric or KINDS[reading.kind].metrics(reading.names)[0]
     return TaskData(name, reading.kind, metric, reading.names, ours, {"dev": theirs}, tuple(notices), facts=facts)
 
 
-def read_rows(table: Table, columns: Columns, keep_empty: bool, sets: bool) -> Rows:
+def read_rows(table: Table, columns: Columns, options: TaskOptions, sets: bool) -> Rows:
     """The chosen columns; numbers among the texts become text.
 
     Args:
         table: what there is.
         columns: their names in the training table; in another one they may differ in case.
-        keep_empty: whether a row that has one of its texts is whole.
+        options: ``empty_texts``, ``group_column``.
         sets: whether labels are sets: then they may be lists.
 
     Raises:
@@ -103,12 +107,12 @@ def read_rows(table: Table, columns: Columns, keep_empty: bool, sets: bool) -> R
     texts = [tuple(None if is_missing(cell) else str(cell) for cell in row) for row in cells]
     if columns.joined:
         texts = [(" ".join(text for text in row if text is not None) or None,) for row in texts]
-    elif keep_empty:
+    elif options.empty_texts == "keep":
         texts = [row if set(row) == {None} else tuple(text or "" for text in row) for row in texts]
     labels = table.columns[chosen[-1]]
     if sets:
         labels = [json.dumps(list(cell)) if isinstance(cell, (list, tuple)) else cell for cell in labels]
-    return Rows(str(table.path), texts, label_texts(labels))
+    return Rows(str(table.path), texts, label_texts(labels), groups=read_groups(table, options.group_column))
 
 
 def tell_left_out(rows: Rows, out: LeftOut, texts: int) -> str:

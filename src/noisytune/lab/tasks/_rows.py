@@ -19,6 +19,8 @@ class Rows:
     labels: list[str | None]
     lines: list[int] = field(default_factory=list)
     """The number of each row's line, where the source has lines."""
+    groups: tuple[str, ...] = ()
+    """What each row belongs to, where that is said."""
 
     @property
     def name(self) -> str:
@@ -52,6 +54,7 @@ def as_split(rows: Rows, target: Callable[[str | None], Target | None]) -> tuple
     """
     texts: list[tuple[str, ...]] = []
     targets: list[Target] = []
+    groups: list[str] = []
     left_out = LeftOut([], [])
     for place, (row, label) in enumerate(zip(rows.texts, rows.labels, strict=True)):
         whole = tuple(text for text in row if text is not None)
@@ -62,4 +65,5 @@ def as_split(rows: Rows, target: Callable[[str | None], Target | None]) -> tuple
         else:
             texts.append(whole)
             targets.append(value)
-    return Split(tuple(texts), tuple(targets)), left_out
+            groups += rows.groups[place : place + 1]
+    return Split(tuple(texts), tuple(targets), groups=tuple(groups)), left_out

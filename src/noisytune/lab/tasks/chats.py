@@ -9,7 +9,7 @@ from typing import Any
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import Split
 from noisytune.lab.kinds.language import CHOICE, COMPLETION, GIVEN, PROMPT, RIGHT, TEXT
-from noisytune.lab.tasks._columns import find_column, folded
+from noisytune.lab.tasks._columns import find_column, folded, read_groups
 from noisytune.lab.tasks._data import TaskOptions
 from noisytune.lab.tasks._tables import Table
 
@@ -112,9 +112,7 @@ def examples_of(table: Table, layout: Layout, options: TaskOptions) -> Examples:
         for number, cells in enumerate(zip(*columns, strict=True), start=1)
     ]
     trimmed = [_answered(*example) for example in examples]
-    groups: tuple[str, ...] = ()
-    if options.group_column:
-        groups = tuple(map(str, table.columns[find_column(table, options.group_column)]))
+    groups = read_groups(table, options.group_column)
     texts, roles = (tuple(one[i] for one in trimmed) for i in (0, 1))
     cut = sum(len(one[0]) < len(other[0]) for one, other in zip(trimmed, examples, strict=True))
     return Examples(Split(texts, roles, groups=groups), cut, layout)

@@ -9,19 +9,18 @@ from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import Split
 from noisytune.lab.kinds.language import ELSEWHERE, PASSAGE, RIGHT, TEXT
-from noisytune.lab.tasks._data import TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
+from noisytune.lab.tasks._dev import drawn_off
 from noisytune.lab.tasks._tables import Table, read_table
 from noisytune.lab.tasks._untrained import PARAGRAPHS
 from noisytune.lab.tasks.chats import COLUMNS, LANGUAGE, Examples, Layout, examples_of, layout_of, learnt
 
-DEV_SHARE = 5
-"""One text, or one group, in so many becomes dev where no dev file is given."""
 MAX_LENGTH = 1024
 """Tokens of an example where nothing else is asked for: chats are longer than sentences."""
 ANSWERS = ("max_new_tokens", "answer_pattern")
 """Settings of generated answers."""
-LANGUAGE_MODELS = (*COLUMNS, "group_column", *ANSWERS, "also")
+LANGUAGE_MODELS = (*COLUMNS, *ANSWERS, "also")
 """Settings that say nothing about tasks of other kinds."""
 
 
@@ -130,11 +129,9 @@ def _passages(paragraphs: list[str] | tuple[str, ...]) -> Split:
 def _split_off(data: Split, seed: int, where: str) -> tuple[Split, Split]:
     """Train and dev; a group stays on one side, and so do rows with the same texts."""
     of_rows = data.groups or tuple("\0".join(texts) for texts in data.texts)
-    keys = sorted(set(of_rows), key=lambda key: order_key(seed, key))
-    if len(keys) < DEV_SHARE:
-        what = "groups" if data.groups else "texts"
-        raise DataError(f"{where}: {len(keys)} different {what} are too few to split off a dev set; give dev_file")
-    held = set(keys[: len(keys) // DEV_SHARE])
+    if not (held := drawn_off(of_rows, seed)):
+        seen = f"{len(set(of_rows))} different {'groups' if data.groups else 'texts'}"
+        raise DataError(f"{where}: {seen} are too few to split off a dev set; give dev_file")
     train, dev = (data.take([i for i, key in enumerate(of_rows) if (key in held) == side]) for side in (False, True))
     return train, dev
 

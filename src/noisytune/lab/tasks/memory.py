@@ -40,7 +40,7 @@ def load_rows(rows: Any, options: TaskOptions = DEFAULTS, *, name: str = "rows",
     >>> task.labels, len(task.train), len(task.dev)
     (('bad', 'good'), 16, 4)
     """
-    named = bool(options.text_columns or options.join_columns or options.label_column)
+    named = bool(options.text_columns or options.join_columns or options.label_column or options.group_column)
     train, width = as_table(rows, name, named)
     if width in PLAIN and not named:
         texts, label = PLAIN[width]
@@ -72,11 +72,12 @@ def _tagged(name: str, train: Table, held: Table | None, options: TaskOptions) -
 
 def _asked(name: str, train: Table, held: Table | None, options: TaskOptions) -> TaskData:
     """The task of rows that hold questions; dev is a file's where no rows are given."""
-    read, dev = questions_of(str(train.path), _records(train)), None
+    group = options.group_column
+    read, dev = questions_of(str(train.path), _records(train), group=group), None
     if held is not None:
-        dev = questions_of(str(held.path), _records(held), train=False)
+        dev = questions_of(str(held.path), _records(held), train=False, group=group)
     elif options.dev_file is not None:
-        dev = read_questions(options.dev_file, train=False)
+        dev = read_questions(options.dev_file, train=False, group=group)
     return task_from_questions(name, read, dev, options, where=name)
 
 

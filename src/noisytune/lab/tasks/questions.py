@@ -11,15 +11,15 @@ from typing import Any
 from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._columns import group_of
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
+from noisytune.lab.tasks._dev import drawn_off
 from noisytune.lab.tasks._json import Record, records_of
 from noisytune.lab.tasks._tables import suffix, task_name
 
 SPANS = "spans"
 SUFFIXES = (".json", ".jsonl", ".ndjson")
-DEV_SHARE = 5
-"""One context in so many, with its questions, becomes dev where no dev file is given."""
 COLUMNS = ("text_columns", "join_columns", "label_column", "missing_labels", "empty_texts")
 """Settings of tables, which say nothing about questions."""
 
@@ -81,7 +81,7 @@ def load_questions(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
 
     Args:
         path: as for `read_questions`.
-        options: ``dev_file`` and ``split_seed``.
+        options: ``dev_file``, ``group_column`` and ``split_seed``.
 
     Raises:
         DataError: as `read_questions`; no question that can be trained on; too few contexts to split off dev.
@@ -89,8 +89,9 @@ def load_questions(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
     """
     if given := options.given(COLUMNS):
         raise ConfigError(f"{' and '.join(given)} say nothing about questions: {path} is read by SQuAD's names")
-    dev = None if options.dev_file is None else read_questions(options.dev_file, train=False)
-    return task_from_questions(task_name(path), read_questions(path), dev, options, where=str(path))
+    group = options.group_column
+    dev = None if options.dev_file is None else read_questions(options.dev_file, train=False, group=group)
+    return task_from_questions(task_name(path), read_questions(path, group=group), dev, options, where=str(path))
 
 
 def task_from_questions(
@@ -125,8 +126,9 @@ def task_from_questions(
     if dev is None:
         ours, theirs = _split_off(train.split, options.split_seed, where)
         facts["split_off"] = len(theirs)
+        what = "groups" if theirs.groups else "contexts"
         notices.append(
-            f"no dev_file: {len(theirs)} of {len(train.split)} questions, those of a fifth of the contexts, were split "
+            f"no dev_file: {len(theirs)} of {len(train.split)} questions, those of a fifth of the {what}, were split "
             "off as dev"
         )
     else:
@@ -138,13 +140,14 @@ def task_from_questions(
     return TaskData(name, SPANS, metric, (), ours, {"dev": theirs}, tuple(notices), facts=facts)
 
 
-def read_questions(path: Path, *, train: bool = True) -> Questions:
+def read_questions(path: Path, *, train: bool = True, group: str | None = None) -> Questions:
     """The questions of a file.
 
     Args:
         path: JSON in SQuAD's layout (``data``, ``paragraphs``, ``qas``), or an object a question such as
             ``{"question": "...", "context": "...", "answers": {"text": ["..."], "answer_start": [3]}}``.
         train: as for `questions_of`.
+        group: likewise.
 
     Raises:
         DataError: the file cannot be read, or something is missing in it; names the place.
@@ -155,10 +158,12 @@ def read_questions(path: Path, *, train: bool = True) -> Questions:
         text = decode(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'cannot be read'}; give a file of questions") from error
-    return questions_of(str(path), records_of(path, text), train=train)
+    return questions_of(str(path), records_of(path, text), train=train, group=group)
 
 
-def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: bool = True) -> Questions:
+def questions_of(
+    where: str, records: Iterable[Mapping[str, Any]], *, train: bool = True, group: str | None = None
+) -> Questions:
     """The questions of records.
 
     Args:
@@ -166,6 +171,7 @@ def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: boo
         records: articles of SQuAD's layout, or one a question.
         train: whether to learn from them: then a question whose answer is not in its context is left out. Else it
             stays, as evaluators compare texts and not places.
+        group: the key that says what a question belongs to: ``context``, an article's ``title``, or one of its own.
 
     Raises:
         DataError: something is missing in a record.
@@ -173,6 +179,7 @@ def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: boo
     texts: list[tuple[str, str]] = []
     targets: list[tuple[Answer, ...]] = []
     ids: list[str] = []
+    groups: list[str] = []
     lost: list[str] = []
     found = without = moved = 0
     for here, name, record in _each(where, records):
@@ -190,7 +197,9 @@ def questions_of(where: str, records: Iterable[Mapping[str, Any]], *, train: boo
             texts.append((_text(here, record, "question"), context))
             targets.append(tuple(answers))
             ids.append(str(record.get("id", "")))
-    return Questions(Split(tuple(texts), tuple(targets)), found, tuple(ids), without, moved, tuple(lost), not train)
+            groups += [_group(here, record, group, found)] if group else []
+    split = Split(tuple(texts), tuple(targets), groups=tuple(groups))
+    return Questions(split, found, tuple(ids), without, moved, tuple(lost), not train)
 
 
 def place(context: str, start: int, text: str) -> int:
@@ -211,11 +220,12 @@ def _each(where: str, records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[st
         if isinstance(articles := record.get("data"), list):
             yield from _each(where, articles)
         elif "paragraphs" in record:
+            title = {"title": record["title"]} if "title" in record else {}
             for i, paragraph in enumerate(_objects(f"{where}: article {number}", record, "paragraphs"), start=1):
                 here = f"{where}: article {number}, paragraph {i}"
                 for j, question in enumerate(_objects(here, paragraph, "qas"), start=1):
                     name = repr(question["id"]) if "id" in question else f"{j} of article {number}, paragraph {i}"
-                    yield f"{here}, question {j}", name, {**question, "context": paragraph.get("context")}
+                    yield f"{here}, question {j}", name, {**title, **question, "context": paragraph.get("context")}
         elif "question" in record:
             yield f"{where}: question {number}", repr(record["id"]) if "id" in record else f"{number}", dict(record)
         else:
@@ -236,6 +246,12 @@ def _text(where: str, record: Mapping[str, Any], name: str) -> str:
         seen = "missing" if found is None else f"a {type(found).__name__}"
         raise DataError(f"{where}: its {name!r} is {seen}; a text is needed")
     return found
+
+
+def _group(where: str, record: Mapping[str, Any], name: str, place: int) -> str:
+    if name not in record:
+        raise DataError(f"{where}: {name!r} is none of its keys ({', '.join(record)}); group_column says which")
+    return group_of(record[name], where, place)
 
 
 def _answers(where: str, record: Mapping[str, Any]) -> list[Answer]:
@@ -269,11 +285,11 @@ def _nothing(questions: Questions) -> str:
 
 
 def _split_off(questions: Split, seed: int, where: str) -> tuple[Split, Split]:
-    """Train and dev; the questions of a context stay on one side."""
-    contexts = sorted({context for _, context in questions.texts}, key=lambda context: order_key(seed, context))
-    if len(contexts) < DEV_SHARE:
-        raise DataError(f"{where}: {len(contexts)} contexts are too few to split off a dev set; give dev_file")
-    held = set(contexts[: len(contexts) // DEV_SHARE])
-    sides = [[i for i, (_, context) in enumerate(questions.texts) if (context in held) == dev] for dev in (False, True)]
+    """Train and dev; the questions of a group, or else those of a context, stay on one side."""
+    units = questions.groups or tuple(context for _, context in questions.texts)
+    if not (held := drawn_off(units, seed)):
+        seen = f"{len(set(units))} {'groups' if questions.groups else 'contexts'}"
+        raise DataError(f"{where}: {seen} are too few to split off a dev set; give dev_file")
+    sides = [[i for i, unit in enumerate(units) if (unit in held) == dev] for dev in (False, True)]
     train, dev = map(questions.take, sides)
     return train, dev

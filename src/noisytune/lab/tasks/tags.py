@@ -6,14 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noisytune._metrics.tags import are_entities
 from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._columns import group_of
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
+from noisytune.lab.tasks._dev import drawn_off
 from noisytune.lab.tasks._json import records_of
 from noisytune.lab.tasks._tables import suffix, task_name
 
@@ -32,11 +34,15 @@ HEADERS = [["token", "tag"], ["word", "tag"], ["token", "label"], ["word", "labe
 """A first line of these names the columns of word and tag."""
 TABLES_ONLY = ("join_columns", "missing_labels", "empty_texts")
 """Settings that say nothing about sentences of words."""
-DEV_SHARE = 5
-"""One sentence in so many becomes dev where no dev file is given."""
 
-Sentence = tuple[tuple[str, ...], tuple[str, ...]]
-"""Words and tags."""
+
+class Sentence(NamedTuple):
+    """Words and their tags, in parallel."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    group: str = ""
+    """What it belongs to, where that is asked for."""
 
 
 def holds_tags(path: Path, options: TaskOptions = DEFAULTS) -> bool:
@@ -51,8 +57,8 @@ def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
         path: words and tags in columns with white space or a tab between them and an empty line between sentences, or
             JSON (a list, or one object a line) such as ``{"tokens": ["a", "b"], "tags": ["O", "B-PER"]}``. Of CoNLL-U
             FORM and UPOS are read.
-        options: ``text_columns`` (of the words) and ``label_column`` (of the tags), by number from 0 or by name;
-            ``dev_file`` and ``split_seed``.
+        options: ``text_columns`` (of the words), ``label_column`` (of the tags) and ``group_column`` (read at a
+            sentence's first word), by number from 0 or by name; ``dev_file`` and ``split_seed``.
 
     Raises:
         DataError: a word without a tag, no sentence, tags that only dev has; names file and line.
@@ -84,9 +90,10 @@ def task_from_sentences(
     if dev is None:
         train, dev = _split_off(train, options.split_seed, where)
         facts["split_off"] = len(dev)
-        notices.append(f"no dev_file: {len(dev)} of {len(train) + len(dev)} sentences were split off as dev")
-    names = _in_order({tag for _, tags in train for tag in tags})
-    if unknown := sorted({tag for _, tags in dev for tag in tags} - set(names)):
+        whole = ", groups whole" if dev[0].group else ""
+        notices.append(f"no dev_file: {len(dev)} of {len(train) + len(dev)} sentences were split off as dev{whole}")
+    names = _in_order({tag for one in train for tag in one.tags})
+    if unknown := sorted({tag for one in dev for tag in one.tags} - set(names)):
         notices.append(f"{len(unknown)} tags of dev never occur in train ({', '.join(unknown[:3])}): none can be right")
         names += tuple(unknown)
     if len(names) < 2:
@@ -122,10 +129,11 @@ def _from_columns(path: Path, text: str, options: TaskOptions) -> Iterator[Sente
     places: list[int] | None = None
     words: list[str] = []
     tags: list[str] = []
+    group = ""
     for number, cells in enumerate(lines, start=1):
         if not cells or cells[0] == "-DOCSTART-":
             if words:
-                yield tuple(words), tuple(tags)
+                yield Sentence(tuple(words), tuple(tags), group)
                 words, tags = [], []
             continue
         # "#" is a word too, where it has as many cells as words have.
@@ -139,10 +147,12 @@ def _from_columns(path: Path, text: str, options: TaskOptions) -> Iterator[Sente
         if max(places) >= len(cells) or not all(cells[place].strip() for place in places):
             seen = " ".join(cells).strip()[:40]
             raise DataError(f"{path}: line {number} has no tag or no word ({seen!r}); give each word a tag")
+        if not words and options.group_column:
+            group = cells[places[2]].strip()
         words.append(cells[places[0]].strip())
         tags.append(cells[places[1]].strip())
     if words:
-        yield tuple(words), tuple(tags)
+        yield Sentence(tuple(words), tuple(tags), group)
 
 
 def _lines(text: str) -> list[list[str]]:
@@ -154,9 +164,12 @@ def _lines(text: str) -> list[list[str]]:
 
 
 def _places(path: Path, first: list[str], options: TaskOptions) -> tuple[list[int], bool]:
-    """The columns of word and tag, and whether the first line names the columns."""
+    """The columns of word, tag and group, and whether the first line names the columns."""
     form, tag = ("1", "3") if suffix(path) == UNIVERSAL else ("0", str(len(first) - 1))
+    if options.group_column in (tag, first[-1]) and suffix(path) != UNIVERSAL:
+        tag = str(len(first) - 2)
     asked = [options.text_columns[0] if options.text_columns else form, options.label_column or tag]
+    asked += [options.group_column] if options.group_column else []
     named = any(not place.isdecimal() for place in asked)
     places = []
     for name in asked:
@@ -166,7 +179,7 @@ def _places(path: Path, first: list[str], options: TaskOptions) -> tuple[list[in
             places.append(first.index(name))
         else:
             raise DataError(f"{path}: no column {name!r}; the first line has {', '.join(first)}")
-    return places, named or [first[place].lower() for place in places if place < len(first)] in HEADERS
+    return places, named or [first[place].lower() for place in places[:2] if place < len(first)] in HEADERS
 
 
 def sentences_of(where: str, records: Iterable[Mapping[str, object]], options: TaskOptions) -> Iterator[Sentence]:
@@ -175,7 +188,7 @@ def sentences_of(where: str, records: Iterable[Mapping[str, object]], options: T
     Args:
         where: file or name, for messages.
         records: ``{"tokens": ["a", "b"], "tags": ["O", "B-PER"]}`` ...; one without words is passed over.
-        options: ``text_columns`` and ``label_column``, by name.
+        options: ``text_columns``, ``label_column`` and ``group_column``, by name.
 
     Raises:
         DataError: no such columns, no lists, or lists of two lengths; names the sentence.
@@ -190,8 +203,12 @@ def sentences_of(where: str, records: Iterable[Mapping[str, object]], options: T
         words, tags = (_words(here, record, name) for name in (words_name, tags_name))
         if len(words) != len(tags):
             raise DataError(f"{here}: {len(words)} {words_name} and {len(tags)} {tags_name}; each word needs one tag")
+        if options.group_column and options.group_column not in record:
+            keys = ", ".join(record)
+            raise DataError(f"{here}: {options.group_column!r} is none of its keys ({keys}); group_column says which")
         if words:
-            yield words, tags
+            group = group_of(record[options.group_column], here, number) if options.group_column else ""
+            yield Sentence(words, tags, group)
 
 
 def _words(where: str, record: Mapping[str, object], name: str) -> tuple[str, ...]:
@@ -218,18 +235,21 @@ def _in_order(tags: set[str]) -> tuple[str, ...]:
 
 
 def _split_off(sentences: list[Sentence], seed: int, where: str) -> tuple[list[Sentence], list[Sentence]]:
-    """Train and dev; sentences with the same words stay on one side."""
-    different = sorted({words for words, _ in sentences}, key=lambda words: order_key(seed, *words))
-    if len(different) < DEV_SHARE:
-        seen = f"{len(different)} different sentences"
+    """Train and dev; groups stay whole, or else sentences with the same words stay on one side."""
+    units = [one.group or "\0".join(one.words) for one in sentences]
+    if not (held := drawn_off(units, seed)):
+        seen = f"{len(set(units))} different {'groups' if sentences[0].group else 'sentences'}"
         raise DataError(f"{where}: {seen} are too few to split off a dev set; add some or give dev_file")
-    held = set(different[: len(different) // DEV_SHARE])
-    train, dev = ([one for one in sentences if (one[0] in held) == side] for side in (False, True))
+    of_rows = list(zip(sentences, units, strict=True))
+    train, dev = ([one for one, unit in of_rows if (unit in held) == side] for side in (False, True))
     return train, dev
 
 
 def _as_split(sentences: list[Sentence], names: tuple[str, ...]) -> Split:
     ids = {name: float(i) for i, name in enumerate(names)}
+    groups = tuple(one.group for one in sentences)
     return Split(
-        tuple(words for words, _ in sentences), tuple(tuple(ids[tag] for tag in tags) for _, tags in sentences)
+        tuple(one.words for one in sentences),
+        tuple(tuple(ids[tag] for tag in one.tags) for one in sentences),
+        groups=groups if any(groups) else (),
     )

@@ -150,7 +150,7 @@ class _Training:
         tokenizer = load_tokenizer(model_dir)
         data, chosen_by = tokens.train, tokens.evaluate[selects]
         if settings.select == "best" and settings.protocol == "clean":
-            data, chosen_by = map(data.take, hold_out(kind.spread(data.targets)))
+            data, chosen_by = map(data.take, hold_out(kind.spread(data.targets), data.groups))
         units, collate = kind.units(data.targets), kind.collate(tokenizer)
         batch_size = kind.evaluation_batches * settings.batch_size
         evaluator = Evaluator(kind, tuple(task["labels"]), units, collate, batch_size).of(task, tokenizer)

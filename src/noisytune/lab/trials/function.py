@@ -292,13 +292,18 @@ class FunctionRunner(OwnRunner):
 
 
 def _rows(items: Any) -> Iterable[Any]:
-    """Items as objects: given so, or as columns ``predictions`` and ``references``."""
+    """Items as objects: given so, or as columns ``predictions``, ``references`` and perhaps ``groups``."""
     if not isinstance(items, Mapping):
         return list(items)
-    columns = [list(items.get(name, ())) for name in ("predictions", "references")]
-    if set(items) != {"predictions", "references"} or len(columns[0]) != len(columns[1]):
-        raise TrialError("items must be rows with prediction and reference, or two columns predictions and references")
-    return [{"prediction": _plain(one), "reference": _plain(other)} for one, other in zip(*columns, strict=True)]
+    columns = [name for name in ("predictions", "references", "groups") if name in items or name != "groups"]
+    values = [list(items.get(name, ())) for name in columns]
+    if set(items) != set(columns) or len(set(map(len, values))) > 1:
+        raise TrialError(
+            "items must be rows with prediction and reference, or columns of one length: predictions, references and "
+            "perhaps groups"
+        )
+    names = [name.removesuffix("s") for name in columns]
+    return [dict(zip(names, map(_plain, row), strict=True)) for row in zip(*values, strict=True)]
 
 
 def _plain(value: Any) -> Any:

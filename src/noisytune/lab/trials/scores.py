@@ -92,7 +92,8 @@ class Outcome:
     numbers: dict[str, float]
     """All finite numbers beside it."""
     outputs: dict[str, Floats]
-    """``predictions`` and ``references``, the examples in the order of their ids; nothing where there are none."""
+    """``predictions`` and ``references``, the examples in the order of their ids, and ``groups`` where those are said;
+    nothing where there are no examples."""
 
 
 def outcome(scoring: Scoring, value: float, numbers: Mapping[str, Any], items: Iterable[Any] | None) -> Outcome:
@@ -102,8 +103,8 @@ def outcome(scoring: Scoring, value: float, numbers: Mapping[str, Any], items: I
         scoring: how it is read.
         value: the score.
         numbers: other numbers beside it, by name; what is no finite number is left out.
-        items: of each example its ``prediction`` and ``reference``, and its ``id`` where the order may differ; None
-            where nobody says.
+        items: of each example its ``prediction`` and ``reference``, its ``id`` where the order may differ, and its
+            ``group`` where examples are not independent; None where nobody says.
 
     Raises:
         TrialError: an item lacks something.
@@ -125,11 +126,11 @@ def arrays_of(items: Iterable[Any], kind: str) -> dict[str, Floats]:
     """Predictions and references as numbers; classes are numbered in the order of their names, references first.
 
     Args:
-        items: objects with ``prediction``, ``reference`` and perhaps ``id``.
+        items: objects with ``prediction``, ``reference`` and perhaps ``id`` and ``group``.
         kind: ``classification`` or ``regression``.
 
     Raises:
-        TrialError: an item is something else, or an id occurs twice.
+        TrialError: an item is something else, an id occurs twice, or some have a group and others none.
 
     >>> rows = [{"id": 2, "prediction": "no", "reference": "yes"}, {"id": 1, "prediction": "no", "reference": "no"}]
     >>> {name: found.tolist() for name, found in arrays_of(rows, "classification").items()}
@@ -149,16 +150,20 @@ def arrays_of(items: Iterable[Any], kind: str) -> dict[str, Floats]:
         rows = [row for _, row in sorted(zip(ids, rows, strict=True), key=lambda pair: pair[0])]
     if not rows:
         return {}
+    if 0 < sum("group" in row for row in rows) < len(rows):
+        raise TrialError("some predictions have a group and others have none: give each its group, or none")
+    groups = np.unique([str(row["group"]) for row in rows if "group" in row], return_inverse=True)[1]
+    more = {"groups": groups.astype(np.float64)} if len(groups) else {}
     columns = {what: [row[what.removesuffix("s")] for row in rows] for what in ("predictions", "references")}
     if kind == "regression":
         for what, values in columns.items():
             if not all(is_number(value) and math.isfinite(value) for value in values):
                 raise TrialError(f"the {what} must be finite numbers: predictions_metric says that they are values")
-        return {what: np.array(values, np.float64) for what, values in columns.items()}
+        return more | {what: np.array(values, np.float64) for what, values in columns.items()}
     names = sorted(set(map(str, columns["references"])))
     names += sorted(set(map(str, columns["predictions"])) - set(names))
     places = {name: float(place) for place, name in enumerate(names)}
-    return {what: np.array([places[str(value)] for value in values]) for what, values in columns.items()}
+    return more | {what: np.array([places[str(value)] for value in values]) for what, values in columns.items()}
 
 
 def pattern_of(name: str, regex: str | None) -> re.Pattern[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import signal, stats
 
 from noisytune._metrics import Items, Metric
 from noisytune.records import TrialRecord
@@ -25,7 +25,7 @@ class McNemar:
     lost: int
     """Examples that only the baseline gets right."""
     p: float
-    """Exact two-sided p: is a changed example as likely gained as lost?"""
+    """Exact two-sided p: is a changed example, or group of them, as likely gained as lost?"""
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,39 @@ def groups_of(record: TrialRecord) -> npt.NDArray[np.int64] | None:
     return None if kept is None else np.asarray(kept).reshape(-1)
 
 
-def mcnemar(baseline: npt.ArrayLike, arm: npt.ArrayLike) -> McNemar:
+def mcnemar(baseline: npt.ArrayLike, arm: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> McNemar:
     """McNemar's exact test on two runs' right and wrong examples.
+
+    Where examples hang together, each group is one coin: the gains of a group change sign together. Groups of one
+    example give McNemar's test itself.
 
     Args:
         baseline: shape (examples,), whether each is right.
         arm: the same for the arm.
+        groups: shape (examples,), what each example belongs to; None: each stands for itself.
 
     >>> mcnemar([1, 0, 0, 1], [1, 1, 1, 0])
     McNemar(gained=2, lost=1, p=1.0)
+    >>> [round(mcnemar([0] * 8, [1] * 8, groups).p, 4) for groups in (None, [1, 1, 1, 1, 2, 2, 2, 2])]
+    [0.0078, 0.5]
     """
     before, after = np.asarray(baseline, dtype=bool), np.asarray(arm, dtype=bool)
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return McNemar(gained, lost, p)
+    place = np.arange(len(before)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    net = np.bincount(place, weights=after.astype(np.float64) - before).astype(np.int64)
+    return McNemar(gained, lost, _sign_flip_p(net))
+
+
+def _sign_flip_p(net: npt.NDArray[np.int64]) -> float:
+    """How probable a sum at least as far from 0 is where each number has the sign of a fair coin."""
+    sizes, counts = np.unique(np.abs(net[net != 0]), return_counts=True)
+    chances = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = signal.convolve(chances, steps)
+    sums = np.abs(np.arange(len(chances)) - len(chances) // 2)
+    return min(1.0, float(chances[sums >= abs(int(net.sum()))].sum()))
 
 
 def hierarchical_bootstrap(
