@@ -23,6 +23,11 @@ const shapes = [...document.querySelectorAll('svg path, svg use')].map(e => getC
 parent.document.title = JSON.stringify({
   width: innerWidth, page: document.documentElement.scrollWidth, title: document.title,
   verdict: told.innerText, at: box(told), figures,
+  look: [...document.querySelectorAll('#verdict, .next, .top > figure svg')].map(e => box(e)),
+  columns: [...document.querySelectorAll('details[open] .scroll')].map(e => {
+    e.scrollLeft = 60;
+    return [...e.querySelectorAll('tr')].map(row => box(row.cells[0])[0] - box(e)[0]);
+  }),
   outside: [...document.querySelectorAll('main *')].filter(e => !scrolls(e) && !e.closest('svg')
     && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80)),
   colours: [...new Set(shapes.flatMap(s => [s.stroke, s.fill]))],

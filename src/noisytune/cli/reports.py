@@ -68,16 +68,17 @@ def show(
 
     results, failures = [], list(Store(folder).failures().values())
     place = _writable(out or folder)
+    on_all = file_name(next(iter(studies.values())).name) if len(studies) > 1 else ""
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
         if len(studies) > 1:
             console().print(f"\n{terminal(study.model['name'])}", style="bold")
         records = known or Store(folder).records(entry["key"] for entry in study.trials)
-        written = write_report(place, study, records, page, failures) if place else None
+        written = write_report(place, study, records, page, failures, on_all) if place else None
         print_summary(console(), study, records, written, failures)
         results.append((study, records, page))
     if len(results) > 1 and place:
-        overview = write_overview(place, results, file_name(results[0][0].name))
+        overview = write_overview(place, results, on_all)
         console().print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
     if not place:
         console().print(

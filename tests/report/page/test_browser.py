@@ -1,5 +1,8 @@
 """The page in headless Chromium, on a phone's and on a wide screen: no console message, everything in sight."""
 
+import html
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +62,49 @@ def test_verdict_and_figures_are_in_sight(
     assert 0 <= left < right <= width
     assert 0 <= top < bottom < 1200
     figures_are_legible(seen, page)
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 800), (1400, 900)])
+@pytest.mark.parametrize("name", ["five", "running", "lambdas"])
+def test_verdict_next_step_and_a_figure_without_scrolling(
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], name: str, width: int, height: int, tmp_path: Path
+) -> None:
+    seen = measure(render_html(*build(**CASES[name])), tmp_path, width)
+    assert len(seen["look"]) == 3
+    assert max(bottom for _, _, _, bottom in seen["look"]) <= height
+    assert seen["columns"]
+    assert all(abs(left) <= 1.5 for each in seen["columns"] for left in each)
+
+
+SORT = """<script>
+const table = [...document.querySelectorAll("table.sorts")].find((t) => t.parentNode.ariaLabel === "Trials");
+const column = (name) => [...table.tHead.rows[0].cells].findIndex((c) => c.textContent === name);
+const read = (name) => [...table.tBodies[0].rows].map((row) => row.cells[column(name)].textContent.trim());
+const click = (name) => table.tHead.rows[0].cells[column(name)].querySelector("button").click();
+const seen = [];
+for (const name of ["Score", "Score", "Arm", "Seed"]) { click(name); seen.push(read(name)); }
+document.title = JSON.stringify(seen);
+</script>"""
+
+
+def test_trials_are_sorted_by_a_click_on_a_heading(
+    build: Callable[..., tuple[StudyRecord, list[TrialRecord]]], tmp_path: Path
+) -> None:
+    page = render_html(*build(status={("λ = 0.15", 2): "diverged"}))
+    dom, log = opened(page, tmp_path)
+    assert dom.count("<button>") > 20  # by the page's script, under the page's own policy
+    assert "CONSOLE" not in log
+    allowed = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    dom, log = opened(allowed.replace("</body>", SORT + "</body>"), tmp_path)
+    assert "CONSOLE" not in log
+    title = re.search(r"<title>(.*?)</title>", dom, flags=re.DOTALL)
+    assert title is not None
+    up, down, arms, seeds = json.loads(html.unescape(title[1]))
+    scores = [float(score.split()[0]) for score in up]
+    assert scores == sorted(scores)
+    assert down == up[::-1]
+    assert arms == sorted(arms)
+    assert seeds == sorted(seeds, key=int)
 
 
 PAPER = {

@@ -1,10 +1,15 @@
 """The page as text: whole, escaped, self-contained, the same every time."""
 
+import base64
+import csv
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -77,7 +82,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
 
@@ -98,9 +103,8 @@ def case(request: pytest.FixtureRequest, build: Build) -> tuple[StudyRecord, lis
 def test_whole_escaped_and_self_contained(case: tuple[StudyRecord, list[TrialRecord], str]) -> None:
     study, records, page = case
     reader = read(page)
-    assert "script" not in reader.tags
     assert len(reader.ids) == len(set(reader.ids))
-    assert all(link == "data:," or link[1:] in reader.ids for link in reader.links)
+    assert all(link.startswith(("data:,", "data:text/csv")) or link[1:] in reader.ids for link in reader.links)
     assert not re.search(r"https?://|url\((?!#)|@import", page)
     assert "nan" not in re.findall(r"[a-z]+", " ".join(reader.words))
     assert "inf" not in re.findall(r"[a-z]+", " ".join(reader.words))
@@ -108,6 +112,61 @@ def test_whole_escaped_and_self_contained(case: tuple[StudyRecord, list[TrialRec
     said = " ".join(" ".join(reader.words).replace("\u00a0", " ").split())
     for part in plain(report.verdict_sentence(study, records)).split(": ", 1):
         assert " ".join(part.split()) in said
+
+
+def test_one_script_runs_the_pages_own(case: tuple[StudyRecord, list[TrialRecord], str]) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", case[2], flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:" in case[2]
+
+
+def downloads(page: str) -> dict[str, list[dict[str, str]]]:
+    """The files that a page holds."""
+    found = re.findall(r'<a download="([^"]*)" href="data:text/csv;charset=utf-8,([^"]*)"', page)
+    return {name: list(csv.DictReader(unquote(unescape(text)).splitlines())) for name, text in found}
+
+
+def test_every_figure_has_its_numbers(case: tuple[StudyRecord, list[TrialRecord], str]) -> None:
+    study, records, page = case
+    assert page.count("<figure ") == page.count("<a download=")
+    files = downloads(page)
+    evidence = gather(study, records)
+    pairs = [(c, p) for c in evidence.comparisons for p in c.pairs]
+    assert len(files.get("pairs.csv", [])) == len(pairs)
+    for line, (c, p) in zip(files.get("pairs.csv", []), pairs, strict=True):
+        assert (line["task"], line["arm"], int(line["seed"])) == (plain(c.task["name"]), plain(c.arm), p.seed)
+        assert float(line["difference"]) == pytest.approx(p.difference, abs=1e-4)
+    for line in files.get("differences.csv", []):
+        (row,) = (
+            r
+            for r in report.summary_rows(study, records)
+            if (plain(r.task), plain(r.arm)) == (line["task"], line["arm"])
+        )
+        assert float(line["difference"]) == pytest.approx(row.difference, rel=1e-5)
+        assert line["verdict"] == row.verdict.value
+    for line in files.get("loss.csv", []):
+        assert float(line["loss"]) > 0
+
+
+def test_small_figures_make_one_grid(build: Build) -> None:
+    tasks = [f"task {i}" for i in range(12)]
+    page = report.render_html(*build(gains={"noisy": [0.5, 1.0]}, tasks=tasks))
+    titles = re.findall(r"<h3>(.*?)</h3>", page)
+    assert titles.count("Seed by seed") == titles.count("Training loss") == 1
+    assert page.count('id="slope-') >= 12
+    assert page.count("Each line is a pair.") == 1
+
+
+def test_contents_lead_to_every_part(case: tuple[StudyRecord, list[TrialRecord], str]) -> None:
+    (nav,) = re.findall(r"<nav.*?</nav>", case[2], flags=re.DOTALL)
+    led = re.findall(r'href="#([^"]*)">([^<]*)<', nav)
+    assert [title for _, title in led] == re.findall(r"<h2>(.*?)</h2>", case[2])
+    assert all(f'<div id="{place}">' in case[2] for place, _ in led)
+
+
+def test_a_models_page_leads_to_that_of_all(build: Build, tmp_path: Path) -> None:
+    page = report.write_report(tmp_path, *build(), name="one", overview="all of them")
+    assert '<a href="all%20of%20them.html">All models</a>' in page.read_text(encoding="utf-8")
 
 
 def test_figures_are_well_formed_and_take_the_pages_colours(case: tuple[StudyRecord, list[TrialRecord], str]) -> None:
@@ -170,7 +229,7 @@ def test_forest_marks_an_interval_that_runs_on(build: Build) -> None:
     evidence = gather(*build({"noisy": [0.5, 1.0, 0.2]}))
     row = task_rows(evidence)[0]
     differences = [evidence.comparisons[0].differences]
-    assert "unbounded" in figures.forest([row], differences, 1.0)
+    assert "unbounded" in figures.forest(figures.Lines([row], differences, 1.0), 0, 1)
 
 
 def test_item_level_only_where_the_metric_can_be_recomputed(build: Build) -> None:

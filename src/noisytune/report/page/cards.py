@@ -1,9 +1,9 @@
-"""Which figures stand on the page, under which titles and captions?"""
+"""Which figures stand on the page, under which titles and captions, with which numbers to download?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from noisytune._paper import numbers as paper
@@ -11,61 +11,118 @@ from noisytune.report.evidence.combinations import combinations, pooled_combinat
 from noisytune.report.evidence.norms import movements
 from noisytune.report.evidence.pairs import Comparison, Evidence
 from noisytune.report.evidence.summary import SummaryRow, comparisons_at_once, differences, primary_rows, task_rows
-from noisytune.report.page import figures, paper_figures, seed_figures
-from noisytune.report.statistics.intervals import running
+from noisytune.report.page import downloads, figures, paper_figures, seed_figures
+from noisytune.report.page.downloads import Download
+from noisytune.report.page.wording import headline
+from noisytune.report.statistics.intervals import Running, running
 
-CARDS_UP_TO = {True: 12, False: 4}
-"""Figures of one sort on a page, by `Evidence.few`; further tasks and comparisons are in the tables only."""
+PANELS_UP_TO = {True: 12, False: 4}
+"""Panels of one figure, by `Evidence.few`; further tasks and comparisons are in the tables only."""
 ROWS_UP_TO = 24
 """Lines of the figure that shows all comparisons; where there are more, it shows the primary ones."""
+PANEL_ROWS = 5
+"""Lines of one panel of it."""
+FIRST_ROWS = 3
+"""Lines of the figure that the page begins with: so many fit beside the verdict, and under it on a phone."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure."""
+
+    label: str
+    """What it is of, where the figure has several; else empty."""
+    svg: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One figure with its title and a caption."""
+    """A figure with its title, a caption and its numbers."""
 
     title: str
     caption: str
-    svg: str
+    panels: tuple[Panel, ...]
+    data: Download
 
 
-def _forest_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
+def _labels(told: Sequence[tuple[str, str]]) -> list[str]:
+    """Task and arm of each panel, as far as they differ."""
+    tasks, arms = ({one[i] for one in told} for i in (0, 1))
+    return [", ".join([task] * (len(tasks) > 1) + [arm] * (len(arms) > 1)) for task, arm in told]
+
+
+def _panels(labels: Sequence[str], drawn: Sequence[str]) -> tuple[Panel, ...]:
+    return tuple(Panel(label, svg) for label, svg in zip(labels, drawn, strict=True))
+
+
+def first_rows(rows: list[SummaryRow]) -> list[SummaryRow]:
+    """The primary comparisons that the page begins with, the one of the verdict among them."""
+    known, told = [row for row in rows if row.n], headline(rows)
+    return [row for row in known if row in known[:FIRST_ROWS] or row is told][-FIRST_ROWS:]
+
+
+def forest_card(evidence: Evidence, rows: list[SummaryRow], *, key: str) -> Card:
+    """The differences from the baseline.
+
+    Args:
+        evidence: of one study.
+        rows: one line each, all with a pair.
+        key: see `noisytune.report.page.svg.inline`.
+    """
     each = [differences(evidence, row) for row in rows]
-    small = "Small dots: the single differences."
-    if not evidence.few:
-        small = "Grey lines below: where the middle half and the middle 90 % of the differences lie."
-    caption = (
-        "Large dot: mean. Thick line: anytime-valid 95 % interval, also in brackets. Thin line: fixed-n interval. "
-        f"{small} Grey band: the margin."
-    )
+    small = "small: each pair" if evidence.few else "grey: the middle half and 90 % of pairs"
+    caption = f"Dot: mean; thick: anytime-valid 95 %, in brackets; thin: fixed-n; {small}; band: the margin."
     if not all(math.isfinite(row.low) for row in rows):
         caption += " An arrow: the interval runs on."
-    return Card(
-        "Differences from the baseline", caption, figures.forest(rows, each, evidence.study.margin, singly=evidence.few)
-    )
+    whole = figures.Lines(rows, each, evidence.study.margin, singly=evidence.few)
+    size = math.ceil(len(rows) / math.ceil(len(rows) / PANEL_ROWS))
+    drawn = [figures.forest(whole, at, at + size, key=f"{key}-{at}") for at in range(0, len(rows), size)]
+    panels = _panels([""] * len(drawn), drawn)
+    return Card("Differences from the baseline", caption, panels, downloads.of_comparisons("differences", rows))
 
 
-def _running_card(evidence: Evidence, row: SummaryRow, place: int, several: bool) -> Card:
-    band = running(differences(evidence, row), comparisons_at_once(evidence, over_tasks=row.pooled))
-    unit = "seed" if row.pooled else "pair"
-    caption = f"Mean difference so far with its anytime-valid band, which may be looked at after every {unit}."
-    if not math.isfinite(band.low[0]):
-        caption += f" Pale: too few {unit}s, or too many equal differences, to bound it."
-    colour = figures.arm_colour(evidence.study.arms, row.arm)
-    svg = figures.running_band(band, evidence.study.margin, colour, key=f"running-{place}", unit=unit)
-    return Card(f"As {unit}s came in" + (f": {row.arm}" if several else ""), caption, svg)
-
-
-def _slope_card(evidence: Evidence, comparison: Comparison, place: int) -> Card:
+def _running_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
     study = evidence.study
-    name = [comparison.task["name"]] * (len(study.tasks) > 1) + [comparison.arm] * (len(study.arms) > 2)
+    unit = "seed" if rows[0].pooled else "pair"
+    bands: list[tuple[SummaryRow, Running]] = []
+    drawn = []
+    for i, row in enumerate(rows):
+        band = running(differences(evidence, row), comparisons_at_once(evidence, over_tasks=row.pooled))
+        colour = figures.arm_colour(study.arms, row.arm)
+        drawn.append(figures.running_band(band, study.margin, colour, key=f"running-{i}", unit=unit))
+        bands.append((row, band))
+    caption = "Mean difference so far and its anytime-valid band."
+    if not all(math.isfinite(band.low[0]) for _, band in bands):
+        caption += f" Pale: too few {unit}s, or too many equal differences, to bound it."
+    labels = _labels([(row.task, row.arm) for row in rows])
+    return Card(f"As {unit}s came in", caption, _panels(labels, drawn), downloads.of_bands("running", bands))
+
+
+def _slope_card(evidence: Evidence, compared: list[Comparison]) -> Card:
     caption = "Each line is a pair. Green: the arm did better; red: worse. Heavy: the mean."
     if not evidence.few:
         caption = "Bars: how many seeds have which score; left the baseline's, right the arm's. Line: the means."
-    elif any(r.status != "ok" for p in comparison.pairs for r in (p.baseline, p.arm)):
+    elif any(r.status != "ok" for c in compared for p in c.pairs for r in (p.baseline, p.arm)):
         caption += " A cross: the run collapsed, diverged or stayed untrained."
-    title = "Seed by seed" + (f": {', '.join(name)}" if name else "")
-    return Card(title, caption, seed_figures.slope(comparison, singly=evidence.few, key=f"slope-{place}"))
+    drawn = [seed_figures.slope(c, singly=evidence.few, key=f"slope-{i}") for i, c in enumerate(compared)]
+    labels = _labels([(c.task["name"], c.arm) for c in compared])
+    return Card("Seed by seed", caption, _panels(labels, drawn), downloads.of_pairs("pairs", compared))
+
+
+def _loss_card(evidence: Evidence) -> Iterator[Card]:
+    drawn, labels, all_trials = [], [], []
+    for i, task in enumerate(evidence.study.tasks[: PANELS_UP_TO[evidence.few]]):
+        trials = [r for r in evidence.trials.values() if r.task == task["name"] and r.loss_curve]
+        if trials:
+            svg = seed_figures.loss_curves(trials, evidence.study.arms, singly=evidence.few, key=f"loss-{i}")
+            drawn.append(svg)
+            labels.append(task["name"])
+            all_trials += trials
+    if drawn:
+        fine = "Fine: each seed." if evidence.few else "Bands: where the middle 90 % of them lie."
+        panels = _panels(labels if len(evidence.study.tasks) > 1 else [""], drawn)
+        data = downloads.of_losses("loss", all_trials, singly=evidence.few)
+        yield Card("Training loss", f"Smoothed. Heavy: mean over seeds. {fine}", panels, data)
 
 
 COMBINED = (
@@ -85,9 +142,9 @@ SHARES = (
     "the arm's difference from the baseline. " + paper.SHARES
 )
 NORMS = (
-    "Numbers, in the order of the legend: L1 norm of the change from the first to the last step of training, in "
-    "percent of the L1 norm at the first, noise included; means of {} runs. Dots: how much farther than in the "
-    "baseline, with the fixed-n 95 % interval. " + paper.NORMS
+    "Numbers: L1 norm of the change from the first to the last step of training, in percent of the L1 norm at the "
+    "first, noise included; means of {} runs. Dots: how much farther than in the baseline, with the fixed-n 95 % "
+    "interval. " + paper.NORMS
 )
 
 
@@ -104,34 +161,44 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     rows = primary if model else primary + [row for row in task_rows(evidence) if row.n and several]
     combined = pooled_combinations(evidence) if several else combinations(evidence)
     combined += combinations(evidence) if several and not model else []
+    tasks = [*dict.fromkeys(row.task for row in rows)][: PANELS_UP_TO[evidence.few]]
+    of_task = {task: [row for row in rows if row.task == task] for task in tasks}
 
-    def title(text: str, about: str = "") -> str:
-        words = [study.model["name"]] * model + [about] * (bool(about) and several)
-        return text + (f": {', '.join(words)}" if words else "")
+    def card(title: str, caption: str, name: str, found: list[tuple[str, str, list[SummaryRow]]]) -> Iterator[Card]:
+        if found:
+            title += f": {study.model['name']}" if model else ""
+            panels = tuple(Panel(label if several else "", svg) for label, svg, _ in found)
+            data = downloads.of_comparisons(f"{key}{name}", [row for _, _, mine in found for row in mine])
+            yield Card(title, caption, panels, data)
 
-    for i, task in enumerate([*dict.fromkeys(row.task for row in rows)][: CARDS_UP_TO[evidence.few]]):
-        mine = [row for row in rows if row.task == task]
-        lambdas = {c.noise_lambda for c in evidence.comparisons} - {None}
-        types = paper_figures.noise_types(evidence, mine)
-        if types:
-            svg = paper_figures.noise_type_scores(types, _metric(evidence, task), key=f"{key}types-{i}")
-            yield Card(title("Which noise", task), NOISE_TYPES, svg)
-        if len(lambdas) > 1 and len(mine) > 1:
-            svg = figures.lambda_curve(evidence, mine, key=f"{key}lambda-{i}")
-            yield Card(title("How much noise", task), STRENGTHS, svg)
-        both = [c for c in combined if c.task["name"] == task]
-        if both:
-            svg = figures.with_and_without(both, key=f"{key}combined-{i}")
-            yield Card(title("Alone and with NoisyTune", task), COMBINED, svg)
+    types, strengths = [], []
+    for i, (task, mine) in enumerate(of_task.items()):
+        if named := paper_figures.noise_types(evidence, mine):
+            svg = paper_figures.noise_type_scores(named, _metric(evidence, task), key=f"{key}types-{i}")
+            types.append((task, svg, [row for _, row in named]))
+        if len({c.noise_lambda for c in evidence.comparisons} - {None}) > 1 and len(mine) > 1:
+            strengths.append((task, figures.lambda_curve(evidence, mine, key=f"{key}lambda-{i}"), mine))
+    yield from card("Which noise", NOISE_TYPES, "types", types)
+    yield from card("How much noise", STRENGTHS, "strengths", strengths)
+    both = [
+        (i, task, mine) for i, task in enumerate(tasks) if (mine := [c for c in combined if c.task["name"] == task])
+    ]
+    if both:
+        drawn = [figures.with_and_without(mine, key=f"{key}combined-{i}") for i, _, mine in both]
+        data = downloads.of_combinations(f"{key}combined", [c for _, _, mine in both for c in mine])
+        title = "Alone and with NoisyTune" + (f": {study.model['name']}" if model else "")
+        yield Card(title, COMBINED, _panels([task if several else "" for _, task, _ in both], drawn), data)
+    shares = []
     for i, whole in enumerate(dict.fromkeys(task.get("part_of") for task in study.tasks)):
         mine = [row for row in task_rows(evidence) if row.n and _part_of(evidence, row.task) == whole]
         if whole and mine:
-            svg = paper_figures.by_share(evidence, mine, key=f"{key}share-{i}")
-            yield Card(title("How much training data", whole), SHARES, svg)
-    moved = movements(evidence)
-    if moved:
+            shares.append((str(whole), paper_figures.by_share(evidence, mine, key=f"{key}share-{i}"), mine))
+    yield from card("How much training data", SHARES, "shares", shares)
+    if moved := movements(evidence):
         svg = paper_figures.norm_changes(moved, study.arms, key=f"{key}norms")
-        yield Card(title("How far training moved the weights"), NORMS.format(moved[0].n), svg)
+        title = "How far training moved the weights" + (f": {study.model['name']}" if model else "")
+        data = downloads.of_movements(f"{key}movement", moved)
+        yield Card(title, NORMS.format(moved[0].n), (Panel("", svg),), data)
 
 
 def _metric(evidence: Evidence, task: str) -> str:
@@ -146,33 +213,38 @@ def _part_of(evidence: Evidence, task: str) -> str:
 
 
 def undrawn(evidence: Evidence) -> str:
-    """Which figures are left out, in a sentence; empty where none is."""
+    """Which panels are left out, in a sentence; empty where none is."""
     compared = sum(bool(c.pairs) for c in evidence.comparisons)
     most = max(compared, len(evidence.study.tasks))
-    drawn = CARDS_UP_TO[evidence.few]
+    drawn = PANELS_UP_TO[evidence.few]
     if most <= drawn:
         return ""
-    return f"Of each sort the first {drawn} figures are drawn; the tables below have all {compared} comparisons."
+    return f"Each figure has its first {drawn} panels; the tables below have all {compared} comparisons."
 
 
 def all_cards(evidence: Evidence, rows: list[SummaryRow], primary: list[SummaryRow]) -> list[Card]:
-    """Every figure, in the page's order."""
-    study, cards = evidence.study, []
+    """Every figure but the page's first, in order.
+
+    Args:
+        evidence: of one study.
+        rows: all comparisons.
+        primary: those that the study was run for.
+    """
+    cards, most = list[Card](), PANELS_UP_TO[evidence.few]
     known, told = [row for row in rows if row.n], [row for row in primary if row.n]
-    if known:
-        shown = known if len(known) <= ROWS_UP_TO else told
-        cards.append(_forest_card(evidence, shown[:ROWS_UP_TO]))
+    shown = known if len(known) <= ROWS_UP_TO else told
+    if len(known) > len(first_rows(primary)):
+        cards.append(forest_card(evidence, shown[:ROWS_UP_TO], key="forest"))
     cards += paper_cards(evidence)
-    cards += [_running_card(evidence, row, i, len(told) > 1) for i, row in enumerate(told[: CARDS_UP_TO[evidence.few]])]
-    compared = [c for c in evidence.comparisons if c.pairs]
-    cards += [_slope_card(evidence, c, i) for i, c in enumerate(compared[: CARDS_UP_TO[evidence.few]])]
-    for i, task in enumerate(study.tasks[: CARDS_UP_TO[evidence.few]]):
-        trials = [r for r in evidence.trials.values() if r.task == task["name"] and r.loss_curve]
-        if trials:
-            name = f": {task['name']}" if len(study.tasks) > 1 else ""
-            caption = "Smoothed. Heavy: mean over seeds. Fine: each seed."
-            if not evidence.few:
-                caption = "Smoothed. Heavy: mean over seeds. Bands: where the middle 90 % of them lie."
-            svg = seed_figures.loss_curves(trials, study.arms, singly=evidence.few, key=f"loss-{i}")
-            cards.append(Card("Training loss" + name, caption, svg))
-    return cards
+    if told:
+        cards.append(_running_card(evidence, told[:most]))
+    if compared := [c for c in evidence.comparisons if c.pairs][:most]:
+        cards.append(_slope_card(evidence, compared))
+    cards += _loss_card(evidence)
+    # What fills a line of the page comes last, so that the others stand beside each other.
+    return cards[:1] + sorted(cards[1:], key=lambda card: len(card.panels) > 1)
+
+
+def is_lone(cards: Sequence[Card]) -> bool:
+    """Whether just one figure does not fill a line of the page: nothing would stand beside it."""
+    return sum(len(card.panels) == 1 for card in cards) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,56 +65,45 @@ def _reach(rows: Sequence[SummaryRow], differences: Sequence[Floats], margin: fl
     return max([reach, *(1.05 * w for row in rows if (w := max(abs(row.low), abs(row.high))) < 4 * reach)])
 
 
-def forest(
-    rows: Sequence[SummaryRow],
-    differences: Sequence[Floats],
-    margin: float,
-    *,
-    singly: bool = True,
-    key: str = "forest",
-) -> str:
+@dataclass(frozen=True)
+class Lines:
+    """The comparisons of one figure, of which each panel draws some on the same axis."""
+
+    rows: Sequence[SummaryRow]
+    """Those with a pair, one line each."""
+    differences: Sequence[Floats]
+    """Of each row's pairs, shown below its line."""
+    margin: float
+    """In points, shaded."""
+    singly: bool = True
+    """A dot for each pair; else lines where the middle half and the middle 90 % of them lie."""
+
+
+def forest(lines: Lines, start: int, stop: int, *, key: str = "forest") -> str:
     """Mean paired differences: thick the anytime-valid interval, thin the fixed-n one, an arrow where one runs on.
 
     Args:
-        rows: those with a pair, one line each.
-        differences: of each row's pairs, shown below its line.
-        margin: in points, shaded.
-        singly: a dot for each pair; else lines where the middle half and the middle 90 % of them lie.
+        lines: of the whole figure.
+        start: the first that is drawn.
+        stop: the first that is not drawn any more.
         key: see `svg.inline`.
     """
-    drawn = differences if singly else [np.quantile(values, BANDS[0]) for values in differences]
-    reach = _reach(rows, drawn, margin)
-    names = _row_names(rows)
+    shown = lines.differences if lines.singly else [np.quantile(values, BANDS[0]) for values in lines.differences]
+    reach = _reach(lines.rows, shown, lines.margin)
+    rows, names = lines.rows[start:stop], _row_names(lines.rows)[start:stop]
     line = 60 + svg.LINE * max(name.count("\n") for name in names)
     with svg.drawing(max(150, 52 + line * len(rows))) as (figure, axes):
-        _zero_and_margin(axes, margin, vertical=True)
-        for y, (row, pairs) in enumerate(zip(rows, differences, strict=True)):
-            colour = _verdict_colour(row.verdict)
-            for low, high, width, alpha in (
-                (row.low, row.high, 8.0, 0.3),
-                (row.fixed_low, row.fixed_high, 1.8, 1.0),
-            ):
-                ends = max(low, -reach), min(high, reach)
-                axes.plot(ends, [y, y], color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt", zorder=3)
-            for beyond, x, marker in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
-                if beyond:
-                    axes.plot([x], [y], marker=marker, markersize=8, color=colour, clip_on=False, zorder=5)
-            axes.plot([row.difference], [y], "o", color=colour, markersize=7, zorder=6)
-            if singly:
+        _zero_and_margin(axes, lines.margin, vertical=True)
+        for y, (row, pairs) in enumerate(zip(rows, lines.differences[start:stop], strict=True)):
+            _difference(axes, row, y, reach)
+            if lines.singly:
                 axes.plot(pairs, np.full(pairs.size, y + 0.24), "o", color=svg.MUTED, markersize=3.5, alpha=0.7)
             else:
                 for quantiles, width in zip(BANDS, (1.5, 5.0), strict=True):
                     axes.plot(np.quantile(pairs, quantiles), [y + 0.24] * 2, color=svg.MUTED, linewidth=width)
             words = f"{number(row.difference, True)}  [{number(row.low)}, {number(row.high)}]"
             for x, text, side, ink in ((0, names[y], "left", svg.INK), (1, words, "right", svg.MUTED)):
-                axes.annotate(
-                    text,
-                    (x, y - 0.2),
-                    xycoords=("axes fraction", "data"),
-                    va="bottom",
-                    ha=side,
-                    color=ink,
-                )
+                axes.annotate(text, (x, y - 0.2), xycoords=("axes fraction", "data"), va="bottom", ha=side, color=ink)
         axes.set_ylim(len(rows) - 0.6, -0.58)
         axes.set_xlim(-reach, reach)
         axes.set_yticks([])
@@ -122,6 +112,21 @@ def forest(
         axes.set_xlabel("mean paired difference, points")
         said = "; ".join(f"{r.task}, {r.arm}: {number(r.difference, True)} ({span(r.low, r.high)})" for r in rows)
         return svg.inline(figure, key=key, title="Mean paired differences with their intervals", description=said)
+
+
+def _difference(axes: Axes, row: SummaryRow, y: float, reach: float) -> None:
+    """A dot with its two intervals."""
+    colour = _verdict_colour(row.verdict)
+    for low, high, width, alpha in (
+        (row.low, row.high, 8.0, 0.3),
+        (row.fixed_low, row.fixed_high, 1.8, 1.0),
+    ):
+        ends = max(low, -reach), min(high, reach)
+        axes.plot(ends, [y, y], color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt", zorder=3)
+    for beyond, x, marker in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
+        if beyond:
+            axes.plot([x], [y], marker=marker, markersize=8, color=colour, clip_on=False, zorder=5)
+    axes.plot([row.difference], [y], "o", color=colour, markersize=7, zorder=6)
 
 
 def _row_names(rows: Sequence[SummaryRow]) -> list[str]:

@@ -72,19 +72,26 @@ def _oddities(evidence: Evidence) -> list[str]:
     return notes + [f"{notice[:1].upper()}{notice[1:]}." for notice in told]
 
 
-def _not_normal(evidence: Evidence, row: SummaryRow) -> str:
-    """One sentence where the differences are plainly not normal, else nothing."""
-    if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
-        seen = "one run of a pair collapsed, diverged or stayed untrained and the other did not"
-    elif has_outlier(differences(evidence, row)):
-        seen = "a difference lies far from all others"
-    else:
-        return ""
-    where = f"over {row.task}" if row.pooled else f"on {row.task}"
-    return (
-        f"{row.arm} {where}: {seen}. The anytime-valid interval is for roughly normal differences and may be off; "
+def _not_normal(evidence: Evidence, rows: Iterable[SummaryRow]) -> list[str]:
+    """Where differences are plainly not normal: one sentence for each way."""
+    seen: dict[str, list[str]] = {}
+    for row in rows:
+        if any(p.baseline.status != p.arm.status for c in members(evidence, row) for p in c.pairs):
+            how = "one run of a pair collapsed, diverged or stayed untrained and the other did not"
+        elif has_outlier(differences(evidence, row)):
+            how = "a difference lies far from all others"
+        else:
+            continue
+        seen.setdefault(how, []).append(f"{row.arm} {'over' if row.pooled else 'on'} {row.task}")
+    return [
+        f"{_listed(named)}: {how}. The anytime-valid interval is for roughly normal differences and may be off; "
         "helped, hurt and mixed do not rest on it."
-    )
+        for how, named in seen.items()
+    ]
+
+
+def _listed(named: list[str]) -> str:
+    return f"{', '.join(named[:LISTED])}{f' and {len(named) - LISTED} more' * (len(named) > LISTED)}"
 
 
 def _other_by_interval(evidence: Evidence) -> list[str]:
@@ -96,7 +103,7 @@ def _other_by_interval(evidence: Evidence) -> list[str]:
             said = f"{row.arm} {where} (e = {evidence_value(row.e)} of {evidence_value(row.e_needed)})"
             changed.setdefault((row.verdict, row.by_interval), []).append(said)
     return [
-        f"{', '.join(named[:LISTED])}{f' and {len(named) - LISTED} more' * (len(named) > LISTED)}: {verdict.value}, "
+        f"{_listed(named)}: {verdict.value}, "
         f"where the interval alone, which takes the differences for normal, would say {other.value}."
         for (verdict, other), named in changed.items()
     ]
@@ -109,7 +116,7 @@ def _cautions(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
         for asked in without_noise(evidence).values()
     ]
     notes += _costs(evidence) + _choices(evidence)
-    notes += [said for row in rows if (said := _not_normal(evidence, row))]
+    notes += _not_normal(evidence, rows)
     notes += _other_by_interval(evidence)
     for row in task_rows(evidence):
         task = next(t for t in evidence.study.tasks if t["name"] == row.task)
@@ -177,19 +184,33 @@ def _without_spread(rows: Iterable[SummaryRow]) -> list[str]:
     ]
 
 
-def _advice(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
-    told, margin = headline(rows), evidence.study.margin
-    if told is None or told.verdict is not Verdict.INCONCLUSIVE or not evidence.complete:
-        return []
-    alpha = ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
-    more = "To sharpen it, run the same study with more seeds: finished trials are kept."
+def next_step(evidence: Evidence, rows: list[SummaryRow]) -> str:
+    """What to do now: a sentence or two."""
+    told, judged = headline(rows), "paired_by" in evidence.study.training
+    if not judged and (evidence.failed or not evidence.complete):
+        return "Run the same command: it goes on where the study is, and finished trials are kept."
+    if told is None:
+        return "Run the study with an arm beside the baseline." if len(evidence.study.arms) < 2 else ""
+    if told.verdict is not Verdict.INCONCLUSIVE:
+        return _AFTER[told.verdict]
+    more = (
+        "Judge the scores of more seeds." if judged else "Run the same study with more seeds: finished trials are kept."
+    )
+    margin, alpha = evidence.study.margin, ALPHA / comparisons_at_once(evidence, over_tasks=told.pooled)
     needed = pairs_needed(told.sd, margin, alpha, most=2000) if margin > 0 and told.sd > 0 else None
     if needed and needed > told.n and told.judged:
         unit = "seed" if told.pooled else "pair"
-        more += (
-            f" At the spread seen so far, about {count(needed, unit)} would narrow the interval to {points(margin)}."
-        )
-    return [more]
+        more += f" At this spread about {count(needed, unit)} narrow the interval to {points(margin)}."
+    return more
+
+
+_AFTER = {
+    Verdict.HELPED: "Use it here. Another model, task or training set is another question.",
+    Verdict.HURT: "Leave it out here, or compare a weaker setting.",
+    Verdict.EQUIVALENT: "Leave it out here: what it changes does not matter.",
+    Verdict.MIXED: "Look at the pairs that went the other way before you use it.",
+}
+"""What to do once a verdict is reached."""
 
 
 def _failures(evidence: Evidence) -> list[str]:
@@ -220,8 +241,8 @@ def cautions(evidence: Evidence) -> list[str]:
 
 
 def page_notes(evidence: Evidence, rows: list[SummaryRow]) -> list[str]:
-    """The page's notes: how far the study is, what `notes` tells, and what to do next."""
+    """The page's notes: how far the study is, and what `notes` tells."""
     progress = []
     if not evidence.complete:
         progress = [f"The study is not complete: {evidence.done} of {count(evidence.planned, 'trial')} are done."]
-    return progress + _failures(evidence) + _oddities(evidence) + _cautions(evidence, rows) + _advice(evidence, rows)
+    return progress + _failures(evidence) + _oddities(evidence) + _cautions(evidence, rows)

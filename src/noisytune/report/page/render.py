@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ Report = tuple[StudyRecord, Iterable[TrialRecord], str]
 
 def _environment(shown: Callable[[object], str]) -> Environment:
     """Templates in which every value passes ``shown``, unless it is a macro's own or marked as safe."""
-    return Environment(
-        loader=PackageLoader("noisytune.report.page"),
+    loader = PackageLoader("noisytune.report.page")
+    made = Environment(
+        loader=loader,
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(shown(value)),
         undefined=StrictUndefined,
@@ -32,10 +35,15 @@ def _environment(shown: Callable[[object], str]) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # The page's policy lets this one script run, by its digest, and none that a stranger's text might bring.
+    script = loader.get_source(made, "page.js")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    made.globals |= {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
+    return made
 
 
 def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
-    """One self-contained page: no script, no network, light and dark, for a phone and for a wide screen.
+    """One self-contained page: nothing from the network, light and dark, for a phone and for a wide screen.
 
     Args:
         study: the plan.
@@ -58,6 +66,7 @@ def write_report(
     records: Iterable[TrialRecord],
     name: str = "report",
     failures: Iterable[FailureRecord] = (),
+    overview: str = "",
 ) -> Path:
     """Write ``NAME.html``, ``NAME.md`` and a file of JSON into a folder, each whole or not at all.
 
@@ -69,6 +78,7 @@ def write_report(
         records: finished trials in any order.
         name: of the files.
         failures: of trials that are not finished.
+        overview: the name of the page on all models, which this one leads to; empty where there is none.
 
     Returns:
         The path of the HTML file.
@@ -77,7 +87,7 @@ def write_report(
         RunFolderError: the folder cannot be written.
     """
     evidence = gather(study, records, failures)
-    found = view(evidence, drawn=True)
+    found = view(evidence, drawn=True, overview=overview)
     data = "report.json" if name == "report" else f"{name}.report.json"
     return _write(Path(folder), name, _html_of(found), _markdown_of(found), {data: json_text(told(evidence))})
 

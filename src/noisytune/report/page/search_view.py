@@ -7,8 +7,8 @@ from typing import Any
 
 from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.search import gain_by_chance, search_rows, seed_spread
-from noisytune.report.page import figures
-from noisytune.report.page.cards import Card
+from noisytune.report.page import downloads, figures
+from noisytune.report.page.cards import Card, Panel
 from noisytune.report.page.wording import chosen_by, count, settings_text
 from noisytune.report.statistics.power import selection_bias
 
@@ -26,7 +26,7 @@ def search_view(evidence: Evidence, *, drawn: bool) -> dict[str, Any] | None:
             "Diamonds: the winners with fresh seeds, mean ± standard deviation, scored on dev."
         )
         figure = figures.search_progress(rows, evidence.study.tasks[0]["metric_label"], key="search")
-        card = Card("The search, trial by trial", caption, figure)
+        card = Card("The search, trial by trial", caption, (Panel("", figure),), downloads.of_search("search", rows))
     return {
         "sentence": chosen_by(search),
         "card": card,

@@ -86,8 +86,8 @@ def _counts(axes: Axes, pairs: Sequence[Pair], ends: tuple[float, float]) -> Non
         axes.barh(middles, 0.24 * way * counts / most, height, left=x, color=colour, alpha=0.6, linewidth=0)
 
 
-def _smooth(curve: Floats) -> Floats:
-    """Running mean over a twentieth of the curve, shorter at its ends."""
+def smooth(curve: Floats) -> Floats:
+    """Running mean over a twentieth of a curve, shorter at its ends."""
     half = max(1, curve.size // 40)
     sums = np.concatenate([[0.0], np.cumsum(curve)])
     at = np.arange(curve.size)
@@ -106,7 +106,7 @@ def loss_curves(records: Sequence[TrialRecord], arms: Sequence[str], *, singly: 
     with svg.drawing(245) as (figure, axes):
         ends = []
         for arm, name in zip(there, names, strict=True):
-            curves = [_smooth(np.array(r.loss_curve)) for r in records if r.arm == arm and r.loss_curve]
+            curves = [smooth(np.array(r.loss_curve)) for r in records if r.arm == arm and r.loss_curve]
             colour = arm_colour(arms, arm)
             draw = _each_curve if singly else _band_of_curves
             steps, mean = draw(axes, curves, colour)

@@ -24,10 +24,10 @@ from noisytune.report.evidence.summary import (
     primary_rows,
     task_rows,
 )
-from noisytune.report.page.cards import all_cards, paper_cards, undrawn
+from noisytune.report.page.cards import all_cards, first_rows, forest_card, is_lone, paper_cards, undrawn
 from noisytune.report.page.facts import what_was_run
 from noisytune.report.page.languages import languages_view
-from noisytune.report.page.notes import page_notes
+from noisytune.report.page.notes import next_step, page_notes
 from noisytune.report.page.scores import score_table
 from noisytune.report.page.search_view import search_view
 from noisytune.report.page.trial_groups import first_seeds, trial_groups
@@ -62,7 +62,7 @@ class ItemRow:
     """Why there is no bootstrap, else empty."""
     seeds: tuple[tuple[int, items.McNemar], ...]
     groups: int = 0
-    """Groups of examples that are redrawn whole; 0: each example by itself."""
+    """Groups of examples that hang together; 0: each example stands for itself."""
 
 
 def item_rows(evidence: Evidence) -> list[ItemRow]:
@@ -80,13 +80,12 @@ def item_rows(evidence: Evidence) -> list[ItemRow]:
             continue
         pairs, befores, afters = zip(*usable, strict=True)
         kind, key = items.read_as(c.task)
-        tests, right = [], RIGHT.get(kind)
+        tests, right, groups = [], RIGHT.get(kind), items.groups_of(pairs[0].baseline)
         if right and all(np.isfinite(right(one)).all() for one in (*befores, *afters)):
-            tests = [(p.seed, items.mcnemar(right(before), right(after))) for p, before, after in usable]
-        bootstrap, why_not, in_groups = None, _why_no_bootstrap(c, len(pairs)), 0
+            tests = [(p.seed, items.mcnemar(right(before), right(after), groups)) for p, before, after in usable]
+        bootstrap, why_not = None, _why_no_bootstrap(c, len(pairs))
+        in_groups = 0 if groups is None else np.unique(groups).size
         if not why_not:
-            groups = items.groups_of(pairs[0].baseline)
-            in_groups = 0 if groups is None else np.unique(groups).size
             bootstrap = items.hierarchical_bootstrap(
                 befores, afters, METRICS[kind][key], seed=BOOTSTRAP_SEED, groups=groups
             )
@@ -157,32 +156,38 @@ def _failed(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
+def view(evidence: Evidence, *, drawn: bool, overview: str = "") -> dict[str, Any]:
     """What the templates print.
 
     Args:
         evidence: of one study.
         drawn: whether to draw the figures too.
+        overview: the name of the page on all models, where there is one.
     """
     study, rows, primary = evidence.study, task_rows(evidence), primary_rows(evidence)
     told, whole = headline(primary), sentence(evidence, primary)
     lead = told.verdict.value.capitalize() if told else whole.split(":")[0]
     table = score_table([evidence])
     every, many = pooled_rows(evidence) + rows, not evidence.few
+    cards = all_cards(evidence, every, primary) if drawn else []
     return {
         "study": study,
+        "up": overview,
         "judged": "paired_by" in study.training,
         "own": all(task["kind"] in (OWN, OWN_LOWER) for task in study.tasks),
         "verdict": told.verdict.value if told else "none",
         "lead": lead,
         "rest": whole[len(lead) :].replace("λ = ", "λ\u00a0=\u00a0").replace("95 %", "95\u00a0%"),
+        "next": next_step(evidence, primary),
         "notes": page_notes(evidence, primary),
         "done": evidence.done,
         "planned": evidence.planned,
         "complete": evidence.complete,
         "told": told,
         "numbers": _key_numbers(told) if told else [],
-        "cards": all_cards(evidence, every, primary) if drawn else [],
+        "first": forest_card(evidence, first_rows(primary), key="first") if drawn and told else None,
+        "cards": cards,
+        "lone": is_lone(cards),
         "undrawn": undrawn(evidence),
         "rows": every,
         "scores_table": table if len(study.tasks) > 1 or table.with_paper else None,
@@ -202,6 +207,7 @@ def view(evidence: Evidence, *, drawn: bool) -> dict[str, Any]:
         "run": what_was_run(evidence),
         "smallest_p": smallest_p(told.n) if told else "",
         "method_line": method_line(comparisons_at_once(evidence)),
+        "count": count,
         "ranks": rank_table(evidence),
         "evidence_value": evidence_value,
         "number": number,
@@ -244,12 +250,13 @@ def overview(models: Sequence[tuple[Evidence, str]], *, drawn: bool) -> dict[str
     return {
         "study": models[0][0].study,
         "tasks": list(dict.fromkeys(task["name"] for evidence, _ in models for task in evidence.study.tasks)),
-        "parts": parts,
+        "models": parts,
         "done": sum(evidence.done for evidence, _ in models),
         "planned": sum(evidence.planned for evidence, _ in models),
         "scores_table": score_table([evidence for evidence, _ in models]),
         "rows": rows,
         "cards": cards,
+        "lone": is_lone(cards),
         "method_line": method_line(),
         "evidence_value": evidence_value,
         "number": number,
