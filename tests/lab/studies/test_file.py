@@ -13,6 +13,7 @@ from noisytune._pretrained import Model
 from noisytune._settings import settings_of
 from noisytune.cli import app
 from noisytune.errors import ConfigError, DataError
+from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.file import Changes, paper_studies, paper_study, read_studies
 from noisytune.lab.studies.study import Study
@@ -71,7 +72,7 @@ def test_little_is_needed(tmp_path: Path) -> None:
     (study,) = read_studies(write(tmp_path, "arms: [noisytune]"))
     assert study.name == "study"
     assert [task.name for task in study.tasks] == ["topics"]
-    assert study.seeds == (0, 1, 2, 3, 4)
+    assert study.seeds == tuple(range(USUAL_SEEDS))
     assert study.model.name == "all-MiniLM-L6-v2"
     assert study.training.learning_rate == 2e-4
 

@@ -15,7 +15,7 @@ from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import decided, pooled_rows, primary_rows, summary_rows
 from noisytune.report.page import facts, wording
-from noisytune.report.page.notes import notes, page_notes
+from noisytune.report.page.notes import next_step, notes, page_notes
 from noisytune.report.page.wording import verdict_sentence
 from noisytune.report.statistics import paired, power, shape
 from noisytune.report.statistics.paired import Verdict
@@ -35,6 +35,12 @@ def _notes(built: Built) -> str:
     study, records = built
     evidence = gather(study, records)
     return " ".join(page_notes(evidence, primary_rows(evidence)))
+
+
+def _next(built: Built) -> str:
+    study, records = built
+    evidence = gather(study, records)
+    return next_step(evidence, primary_rows(evidence))
 
 
 def test_row_by_hand(build: Build) -> None:
@@ -114,7 +120,7 @@ def test_all_differences_equal(build: Build, gain: float) -> None:
     assert not decided(*built)
     assert "they show no spread" in _notes(built)
     assert "6 pairs cannot settle a difference of any size, 7 can" in verdict_sentence(*built)
-    assert "would narrow the interval" not in _notes(built)
+    assert "narrow the interval" not in _next(built)
 
 
 def test_more_equal_differences_settle_it_unless_they_tie(build: Build) -> None:
@@ -305,10 +311,32 @@ def test_a_baseline_that_learned_nothing_is_told(build: Build) -> None:
     assert "hardly beats the majority class" in _notes((study, records))
 
 
-def test_advice_is_kept_for_a_finished_inconclusive_study(build: Build) -> None:
-    assert "more seeds" in _notes(build())
-    assert "more seeds" not in _notes(build(missing=[("baseline", 0)]))
-    assert "more seeds" not in _notes(build({"λ = 0.15": [1.5, 1.4, 1.6, 1.5, 1.3, 1.7, 1.5]}))
+@pytest.mark.parametrize(
+    ("gains", "margin", "said"),
+    [
+        ([1.2, -0.7, 0.9, 0.2, 1.4], 1.0, "Run the same study with more seeds: finished trials are kept."),
+        ([1.5, 1.4, 1.6, 1.5, 1.3, 1.7, 1.5], 1.0, "Use it here."),
+        ([-1.5, -1.4, -1.6, -1.5, -1.3, -1.7, -1.5], 1.0, "Leave it out here, or compare a weaker setting."),
+        ([0.1, -0.1, 0.2, -0.2, 0.05, -0.05, 0.15, -0.15] * 3, 3.0, "what it changes does not matter."),
+        ([1.5] * 40 + [-60.0], 1.0, "Look at the pairs that went the other way"),
+    ],
+)
+def test_each_verdict_has_its_next_step(build: Build, gains: list[float], margin: float, said: str) -> None:
+    built = build({"λ = 0.15": gains}, margin=margin)
+    assert said in _next(built)
+    page = " ".join(report.render_html(*built).split())
+    assert f"<strong>Next:</strong> {_next(built)}" in page
+    assert f"Next: {_next(built).split('.')[0]}" in report.render_markdown(*built)
+    assert _next(build({"λ = 0.15": gains}, margin=margin, missing=[("baseline", 0)])).startswith(
+        "Run the same command:"
+    )
+
+
+def test_judged_scores_are_not_run(build: Build) -> None:
+    study, records = build()
+    assert _next((replace(study, training={"paired_by": "seed"}), records)).startswith(
+        "Judge the scores of more seeds."
+    )
 
 
 @pytest.mark.parametrize(

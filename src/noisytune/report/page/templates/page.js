@@ -1,7 +1,7 @@
 // Headings of a table that sorts become buttons; without scripts the table stays as it is.
 const value = (row, place) => {
   const text = row.cells[place].textContent.trim().replace("\u2212", "-");
-  return Number.isNaN(parseFloat(text)) ? text : parseFloat(text);
+  return Number.isFinite(parseFloat(text)) ? parseFloat(text) : text;
 };
 const compare = (one, other) => typeof one === typeof other
   ? (typeof one === "number" ? one - other : one.localeCompare(other, undefined, {numeric: true}))
