@@ -181,11 +181,11 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     yield from card("Which noise", NOISE_TYPES, "types", types)
     yield from card("How much noise", STRENGTHS, "strengths", strengths)
     both = [
-        (i, task, mine) for i, task in enumerate(tasks) if (mine := [c for c in combined if c.task["name"] == task])
+        (i, task, same) for i, task in enumerate(tasks) if (same := [c for c in combined if c.task["name"] == task])
     ]
     if both:
-        drawn = [figures.with_and_without(mine, key=f"{key}combined-{i}") for i, _, mine in both]
-        data = downloads.of_combinations(f"{key}combined", [c for _, _, mine in both for c in mine])
+        drawn = [figures.with_and_without(same, key=f"{key}combined-{i}") for i, _, same in both]
+        data = downloads.of_combinations(f"{key}combined", [c for _, _, same in both for c in same])
         title = "Alone and with NoisyTune" + (f": {study.model['name']}" if model else "")
         yield Card(title, COMBINED, _panels([task if several else "" for _, task, _ in both], drawn), data)
     shares = []
