@@ -229,7 +229,7 @@ def explore(
     keep: int = 4,
     screen: str = "auto",
     arms: Sequence[str | Arm] = ("noisytune",),
-    seeds: int = 5,
+    seeds: int = USUAL_SEEDS,
     training: TrainingSettings | Mapping[str, Any] | None = None,
     options: TaskOptions | Mapping[str, Any] | None = None,
     margin: float = 1.0,

@@ -16,6 +16,7 @@ from noisytune.cli._options import (
     option,
 )
 from noisytune.cli._running import Running, stoppable
+from noisytune.lab.studies import USUAL_SEEDS
 
 
 def explore(
@@ -42,7 +43,9 @@ def explore(
         list[str] | None,
         option(WHAT, "Choose the noise of this arm, which has noisytune. May be repeated.", "ARM", "--arm"),
     ] = None,
-    seeds: Annotated[int, option(WHAT, "Do all of it this often, each time with other noises.", "N", min=1)] = 5,
+    seeds: Annotated[
+        int, option(WHAT, "Do all of it this often, each time with other noises.", "N", min=1)
+    ] = USUAL_SEEDS,
     margin: Margin = 1.0,
     *,
     noise: Noise,

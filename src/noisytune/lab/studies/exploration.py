@@ -15,6 +15,7 @@ from functools import cached_property
 from noisytune._metrics import direction
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError
+from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import arms_for
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, hold_out
@@ -56,7 +57,7 @@ class Exploration:
     """How the others are left out. ``untrained``: by scores of the model with its noise, before any training, which
     only language models have. ``short``: by short trainings, half of the candidates after each, twice as long each
     time. ``auto``: untrained where that is possible."""
-    seeds: int = 5
+    seeds: int = USUAL_SEEDS
     """How often all of this is done, each time with other noises and other restarts: pairs of the report."""
     training: TrainingSettings
     margin: float = 1.0

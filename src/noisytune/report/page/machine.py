@@ -1,4 +1,4 @@
-"""What does a study show, for a program? The content of ``report.json``, an interface: see docs/gate.md."""
+"""What does a study show, for a program? The content of ``report.json``, an interface: see docs/judge.md."""
 
 from __future__ import annotations
 
