@@ -16,7 +16,7 @@ import pytest
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.engines import JobFailed, RayEngine
 from noisytune.lab.engines.luggage import packed, unpacked
-from noisytune.lab.engines.ray import Machine, shares_of
+from noisytune.lab.engines.shares import Machine, shares_of
 from noisytune.lab.store import Store
 from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.study import Study

@@ -30,17 +30,19 @@ from tests.support.trials import SHORT, a_trial, noisy, outcome
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 
 
-def test_lambda_zero_is_the_baseline_bit_for_bit(minilm: Model, topics: TaskData) -> None:
-    tokens = tokenise(minilm.path, topics, 32)
+@pytest.mark.parametrize("name", ["tiny", pytest.param("minilm", marks=pytest.mark.slow)])
+def test_lambda_zero_is_the_baseline_bit_for_bit(name: str, topics: TaskData, request: pytest.FixtureRequest) -> None:
+    model: Model = request.getfixturevalue(name)
+    tokens = tokenise(model.path, topics, 32)
     plain, zero, noise = (
-        run_trial(Trial.resolve(minilm, topics, arm, 3, SHORT), minilm.path, tokens)
+        run_trial(Trial.resolve(model, topics, arm, 3, SHORT), model.path, tokens)
         for arm in (PLAIN, noisy(0), noisy(0.15))
     )
     assert outcome(plain) == outcome(zero)
     assert plain.applied == {}
     assert zero.applied["noisytune"]["perturbed"] == 0
     assert noise.loss_curve != plain.loss_curve
-    assert noise.applied["noisytune"]["perturbed"] > 90
+    assert noise.applied["noisytune"]["perturbed"] > (90 if name == "minilm" else 10)
     assert noise.applied["noisytune"]["config"]["seed"] == 3
     assert TrialRecord.from_json(plain.to_json(), "here") == plain
 

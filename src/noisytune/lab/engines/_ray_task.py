@@ -25,7 +25,7 @@ IDLE = 3.0
 """Seconds without a job after which a worker goes that has done a trial, with what it holds of memory and of a GPU."""
 PATIENT = 60.0
 """The same for one that has done none: trials will come, once arms are checked and texts are tokens."""
-TAKEN = 1.0
+TAKEN = 0.5
 """Seconds for which one that is ready already keeps its place, so that Ray gives the next `Ready` to another."""
 EVERY = 0.1
 """Seconds for which messages are gathered."""
