@@ -101,7 +101,7 @@ class RayEngine:
         kinds = self._connected().kinds[:at_most]
         if len(kinds) > self._started:
             self._started = len(kinds)
-            self._starting = [self._begun(_ray_task.Ready(), kind) for kind in kinds]
+            self._starting += [self._begun(_ray_task.Ready(), kind) for kind in kinds]
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
         """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says. What belongs to the run folder is done
