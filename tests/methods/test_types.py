@@ -92,7 +92,8 @@ class Kind:
             stack.gradient_()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        end = states(model)
+        with stack.evaluated():
+            end = states(model)
         stack.end_()
         return Trained(model, facts, start, end, passes, optimizer)
 
