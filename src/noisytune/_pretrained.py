@@ -240,6 +240,23 @@ def _named_weights(path: Path) -> str | None:
     )
 
 
+def positions(path: Path) -> int | None:
+    """How many positions the model's configuration names; None where it names none.
+
+    >>> positions(Path("nowhere")) is None
+    True
+    """
+    try:
+        config: Any = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):  # said by those who need the configuration
+        return None
+    for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
+        found = isinstance(part, dict) and (part.get("max_position_embeddings") or part.get("n_positions"))
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
 def model_files(path: Path) -> list[Path]:
     """Configuration, weights and tokenizer: what a model is known by, and all that a training needs of it."""
     files = {path / CONFIG, *weight_files(path)}

@@ -17,14 +17,17 @@ from typing import Any
 
 import pytest
 
+from noisytune._pretrained import Model
 from noisytune.lab.engines import LocalEngine
 from noisytune.lab.store import Store
 from noisytune.lab.studies.events import Event
 from noisytune.lab.studies.run import run_study
 from noisytune.lab.studies.study import Study
+from noisytune.lab.tasks import TaskOptions, task_from_rows
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.events import TrialProgress
-from noisytune.lab.trials.tokens import Tokens
+from noisytune.lab.trials.settings import TrainingSettings
+from noisytune.lab.trials.tokens import Tokens, tokenise
 from noisytune.records import TrialRecord
 from tests.support.engines import files, settled
 
@@ -98,6 +101,25 @@ def test_a_study_killed_and_resumed_gives_what_an_undisturbed_one_gives(
 ) -> None:
     resumed = kill_and_resume(tiny_study, tmp_path, delays=[0.05], after=[1])
     expected = undisturbed(tiny_study, tiny_tokens)
+    assert [outcome(record) for record in resumed] == [outcome(record) for record in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_so_does_a_study_of_a_language_model(language_models: dict[str, Model], tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {word} {i}", "completion": f" {word}"} for i in range(6) for word in ("one", "two", "six")]
+    task = task_from_rows(rows, TaskOptions(metric="exact_match", max_new_tokens=2))
+    study = Study(
+        name="t",
+        model=language_models["llama"],
+        tasks=(task,),
+        arms=(PLAIN, Arm.parse("noisytune")),
+        seeds=(0, 1),
+        training=TrainingSettings(max_steps=3, batch_size=4, lora="r=2,alpha=4"),
+        margin=1.0,
+    )
+    resumed = kill_and_resume(study, tmp_path, delays=[0.05], after=[1])
+    expected = undisturbed(study, tokenise(study.model.path, task, 256))
     assert [outcome(record) for record in resumed] == [outcome(record) for record in expected]
 
 

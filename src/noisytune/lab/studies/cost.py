@@ -25,13 +25,14 @@ UTILISATION = 0.4
 """The share of that peak which is assumed."""
 
 
-def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0) -> float:
+def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0, *, frozen: bool = False) -> float:
     """6 N for a token trained on (2 N forward, 4 N backward), 2 N for a token that is only read.
 
     Args:
         parameters: N, without embeddings, which are looked up and not multiplied.
         train_tokens: of all epochs.
         dev_tokens: read without gradients.
+        frozen: LoRA trains small matrices beside the weights: gradients pass through these, 2 N, and none is theirs.
 
     Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1. Attention's own products,
     about length / (6 x width) of that, are left out, as there.
@@ -39,7 +40,7 @@ def flops(parameters: int, train_tokens: float, dev_tokens: float = 0.0) -> floa
     >>> flops(85_000_000, 1000)
     510000000000.0
     """
-    return 2.0 * parameters * (3.0 * train_tokens + dev_tokens)
+    return 2.0 * parameters * ((2.0 if frozen else 3.0) * train_tokens + dev_tokens)
 
 
 def seconds_on(gpu: str, work: float, precision: str) -> float:
@@ -138,7 +139,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
                 task=task.name,
                 arms={arm.name: mine.count(arm.name) for arm in study.arms},
                 tokens=train,
-                flops=flops(speed.parameters, train, dev),
+                flops=flops(speed.parameters, train, dev, frozen=bool(study.training.lora)),
                 seconds=speed.load_seconds + (train + dev / 3) / speed.tokens_per_second,
                 precision=study.training_for(task).precision,
             )

@@ -15,7 +15,7 @@ from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
 from noisytune.lab.tasks.expected import Expected, expected, languages_of
 from noisytune.lab.trials.settings import TrainingSettings
-from noisytune.lab.trials.tokens import without_weights
+from noisytune.lab.trials.tokens import looked_up, without_weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class PlannedTask:
             parameters: of the model, without embeddings.
         """
         longest, trained = self.training.max_length, 0 if self.shares_training else self.task.train_rows
-        return flops(parameters, longest * trained * self.training.epochs, longest * self.task.scored_rows)
+        read, frozen = longest * self.task.scored_rows, bool(self.training.lora)
+        return flops(parameters, longest * trained * self.training.epochs, read, frozen=frozen)
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,5 @@ def _config(name: str) -> Path | None:
 
 def _parameters(folder: Path) -> int | None:
     """Of the model that a configuration describes, without embeddings; None where transformers does not know it."""
-    import torch
-
     model = without_weights(folder)
-    if model is None:
-        return None
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    return sum(int(one.numel()) for one in model.parameters() if id(one) not in looked_up)
+    return None if model is None else sum(int(one.numel()) for one in model.parameters()) - looked_up(model)

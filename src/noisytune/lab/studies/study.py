@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from noisytune._pretrained import Model
+from noisytune._pretrained import Model, positions
 from noisytune.errors import ConfigError
 from noisytune.lab.store import file_name
-from noisytune.lab.tasks import TaskData
+from noisytune.lab.tasks import TaskData, noticed
 from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.head import about_head
 from noisytune.lab.trials.settings import TrainingSettings
@@ -67,6 +67,11 @@ class Study:
         if not 0 <= self.margin < math.inf:
             raise ConfigError(f"margin must be a finite number of points, >= 0, got {self.margin}")
         object.__setattr__(self, "training", self.training.for_model(self.model))
+        limit = positions(self.model.path)
+        object.__setattr__(self, "tasks", tuple(_within(task, limit) for task in self.tasks))
+        if self.training.select == "best":
+            for task in self.tasks:
+                refuse_choosing(task.trained_on or task, self.training.protocol)
 
     @cached_property
     def plan(self) -> tuple[Trial, ...]:
@@ -143,3 +148,27 @@ class Study:
             trials=[trial.plan_entry for trial in self.plan],
             search=self.search,
         )
+
+
+def refuse_choosing(task: TaskData, protocol: str) -> None:
+    """See that a task's metric can choose between epochs or settings where a protocol looks.
+
+    Raises:
+        ConfigError: it is undefined on examples to learn from, and the protocol holds some of them out.
+    """
+    if protocol == "clean" and task.metric in task.of_kind.undefined_on_train:
+        raise ConfigError(
+            f"{task.name}: protocol clean chooses on a part of train, where {task.metric} is undefined: examples to "
+            "learn from have the right answer alone; choose by another metric, on dev (protocol paper), or not at all"
+        )
+
+
+def _within(task: TaskData, positions: int | None) -> TaskData:
+    """The task with rows as long as a model has positions, where its own settings ask for longer ones."""
+    own = (task.trained_on or task).training.get("max_length", 0)
+    if positions is None or own <= positions:
+        return task
+    if task.trained_on:
+        return replace(task, trained_on=_within(task.trained_on, positions))
+    shorter = replace(task, training=task.training | {"max_length": positions})
+    return noticed(shorter, f"{task.name}: the model has {positions} positions: max_length is that, not {own}")

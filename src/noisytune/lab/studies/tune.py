@@ -19,7 +19,7 @@ from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, each_
 from noisytune.lab.studies.ready import get_ready, say_notices, set_damaged_aside, start
 from noisytune.lab.studies.run import USUAL, run_study
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
-from noisytune.lab.studies.study import Study
+from noisytune.lab.studies.study import Study, refuse_choosing
 from noisytune.lab.tasks import TaskData, hold_out
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent
@@ -79,6 +79,7 @@ class Tuning:
             raise ConfigError(
                 f"{self.task.name} is scored with the model that is trained on {source.name}: search settings on that"
             )
+        refuse_choosing(source or self.task, self.training.protocol)
         named: dict[str, str] = {}
         for asked, arm in self.planned.items():
             same = named.setdefault(_with(arm, {"noise_lambda": 0.0}).name, asked)

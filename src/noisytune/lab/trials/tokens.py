@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from noisytune._pretrained import positions
 from noisytune.errors import ConfigError, DataError, RunFolderError
 from noisytune.lab.kinds import Ragged, TokenSplit
 from noisytune.lab.store import write_file
@@ -270,9 +271,8 @@ def _has_types(model_dir: Path) -> bool | None:
 
 def _positions(model_dir: Path) -> int | None:
     """How many tokens the model has positions for; None where it does not say."""
-    config = _config(model_dir)
-    found = config.get("max_position_embeddings") or config.get("n_positions")
-    return found - _reserved(model_dir, found) if isinstance(found, int) and found > 0 else None
+    found = positions(model_dir)
+    return None if found is None else found - _reserved(model_dir, found)
 
 
 def _reserved(model_dir: Path, positions: int) -> int:
@@ -293,6 +293,14 @@ def _reserved(model_dir: Path, positions: int) -> int:
         if table.padding_idx is not None
     ]
     return max(rows, default=0)
+
+
+def looked_up(model: Any) -> int:
+    """Parameters of a model that are looked up and not multiplied: its tables of embeddings, each once."""
+    import torch
+
+    tables = {id(one.weight): one.weight for one in model.modules() if isinstance(one, torch.nn.Embedding)}
+    return sum(int(table.numel()) for table in tables.values())
 
 
 def without_weights(model_dir: Path) -> Any | None:

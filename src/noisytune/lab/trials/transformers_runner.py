@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from noisytune.errors import RunFolderError, require
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.runner import OnStep, Speed
-from noisytune.lab.trials.tokens import Tokens, cache_name, tokenise
+from noisytune.lab.trials.tokens import Tokens, cache_name, looked_up, tokenise, without_weights
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import TrialRecord
 
@@ -111,13 +111,19 @@ class TransformersRunner:
         ends: list[float] = []
         record = run_trial(Trial(settings), self.model_dir, few, lambda *_: ends.append(perf_counter()))
         half = len(ends) // 2
-        body = {role: norms["elements"] for role, norms in record.norms.items() if role != "embeddings"}
         return Speed(
-            parameters=int(record.applied.get("lora", {}).get("total", sum(body.values()))),
+            parameters=self._parameters(record),
             lengths={name: _lengths(each) for name, each in tokens.items()},
             tokens_per_second=sum(few.train.lengths) / (ends[-1] - ends[half - 1]),
             load_seconds=record.timing["load"] + record.timing["prepare"],
         )
+
+    def _parameters(self, record: TrialRecord) -> int:
+        """Of the model of a record, without embeddings. Under LoRA a record has norms of what is trained alone."""
+        if lora := record.applied.get("lora"):
+            model = without_weights(self.model_dir)
+            return int(lora["total"]) - (looked_up(model) if model is not None else 0)
+        return int(sum(norms["elements"] for role, norms in record.norms.items() if role != "embeddings"))
 
     def _tokens(self, trial: Trial) -> Tokens:
         return _read_tokens(self._tokens_of(trial))
