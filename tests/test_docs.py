@@ -17,7 +17,9 @@ from noisytune.cli import app
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "evidence/README.md")]
 PAGES += sorted((ROOT / "docs").glob("**/*.md"))
-MODULES = [m.name for m in pkgutil.walk_packages(noisytune.__path__, "noisytune.")]
+ELSEWHERE = {"noisytune.integrations.axolotl"}
+"""Needs a host that is not installed here: it brings a torch of its own."""
+MODULES = [m.name for m in pkgutil.walk_packages(noisytune.__path__, "noisytune.") if m.name not in ELSEWHERE]
 
 
 def fenced(language):

@@ -13,6 +13,7 @@ from noisytune._perturb.receipt import carries
 from noisytune._perturb.steps import settled
 from noisytune.checkpoint._diff import Difference, diff
 from noisytune.checkpoint._folder import check_new, check_space, new_folder
+from noisytune.checkpoint._four_bits import Codes, quantise_, refuse_four_bits
 from noisytune.checkpoint._job import Job, Progress
 from noisytune.checkpoint._source import open_source
 from noisytune.checkpoint._verify import Verification, verify
@@ -29,6 +30,7 @@ def perturb_checkpoint(
     *,
     again: bool = False,
     dry_run: bool = False,
+    quantize: Codes | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
     **settings: Unpack[NoiseSettings],
@@ -46,6 +48,8 @@ def perturb_checkpoint(
         config: the settings; or give them by name instead.
         again: perturb even though the weights carry noise already. The receipt then records both.
         dry_run: measure and report, but write nothing.
+        quantize: ``"nf4"``: write linear layers in four bits after the noise, as QLoRA wants them. Needs the extra
+        ``quantize``, and memory for the model. The noise can then not be verified.
         progress: called with the bytes done and the bytes in total.
         threads: how many; None takes one for each core. Changes nothing in the result.
         **settings: fields of `NoisyTuneConfig`: noise_lambda, seed, distribution, scale, scope, include, exclude.
@@ -82,13 +86,17 @@ def perturb_checkpoint(
                 f"{source}: {carries(earlier)}: perturb the clean checkpoint, or say again=True"
             )
         place = check_new(out, source)
-        check_space(place, bytes_needed(opened))
+        if quantize:
+            refuse_four_bits(opened, quantize)
+        check_space(place, bytes_needed(opened) * (2 if quantize else 1))
         job = Job(opened, config, threads, progress)
         if dry_run:
             job.run()
             return job.manifest()
         with new_folder(place) as (folder, notice):
             manifest = write_checkpoint(job, folder, earlier)
+            if quantize:
+                quantise_(folder, quantize)
         return manifest.with_notices(notice) if notice else manifest
 
 

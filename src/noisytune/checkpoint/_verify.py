@@ -19,6 +19,7 @@ from noisytune._perturb import names
 from noisytune._perturb.receipt import KEY, receipt_of
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._carried import check_files
+from noisytune.checkpoint._four_bits import QUANTISED
 from noisytune.checkpoint._job import Job, Meter, Progress
 from noisytune.checkpoint._safetensors import Weights
 from noisytune.checkpoint._source import Source, open_source
@@ -55,6 +56,10 @@ def verify(
         raise DataError(f"{out}: has no {FILE_NAME}: nothing says which noise it carries")
     manifest = Manifest.read(out)
     record = _record(out / FILE_NAME)
+    if codes := record.get(QUANTISED):
+        raise DataError(
+            f"{out}: its weights were quantised ({codes}) after the noise: verify a copy without --quantize"
+        )
     if manifest.field_version != field.VERSION:
         raise DataError(f"{out}: its noise is of version {manifest.field_version}, this library makes {field.VERSION}")
     with ExitStack() as stack:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
+class Codes(StrEnum):
+    """Codes of four bits."""
+
+    nf4 = "nf4"
+
+
 class Sort(StrEnum):
     """Orders of `inspect`'s table."""
 
@@ -54,6 +60,9 @@ def perturb(
     noise: CheckpointNoise,
     dry_run: Annotated[bool, option(RUN, "Measure and report; write nothing.", "", "--dry-run")] = False,
     again: Annotated[bool, option(RUN, "Add noise even if the weights carry some already.", "", "--again")] = False,
+    quantize: Annotated[
+        Codes | None, option(RUN, "Write four bits a weight after the noise, for QLoRA.", "nf4")
+    ] = None,
 ) -> None:
     """Write a checkpoint's copy with noise, ready for from_pretrained.
 
@@ -63,7 +72,9 @@ def perturb(
 
     source = find_directory(model, whole=True)
     with _progress("Measuring" if dry_run else "Perturbing") as progress:
-        manifest = perturb_checkpoint(source, out, again=again, dry_run=dry_run, progress=progress, **noise)
+        manifest = perturb_checkpoint(
+            source, out, again=again, dry_run=dry_run, quantize="nf4" if quantize else None, progress=progress, **noise
+        )
     _print(manifest.table(width=console().width) if dry_run else manifest.headline())
     for notice in () if dry_run else manifest.notices:
         _print(f"Note: {notice}")

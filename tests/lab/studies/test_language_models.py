@@ -71,7 +71,7 @@ def test_choices_choose_no_epoch_on_train(language_models: dict[str, Model], pro
     if protocol == "paper":
         a_study(model, chosen(), **how)
         return
-    with pytest.raises(ConfigError, match="choice_accuracy is undefined.*choose by another metric"):
+    with pytest.raises(ConfigError, match=r"choice_accuracy is undefined.*choose by another metric"):
         a_study(model, chosen(), **how)
     clean = TrainingSettings(protocol="clean")
     with pytest.raises(ConfigError, match="choice_accuracy is undefined"):

@@ -10,6 +10,27 @@ from transformers import set_seed
 
 from noisytune.errors import ConfigError, require
 from noisytune.lab.trials.lora import Lora
+from noisytune.lab.trials.quantised import quantise_
+from noisytune.lab.trials.settings import TrainingSettings
+
+
+def adapt_(model: Any, settings: TrainingSettings, seed: int, *, with_head: bool) -> dict[str, int]:
+    """Put on a model what its settings ask for: LoRA's matrices, over four bits where ``quantize`` is set.
+
+    Args:
+        model: as for `put_on_`.
+        settings: with ``lora``.
+        seed: the trial's.
+        with_head: as for `put_on_`.
+
+    Returns:
+        As `put_on_`, and how many parameters are held in four bits, if any are.
+
+    Raises:
+        ConfigError: as `put_on_`.
+    """
+    held = {"quantised": quantise_(model, settings)} if settings.quantize else {}
+    return put_on_(model, Lora.read(settings.lora), seed, with_head=with_head) | held
 
 
 def put_on_(model: Any, lora: Lora, seed: int, *, with_head: bool) -> dict[str, int]:
@@ -59,8 +80,14 @@ def put_on_(model: Any, lora: Lora, seed: int, *, with_head: bool) -> dict[str, 
         raise ConfigError(f"lora {lora.text}: {str(error).splitlines()[0]}") from error
     for name in head:
         model.get_parameter(name).requires_grad_(True)
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    counts = [(_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return {"trainable": sum(n for n, trained in counts if trained), "total": sum(n for n, _ in counts)}
+
+
+def _size(parameter: Any) -> int:
+    """Weights of a parameter: codes of four bits lie two in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(parameter.numel() if state is None else state.shape.numel())
 
 
 def _unfit(model: Any) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from noisytune.checkpoint._four_bits import refuse_bitsandbytes
 from noisytune.errors import ConfigError
 from noisytune.lab.trials.lora import refuse_methods_of_lora
 from noisytune.lab.trials.settings import TrainingSettings
@@ -92,6 +93,8 @@ def refuse_machine(settings: TrainingSettings) -> None:
         raise ConfigError(f"attention {settings.attention} needs the package {package}, which is not installed")
     if settings.attention == "flash_attention_2" and settings.precision == "float32":
         raise ConfigError("attention flash_attention_2 needs half precision: add precision bf16")
+    if settings.quantize:
+        refuse_bitsandbytes()
     if settings.compile and not _compiler(gpu):
         raise ConfigError(f"compile needs {'Triton' if gpu else 'a C++ compiler'}, and this machine has none")
 

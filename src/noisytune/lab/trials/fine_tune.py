@@ -22,14 +22,13 @@ from noisytune._metrics import direction
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Collate, Labelled, TokenSplit
 from noisytune.lab.tasks import hold_out
-from noisytune.lab.trials.adapter import put_on_
+from noisytune.lab.trials.adapter import adapt_
 from noisytune.lab.trials.arguments import arguments_of, checkpoint_, optimizer_of, refuse_machine, refuse_methods
 from noisytune.lab.trials.arm import methods_of, passes_of
 from noisytune.lab.trials.callbacks import BestEpoch, Report, Steps
 from noisytune.lab.trials.environment import describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
-from noisytune.lab.trials.lora import Lora
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.soup import Soup, as_part, mean_losses, trainings_of
@@ -183,8 +182,7 @@ class _Training:
         for name, passes in passes_of(self.methods, settings, len(self.train)).items():
             applied.setdefault(name, {})["passes"] = passes
         if settings.lora:
-            with_head = bool(kind.head(task["labels"]))
-            applied["lora"] = put_on_(model, Lora.read(settings.lora), seed, with_head=with_head)
+            applied["lora"] = adapt_(model, settings, seed, with_head=bool(kind.head(task["labels"])))
             weights = weights_of(model)
         best = None
         if settings.select == "best":
@@ -231,7 +229,7 @@ def check_arms(trial: Trial, model_dir: Path, arms: Iterable[Sequence[dict[str, 
     notices = tuple(dict.fromkeys(notice for method in distinct for notice in method.notices(run)))
     if settings.lora:
         head = KINDS[trial.settings["task"]["kind"]].head(trial.settings["task"]["labels"])
-        told = put_on_(run.model, Lora.read(settings.lora), trial.seed, with_head=bool(head))
+        told = adapt_(run.model, settings, trial.seed, with_head=bool(head))
         notices += (f"lora {settings.lora}: {told['trainable']:,} of {told['total']:,} parameters are trained",)
     return notices
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from noisytune._settings import check, choice, keyed, later, number, switch, whole, written
+from noisytune.errors import ConfigError
 from noisytune.lab.trials.lora import ALLOWED, Lora
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ OPTIMIZERS = (
 )
 """Those of torch.optim that take any parameters and a weight decay, and step on one backward pass."""
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flex_attention")
-MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention", "compile", "lora")
+MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention", "compile", "lora", "quantize")
 """Settings that a machine, a model or a method may not allow."""
 
 
@@ -112,10 +113,14 @@ class TrainingSettings:
     )
     lora: str | None = later(written("Train LoRA's matrices, not the weights themselves.", ALLOWED, _lora, "r=N,..."))
     """As `noisytune.lab.trials.lora.Lora` reads it. Noise goes on the weights below, before the matrices."""
+    quantize: Literal["nf4"] | None = later(choice(None, "Hold what LoRA does not train in four bits: QLoRA.", "nf4"))
+    """After the noise. Needs ``lora``."""
     compile: bool = later(switch("Compile the model by torch.compile: a slow start, then faster."))
 
     def __post_init__(self) -> None:
         check(self)
+        if self.quantize and not self.lora:
+            raise ConfigError("quantize holds weights in four bits, which cannot be trained: give lora too")
 
     def for_model(self, model: Model) -> Self:
         """The settings with what depends on the model: its usual learning rate where none is given, or LoRA's."""
