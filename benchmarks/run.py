@@ -17,6 +17,7 @@ RUNS = {
     "grid-overhead": ["grid_overhead.py"],
     "glue": ["glue.py"],
     "studies": ["studies.py"],
+    "language": ["language.py"],
 }
 
 
