@@ -55,7 +55,8 @@ def refuse_bitsandbytes() -> None:
     import bitsandbytes
     import torch
 
-    here = {"cpu"} | ({torch.accelerator.current_accelerator().type} if torch.accelerator.is_available() else set())
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = {"cpu"} | ({accelerator.type} if accelerator else set())
     able = set(getattr(bitsandbytes, "supported_torch_devices", {"cuda"}))
     if not here & able:
         raise ConfigError(
@@ -115,9 +116,10 @@ def _class_of(folder: Path, config: dict[str, Any]) -> Any:
 
 def _loaded(model_class: Any, folder: Path, codes: Codes) -> Any:
     import torch
-    from transformers import BitsAndBytesConfig
+    import transformers
 
-    how = BitsAndBytesConfig(
+    settings: Any = transformers.BitsAndBytesConfig
+    how = settings(
         load_in_4bit=True,
         bnb_4bit_quant_type=codes,
         bnb_4bit_use_double_quant=True,
@@ -139,8 +141,9 @@ def _moved(file: Path, folder: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' bars."""
-    from transformers.utils import logging
+    import transformers
 
+    logging: Any = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -31,14 +31,14 @@ __all__ = ["NoisyTuneArgs", "NoisyTunePlugin"]
 logger = logging.getLogger(__name__)
 
 
-class NoisyTuneArgs(BaseModel):  # type: ignore[misc,unused-ignore]
+class NoisyTuneArgs(BaseModel):
     """What the plugin adds to axolotl's YAML files."""
 
     noisytune: dict[str, Any] | None = None
     """Fields of `noisytune.config.NoisyTuneConfig`; the seed is axolotl's own unless it is given here."""
 
 
-class NoisyTunePlugin(BasePlugin):  # type: ignore[misc,unused-ignore]
+class NoisyTunePlugin(BasePlugin):  # type: ignore[misc]
     """Adds the noise to the weights that axolotl has loaded: for full fine-tuning, LoRA, and whatever loads them again.
 
     Source: Wu et al. 2022, equation (1).

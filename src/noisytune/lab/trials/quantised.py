@@ -21,16 +21,17 @@ def quantise_(model: Any, settings: TrainingSettings) -> int:
     Returns:
         How many weights are held so.
     """
-    import bitsandbytes
+    import bitsandbytes.nn
     from transformers.quantizers.base import get_keys_to_not_convert
 
+    layers: Any = bitsandbytes.nn
     computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision, torch.float32)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     kept, body, weights = set(get_keys_to_not_convert(model)), f"{model.base_model_prefix}.", 0
     for name, part in list(model.named_modules()):
         if type(part) is not nn.Linear or name in kept or not name.startswith(body):
             continue
-        codes = bitsandbytes.nn.Linear4bit(
+        codes = layers.Linear4bit(
             part.in_features,
             part.out_features,
             bias=part.bias is not None,
@@ -38,7 +39,7 @@ def quantise_(model: Any, settings: TrainingSettings) -> int:
             quant_type=settings.quantize,
             device="meta",
         )
-        codes.weight = bitsandbytes.nn.Params4bit(
+        codes.weight = layers.Params4bit(
             part.weight.detach(), requires_grad=False, quant_type=settings.quantize, module=codes
         ).to(device)
         codes.bias = part.bias
