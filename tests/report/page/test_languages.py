@@ -34,7 +34,7 @@ def test_languages_are_written_out_and_verdicts_are_on_means_only(built: Built) 
     assert panx.parts == bucc.parts == ""
     page = render_html(*built)
     assert page.count(">Swahili</th>") == 3
-    section = page[page.index("Language by language") : page.index("Transfer gap</h2>")]
+    section = page[page.index("Language by language</h2>") : page.index("Transfer gap</h2>")]
     assert section.count('class="inconclusive"') == 6
 
 
@@ -82,8 +82,8 @@ def test_the_name_of_a_task_decides_nothing(built: Built) -> None:
     page, text = render_html(study, records), render_html(other, renamed)
     for task, name in names.items():
         page = page.replace(task, name)
-    assert re.findall(r"Language by language.*?Trials</h2>", page, re.DOTALL) == re.findall(
-        r"Language by language.*?Trials</h2>", text, re.DOTALL
+    assert re.findall(r"Language by language</h2>.*?Trials</h2>", page, re.DOTALL) == re.findall(
+        r"Language by language</h2>.*?Trials</h2>", text, re.DOTALL
     )
 
 
@@ -93,7 +93,7 @@ def test_a_language_of_a_stranger_is_text() -> None:
     study = replace(study, tasks=[study.tasks[0] | {"facts": facts}])
     records = [replace(r, evaluations=r.evaluations | {HOSTILE: r.evaluations["sw"]}) for r in records]
     page = render_html(study, records)
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert "&lt;script" in page
     assert render_markdown(study, records)
 
