@@ -27,6 +27,8 @@ from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report import render_markdown
+from noisytune.report.evidence.choices import choice_rows
+from noisytune.report.evidence.pairs import gather
 
 
 def luck(trial: Trial) -> float:
@@ -146,6 +148,8 @@ def test_the_budgets_are_the_same(plan: Exploration, tmp_path: Path) -> None:
     assert cost[False] <= cost[True] < cost[False] + 2 * (plan.steps * batch + held)
     assert study.arms == [f"best of {plan.restarts} restarts", "best of 8 noises", "plain"]
     assert plan.spent == pytest.approx(cost[False] / 2 / (plan.steps * batch + held))
+    rows = choice_rows(gather(study, Store(tmp_path).records(entry["key"] for entry in study.trials)))
+    assert [row.trainings for row in rows] == [plan.restarts, pytest.approx(plan.spent), 1]
 
 
 def test_it_is_a_study_that_is_reported_and_goes_on(plan: Exploration, tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ class _Run:
                 scores = {n: record.scores.get(plan.metric) for n, record in mine.items()}
                 (best,) = plan.best(scores, 1)
                 told = {n: screened.get((seed, n), []) for n in mine} if trials is trained else {}
-                chosen = Chosen(arm, seed, best, mine, told, plan.metric, plan.spent)
+                spent = plan.spent if trials is trained else float(len(mine))
+                chosen = Chosen(arm, seed, best, mine, told, plan.metric, spent)
                 records.append(as_record(chosen, plan.task, plan.final))
         plain = Study(
             name=plan.name,

@@ -61,7 +61,7 @@ def _row(arm: str, records: list[TrialRecord], better: int) -> ChoiceRow:
     return ChoiceRow(
         arm=arm,
         trained=trained,
-        trainings=float(told[0]["trainings"]) if trained > 1 else 1.0,
+        trainings=float(told[0]["trainings"]),
         chosen_by=_mean(_points(one["chosen_by"] for one in best)),
         score=_mean(chosen),
         mean=mean,
