@@ -47,7 +47,7 @@ def test_a_role_stands_where_globs_do() -> None:
     ("text", "said"),
     [
         ("recadm", "there is no method 'recadm': did you mean 'recadam'"),
-        ("zzz", "known: reinit, noisytune, mixout"),
+        ("zzz", "known: reinit, noisytune, ema, mixout"),
         ("mixout(q=0.9)", "mixout has no setting 'q': known: p, mask, anchor"),
         ("mixout(maks=row)", "mixout has no setting 'maks': did you mean 'mask'"),
         ("mixout(p=1)", "mixout: p must be 0 <= p < 1, got '1'"),
