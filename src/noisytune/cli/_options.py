@@ -121,7 +121,7 @@ def _option(field: Field[Any], heading: str, more: str, shown: Any) -> Any:
     setting = setting_of(field)
     choices, metavar = setting.metavar.split("|"), setting.metavar
     said = [setting.about]
-    if len(metavar) > 16 and len(choices) > 1:  # would be broken in mid-word on a narrow terminal
+    if len(metavar) > 14 and len(choices) > 1:  # would be broken in mid-word on a narrow terminal
         said, metavar = [*said, f"One of {', '.join(choices)}."], "NAME"
     said += ["May be repeated."] if setting.separator == "|" else []
     # A name of its own: typer would give a boolean two, and shorten others.
