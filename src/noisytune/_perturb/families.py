@@ -89,7 +89,8 @@ class Family:
 
     def is_apart(self, name: str) -> bool:
         """Whether usual files hold a tensor otherwise than as one, or as parts that are known."""
-        return template(name) in self.apart or template(without_index(name)) in self.joined
+        found = template(without_index(name))
+        return found in self.apart or found in self.joined
 
     def is_buffer(self, name: str) -> bool:
         """Whether a floating tensor is no parameter, by its canonical name.

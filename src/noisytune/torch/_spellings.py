@@ -35,10 +35,18 @@ def canonical_names(model: Any) -> Pairs:
     return {name: names.without_index(found[0].name) for name, found in parts.items() if _is_one(found)}
 
 
-def _is_one(found: Sequence[Part]) -> bool:
-    """Whether a tensor in memory is one of the files, or a stack that the files have too."""
-    return len({names.without_index(part.name) for part in found}) == 1 and (
-        found[0].box is None or found[0].name.endswith("]")
+def _is_one(parts: Sequence[Part]) -> bool:
+    """Whether a tensor in memory is one of the files, or a stack that the files have too, in the same order."""
+    first = parts[0]
+    if first.box is None:
+        return len(parts) == 1
+    stack, size = names.without_index(first.name), math.prod(first.shape)
+    return all(
+        part.name == names.expert(stack, i)
+        and _is_whole(part)
+        and run_of(part.box.here, part.box.shape) == range(i * size, (i + 1) * size)
+        for i, part in enumerate(parts)
+        if part.box is not None
     )
 
 
