@@ -37,7 +37,7 @@ class Soup:
     ...     _ = nn.init.constant_(layer.weight, weight)
     ...     soup.add(layer)
     >>> soup.put_in_(layer)
-    >>> float(layer.weight)
+    >>> layer.weight.item()
     3.0
     """
 
