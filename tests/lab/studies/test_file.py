@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,11 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert study.training.learning_rate == 2e-4
 
 
-def test_a_task_is_trained_in_its_own_way(tiny: Model, tmp_path: Path) -> None:
+def test_a_task_is_trained_in_its_own_way(save_tiny: Callable[..., Path], tmp_path: Path) -> None:
     """Beside a task counts before the study's, the benchmark's after it, and what is asked now before both."""
     write_xtreme(tmp_path / "download", ("de",))
     text = f"""
-        model: {tiny.path}
+        model: {save_tiny(tmp_path / "model", max_position_embeddings=512)}
         arms: [noisytune]
         seeds: 1
         training: {{batch_size: 4, epochs: 7}}
