@@ -15,6 +15,7 @@ import torch
 
 from noisytune import field
 from noisytune._noise import moments
+from tests.support.once import made_once
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -58,7 +59,11 @@ def special_weights():
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory):
     """What the kernels gave for every case: TRITON_INTERPRET is read when triton is imported, so in a fresh process."""
-    folder = tmp_path_factory.mktemp("triton")
+    with np.load(made_once(tmp_path_factory, "interpreted", _interpret) / "results.npz") as results:
+        return dict(results)
+
+
+def _interpret(folder):
     cases = {str(i): weights_of(case).view(np.uint8) for i, case in enumerate(CASES)}
     np.savez(folder / "weights.npz", **cases, **special_weights())
     settings = json.dumps([STD, LAMBDA, SEED, NAME, CASES])
@@ -67,8 +72,6 @@ def interpreted(tmp_path_factory):
         env={**os.environ, "TRITON_INTERPRET": "1"},
         check=True,
     )
-    with np.load(folder / "results.npz") as results:
-        return dict(results)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda i: "-".join(map(str, CASES[i])))
@@ -111,7 +114,10 @@ POINTERS = {"float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat1
 def assembly(tmp_path_factory):
     """(kernel, dtype, distribution, fusion) -> the PTX and the machine code for sm_90, in a fresh process: here,
     another test may have set the interpreter."""
-    folder = tmp_path_factory.mktemp("ptx")
+    return json.loads((made_once(tmp_path_factory, "ptx", _compile) / "assembly.json").read_text())
+
+
+def _compile(folder):
     program = f"""
 import json, sys, triton
 from triton.backends.compiler import GPUTarget
@@ -140,8 +146,8 @@ for dtype, pointer in {POINTERS!r}.items():
 print(json.dumps(found))
 """
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(folder)}
-    run = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
-    return json.loads(run.stdout)
+    with (folder / "assembly.json").open("w") as found:
+        subprocess.run([sys.executable, "-c", program], env=env, check=True, stdout=found)
 
 
 def fused(code):
