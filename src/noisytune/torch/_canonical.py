@@ -68,7 +68,7 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
     body = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
     rest = {name: shape for name, shape in shapes.items() if name not in body}
     parts: dict[str, list[Part]] = {name: [] for name in shapes}
-    unknown, spelt = None, dict[str, str]()
+    unknown, spelt, held_as = None, dict[str, str](), dict[str, str]()
     for part, namespace, at, chosen in ((base, "", prefix, body), (model, names.HEAD, "", rest)):
         held, failed = _in_files(part, {name.removeprefix(at): shape for name, shape in chosen.items()})
         unknown = failed or unknown
@@ -77,15 +77,18 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
             for name, each in _matrices(qualifier + spelt[in_file], traced):
                 for box in each.boxes:
                     parts[at + box.tensor].append(Part(name, tuple(each.shape), None if each.is_plain else box))
-    return parts, unknown or _of_another_release(model, spelt)
+                    if each.is_plain and not qualifier:
+                        held_as[at + box.tensor] = name
+    return parts, unknown or _of_another_release(model, spelt, held_as)
 
 
-def _of_another_release(model: Any, spelt: Mapping[str, str]) -> str | None:
+def _of_another_release(model: Any, spelt: Mapping[str, str], held_as: Mapping[str, str]) -> str | None:
     """A notice where the table of model types, which goes by one release of transformers, names tensors otherwise.
 
     Args:
         model: of transformers.
         spelt: name in the files of the release that is installed -> canonical name.
+        held_as: name in memory -> canonical name, of tensors that are whole in both.
     """
     import transformers
 
@@ -93,13 +96,18 @@ def _of_another_release(model: Any, spelt: Mapping[str, str]) -> str | None:
     if family is None or transformers.__version__ == release():
         return None
     ways = (None, *family.prefixes)
-    other = [name for name, meant in spelt.items() if meant not in {family.canonical(name, way) for way in ways}]
-    if not other:
-        return None
-    return (
-        f"{type(model).__name__}: transformers {transformers.__version__} calls {len(other)} tensors ({other[0]} ...) "
-        f"otherwise in files than {release()} does, by which files are read: their noise on files differs"
-    )
+
+    def otherwise(called: Mapping[str, str]) -> list[str]:
+        return [name for name, meant in called.items() if meant not in {family.canonical(name, way) for way in ways}]
+
+    for found, where, which in ((otherwise(spelt), "files", ""), (otherwise(held_as), "memory", " with those names")):
+        if found:
+            return (
+                f"{type(model).__name__}: transformers {transformers.__version__} calls {len(found)} tensors "
+                f"({found[0]} ...) otherwise in {where} than {release()} does, by which files are read: their noise on "
+                f"files{which} differs"
+            )
+    return None
 
 
 def base_of(model: Any) -> tuple[Any, str]:
