@@ -44,9 +44,9 @@ class Mean:
         >>> for gradient in (1.0, 1.0):
         ...     layer.weight.grad = torch.tensor([[gradient]])
         ...     mean.optimizer.step()
-        >>> last = float(layer.weight)
+        >>> last = layer.weight.item()
         >>> with mean.in_place():
-        ...     round(float(layer.weight) - last, 4)
+        ...     round(layer.weight.item() - last, 4)
         0.3333
 
     Source: Kingma & Ba 2015, ICLR, section 7.2.
