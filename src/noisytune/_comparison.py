@@ -195,16 +195,14 @@ def compare(
     settings: TrainingSettings = checked(TrainingSettings, training)
     with ExitStack() as stack:
         engine = engine or stack.enter_context(LocalEngine())
-        engine.start(
-            1, TransformersRunner.warm_up
-        )  # imports while the data is loaded; the study starts the rest if it needs them
+        engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded; the study starts the rest
         tasks = tuple(trained_as(one, {}, given_of(training)) for one in _tasks(task, dev, wanted))
         asked = arms_of(*arms)
         every = arms_for([one.name for one in tasks], asked)
-        told = every != asked
-        every = with_equal_compute(every, tasks, settings) if equal_compute else every
-        if told:
+        if every != asked:
             tasks = (noticed(tasks[0], NO_NOISE_ON_TOKENS), *tasks[1:])
+        if equal_compute:
+            every = with_equal_compute(every, tasks, settings)
         study = Study(
             name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
             model=Model.find(None if model is None else str(model)),

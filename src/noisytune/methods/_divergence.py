@@ -12,6 +12,9 @@ from torch.nn import functional
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Divergence, Inputs, Run
 
+TWO_PASSES = "both replace the loss by that of two passes; take one of them"
+"""Why two methods that do so exclude each other."""
+
 
 def refuse_other_masks(method: str, run: Run) -> None:
     """Under gradient checkpointing Mixout's layers are computed again with the masks of the last pass: of two passes

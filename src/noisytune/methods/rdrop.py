@@ -24,7 +24,7 @@ from noisytune._settings import number
 from noisytune.errors import ConfigError
 from noisytune.methods import _dropout
 from noisytune.methods._base import Divergence, Inputs, Method, Run
-from noisytune.methods._divergence import divergence_of, logits_of, refuse_other_masks
+from noisytune.methods._divergence import TWO_PASSES, divergence_of, logits_of, refuse_other_masks
 
 
 def rdrop_loss(
@@ -67,7 +67,7 @@ class RDrop(Method):
     source: ClassVar = "Liang et al. 2021, NeurIPS"
     neutral: ClassVar = {"alpha": 0.0}
     excludes: ClassVar = {
-        "r3f": "both replace the loss by that of two passes; take one of them",
+        "r3f": TWO_PASSES,
         "hype": "it turns dropout off, by which the two passes of rdrop differ",
     }
 

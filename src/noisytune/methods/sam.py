@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from noisytune._settings import number
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Inputs, Method, Run
+from noisytune.methods._divergence import TWO_PASSES
 
 
 @torch.no_grad()
@@ -61,11 +62,7 @@ class SAM(Method):
     cost: ClassVar = "twice the time; a copy of the weights, and of their gradients for a moment"
     source: ClassVar = "Foret et al. 2021, ICLR"
     neutral: ClassVar = {"rho": 0.0}
-    excludes: ClassVar = {
-        "rdrop": "both replace the loss by that of two passes; take one of them",
-        "r3f": "both replace the loss by that of two passes; take one of them",
-        "symnoise": "both replace the loss by that of two passes; take one of them",
-    }
+    excludes: ClassVar = dict.fromkeys(("rdrop", "r3f", "symnoise"), TWO_PASSES)
 
     rho: float = number(0.05, "how far to climb; the authors try 0.01 to 0.5", ">= 0", lambda rho: rho >= 0)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from noisytune._settings import number
 from noisytune.methods._base import Inputs, Method, Run
 from noisytune.methods._blocks import token_embeddings
-from noisytune.methods._divergence import refuse_other_masks
+from noisytune.methods._divergence import TWO_PASSES, refuse_other_masks
 
 
 class SymmetricNoise:
@@ -88,8 +88,8 @@ class SymNoise(Method):
     source: ClassVar = "Yadav & Singh 2023, arXiv 2312.01523"
     neutral: ClassVar = {"alpha": 0.0}
     excludes: ClassVar = {
-        "rdrop": "both replace the loss by that of two passes; take one of them",
-        "r3f": "both replace the loss by that of two passes; take one of them",
+        "rdrop": TWO_PASSES,
+        "r3f": TWO_PASSES,
         "neftune": "both add noise of the same size to the token embeddings; take one of them",
     }
 

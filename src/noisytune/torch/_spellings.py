@@ -30,9 +30,13 @@ def saved_tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def canonical_names(model: Any) -> Pairs:
     """Name in memory -> canonical name, of the parameters and saved buffers that are one tensor of the files."""
+    return {name: names.without_index(found[0].name) for name, found in _parts(model)[1].items() if _is_one(found)}
+
+
+def _parts(model: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, list[Part]]]:
+    """Shapes of the saved tensors, and what each holds of the files', by name in memory."""
     shapes = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model)}
-    parts, _ = parts_in_files({"": model}, shapes)
-    return {name: names.without_index(found[0].name) for name, found in parts.items() if _is_one(found)}
+    return shapes, parts_in_files({"": model}, shapes)[0]
 
 
 def _is_one(parts: Sequence[Part]) -> bool:
@@ -73,10 +77,14 @@ def _pairs(model: Any) -> Iterator[Pairs]:
     """The names of the files that transformers may write of a model: as if it were new; with the prefixes of its type's
     older files; and with a new head, whose conversions nobody used.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model)}
-    parts, _ = parts_in_files({"": model}, shapes)
+    shapes, parts = _parts(model)
     meant = {_where(name, part): names.without_index(part.name) for name, found in parts.items() for part in found}
     body = base_of(model)[1]
+    spelt = {
+        name: names.without_index(found[0].name)
+        for name, found in parts.items()
+        if body and not name.startswith(body) and _is_one(found)
+    }
     for with_prefixes in (False, True):
         try:
             traced = in_files(model, shapes, with_prefixes=with_prefixes)
@@ -86,8 +94,6 @@ def _pairs(model: Any) -> Iterator[Pairs]:
         found = {file: _meant(box, meant) for file, box in begins.items()}
         files = {file: canonical for file, canonical in found.items() if canonical is not None}
         yield files
-        head = {name for name in shapes if body and not name.startswith(body)}
-        spelt = {name: canonical for name, canonical in canonical_names(model).items() if name in head}
         yield {file: canonical for file, canonical in files.items() if canonical not in spelt.values()} | spelt
 
 
@@ -163,8 +169,7 @@ def joined_and_apart(models: Iterable[Any], family: Family) -> tuple[Mapping[str
     joined: dict[str, tuple[str, ...]] = {}
     apart: dict[str, None] = {}
     for model in models:
-        shapes = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model)}
-        parts, _ = parts_in_files({"": model}, shapes)
+        shapes, parts = _parts(model)
         prefix = prefix_of(shapes, family.prefixes)
         for name, found in parts.items():
             if not _is_one(found):

@@ -94,6 +94,14 @@ def plan(tiny: Model, topics: TaskData) -> Exploration:
     )
 
 
+def test_examples_that_hang_together_choose_together_or_are_trained_on(plan: Exploration) -> None:
+    train = plan.task.train
+    grouped = replace(plan.task, train=replace(train, groups=tuple(f"user{i // 4}" for i in range(len(train)))))
+    final = replace(plan, task=grouped).final
+    assert final.evaluate[HELD_OUT].groups
+    assert not set(final.evaluate[HELD_OUT].groups) & set(final.train.groups)
+
+
 def run(plan: Exploration, folder: Path, **how: Any) -> tuple[Judge, StudyRecord, list[Event]]:
     judge, events = Judge(**how), list[Event]()
     return judge, explore(plan, Store(folder), judge, events.append, Judged(judge)), events

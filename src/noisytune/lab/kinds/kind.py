@@ -40,6 +40,8 @@ class Kind(ABC):
     """Whether a record must hold the items: its predictions and references alone do not tell them."""
     watched: ClassVar[str] = ""
     """The split, where there is one, that is scored before training too: what was known already."""
+    answers_untrained: ClassVar[bool] = False
+    """Whether a pretrained model's answers mean something before it is trained: it has no new head."""
     undefined_on_train: ClassVar[tuple[str, ...]] = ()
     """Metrics that examples have no items for once they are made to be learnt from: nothing is chosen by them there."""
     has_marks: ClassVar[bool] = False

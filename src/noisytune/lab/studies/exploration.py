@@ -18,7 +18,7 @@ from noisytune.errors import ConfigError
 from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import arms_for
 from noisytune.lab.studies.study import Study
-from noisytune.lab.tasks import TaskData, hold_out
+from noisytune.lab.tasks import TaskData, held_out
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
@@ -30,8 +30,6 @@ FIRST_SEED = 1_000_000
 """Restart j > 0 of seed r has seed ``FIRST_SEED + MOST_RESTARTS * r + j``; the first one has r itself."""
 READ = 1 / 3
 """What an example costs that is only read, beside one that is trained on: one pass forwards of three such."""
-_PARTLY = {"choice_accuracy": "nll"}
-"""Metrics that examples to learn from have not, and what chooses in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class Exploration:
                 raise ConfigError(f"{name} must be a whole number, {least} to {most:,}, got {value!r}")
         if self.screen not in ("auto", "untrained", "short"):
             raise ConfigError(f"screen must be auto, untrained or short, got {self.screen!r}")
-        if self.screen == "untrained" and not self._speaks:
+        if self.screen == "untrained" and not self.task.of_kind.answers_untrained:
             raise ConfigError(
                 f"{self.task.name}: before training its new head knows nothing, so no score tells noises apart: take "
                 "screen short"
@@ -93,32 +91,21 @@ class Exploration:
                 raise ConfigError(f"arm {arm.name}: explore chooses its noise: give noisytune a strength above 0 alone")
 
     @property
-    def _speaks(self) -> bool:
-        return self.task.kind == "language"
-
-    @property
     def untrained(self) -> bool:
         """Whether candidates are screened before any training."""
-        return self.screen == "untrained" or (self.screen == "auto" and self._speaks)
+        return self.screen == "untrained" or (self.screen == "auto" and self.task.of_kind.answers_untrained)
 
     @property
     def metric(self) -> str:
-        """What chooses."""
-        return _PARTLY.get(self.task.metric, self.task.metric)
+        """What chooses: the task's own, or its kind's first where that is undefined on examples to learn from."""
+        kind = self.task.of_kind
+        return kind.metrics(self.task.labels)[0] if self.task.metric in kind.undefined_on_train else self.task.metric
 
     @cached_property
     def final(self) -> TaskData:
         """The task as it is trained on: a tenth of its training examples is held out, and scored first."""
-        kept, held = hold_out(self.task.of_kind.spread(self.task.train.targets))
-        return replace(
-            self.task,
-            name=f"{self.task.name} (held out)",
-            metric=self.metric,
-            train=self.task.train.take(kept),
-            evaluate={HELD_OUT: self.task.train.take(held), **self.task.evaluate},
-            select="",
-            primary=(),
-        )
+        parted = held_out(self.task, HELD_OUT)
+        return replace(parted, metric=self.metric, evaluate=parted.evaluate | self.task.evaluate)
 
     @cached_property
     def screened(self) -> TaskData:

@@ -13,7 +13,7 @@ from noisytune.lab.store import StudyStore
 from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.events import Event, StudyStarted, each_notice_once
 from noisytune.lab.studies.merge import extend, under_known_names
-from noisytune.lab.studies.ready import about_room, get_ready, say_notices, set_damaged_aside, start
+from noisytune.lab.studies.ready import about_room, get_ready, say_notices, set_damaged_aside
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import Notice
 from noisytune.lab.trials.jobs import TrialJob
@@ -129,7 +129,6 @@ class _Run:
         unfinished = any(seed in self.missing for seed in self.begun)
         if self.missing and (unfinished or not self.settled()):
             missing = [trial for trials in self.missing.values() for trial in trials]
-            start(self.engine, self.runner, len(missing))
             self.tracker = reachable(self.tracker, self.on_event)
             get_ready(self.study, self.runner, self.engine, missing, self.on_event)
         if self.begun:

@@ -20,7 +20,7 @@ from noisytune.lab.studies.ready import get_ready, say_notices, set_damaged_asid
 from noisytune.lab.studies.run import USUAL, run_study
 from noisytune.lab.studies.search import Candidate, Search, Space, sqlite_url
 from noisytune.lab.studies.study import Study, refuse_choosing
-from noisytune.lab.tasks import TaskData, hold_out
+from noisytune.lab.tasks import TaskData, held_out
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of
 from noisytune.lab.trials.events import Notice, TrialDone, TrialEvent
 from noisytune.lab.trials.jobs import TrialJob
@@ -108,15 +108,7 @@ class Tuning:
         """
         task = self.task.trained_on or self.task
         if self.training.protocol == "clean":
-            kept, held = hold_out(task.of_kind.spread(task.train.targets), task.train.groups)
-            task = replace(
-                task,
-                name=f"{task.name} (held out)",
-                train=task.train.take(kept),
-                evaluate={"dev": task.train.take(held)},
-                select="",
-                primary=(),
-            )
+            task = held_out(task, "dev")
         return Study(
             name=self.name,
             model=self.model,

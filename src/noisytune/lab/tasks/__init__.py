@@ -12,7 +12,7 @@ from typing import Any
 from noisytune._metrics import METRICS, kinds_with
 from noisytune.errors import ConfigError, NotFoundError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, hold_out, limit, order_key
+from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, held_out, hold_out, limit, order_key
 from noisytune.lab.tasks._facts import described
 from noisytune.lab.tasks._tables import READERS, suffix
 from noisytune.lab.tasks.files import load_file
@@ -36,6 +36,7 @@ __all__ = [
     "TaskOptions",
     "described",
     "fitting",
+    "held_out",
     "hold_out",
     "limit",
     "load_task",

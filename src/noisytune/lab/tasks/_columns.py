@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -160,6 +160,23 @@ def group_of(cell: object, where: str, place: int) -> str:
     if isinstance(cell, list | tuple | dict):
         raise DataError(f"{where}: its group is a {type(cell).__name__}; group_column must hold one name a row")
     return f"\0row {place}" if is_missing(cell) else str(cell)
+
+
+def group_in(record: Mapping[str, object], name: str, where: str, place: int) -> str:
+    """The group that a record names.
+
+    Args:
+        record: of a file of JSON.
+        name: the ``group_column``.
+        where: file and record, for messages.
+        place: as for `group_of`.
+
+    Raises:
+        DataError: it has no such key, or as `group_of`.
+    """
+    if name not in record:
+        raise DataError(f"{where}: {name!r} is none of its keys ({', '.join(record)}); group_column says which")
+    return group_of(record[name], where, place)
 
 
 def folded(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -288,6 +288,24 @@ def hold_out(spread: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> tupl
     by_target = shuffled[np.argsort(of_units[shuffled], kind="stable")]
     is_held = np.isin(owner, by_target[::HELD_OUT])
     return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
+
+
+def held_out(task: TaskData, name: str) -> TaskData:
+    """A task without a tenth of its training examples: see `hold_out`. That tenth is all that is scored.
+
+    Args:
+        task: with training examples of its own.
+        name: of the split that is scored.
+    """
+    kept, held = hold_out(task.of_kind.spread(task.train.targets), task.train.groups)
+    return replace(
+        task,
+        name=f"{task.name} (held out)",
+        train=task.train.take(kept),
+        evaluate={name: task.train.take(held)},
+        select="",
+        primary=(),
+    )
 
 
 def limit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
 from noisytune.errors import DataError, require
 from noisytune.lab.kinds import KINDS, Split
@@ -27,6 +27,20 @@ def drawn_off(units: Iterable[str], seed: int) -> frozenset[str]:
     """
     different = sorted(set(units), key=lambda unit: order_key(seed, unit))
     return frozenset(different[: len(different) // FIFTH])
+
+
+def sides(units: Sequence[Hashable], held: Collection[Hashable]) -> tuple[list[int], list[int]]:
+    """Places of the examples that are trained on, and of those that become dev.
+
+    Args:
+        units: of each example what stays on one side.
+        held: those that become dev.
+
+    >>> sides("abca", {"a"})
+    ([1, 2], [0, 3])
+    """
+    train, dev = ([i for i, unit in enumerate(units) if (unit in held) == side] for side in (False, True))
+    return train, dev
 
 
 def split_off_dev(data: Split, kind: str, where: str, seed: int) -> tuple[Split, Split]:
@@ -64,9 +78,9 @@ def split_off_dev(data: Split, kind: str, where: str, seed: int) -> tuple[Split,
             f"{where}: {len(first)} different {what} are too few to split off a dev set; add rows or give dev_file"
         )
     held = set(train_test_split(movable, test_size=size, stratify=strata, random_state=seed)[1])
-    sides = [[i for i, unit in enumerate(units) if (unit in held) == dev] for dev in (False, True)]
-    train, dev = (data.take(side) for side in sides)
-    if classes and {of_rows[i] for i in sides[0]} < set(of_rows):
+    places = sides(units, held)
+    train, dev = map(data.take, places)
+    if classes and {of_rows[i] for i in places[0]} < set(of_rows):
         if data.groups:
             raise DataError(
                 f"{where}: a class is in groups alone that became dev; give dev_file, or another split_seed"

@@ -11,7 +11,7 @@ from noisytune.lab.kinds import Split
 from noisytune.lab.kinds.language import ELSEWHERE, PASSAGE, RIGHT, TEXT
 from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
-from noisytune.lab.tasks._dev import drawn_off
+from noisytune.lab.tasks._dev import drawn_off, sides
 from noisytune.lab.tasks._tables import Table, read_table
 from noisytune.lab.tasks._untrained import PARAGRAPHS
 from noisytune.lab.tasks.chats import COLUMNS, LANGUAGE, Examples, Layout, examples_of, layout_of, learnt
@@ -132,7 +132,7 @@ def _split_off(data: Split, seed: int, where: str) -> tuple[Split, Split]:
     if not (held := drawn_off(of_rows, seed)):
         seen = f"{len(set(of_rows))} different {'groups' if data.groups else 'texts'}"
         raise DataError(f"{where}: {seen} are too few to split off a dev set; give dev_file")
-    train, dev = (data.take([i for i, key in enumerate(of_rows) if (key in held) == side]) for side in (False, True))
+    train, dev = map(data.take, sides(of_rows, held))
     return train, dev
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._columns import group_of
+from noisytune.lab.tasks._columns import group_in
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
-from noisytune.lab.tasks._dev import drawn_off
+from noisytune.lab.tasks._dev import drawn_off, sides
 from noisytune.lab.tasks._json import Record, records_of
 from noisytune.lab.tasks._tables import suffix, task_name
 
@@ -197,7 +197,7 @@ def questions_of(
             texts.append((_text(here, record, "question"), context))
             targets.append(tuple(answers))
             ids.append(str(record.get("id", "")))
-            groups += [_group(here, record, group, found)] if group else []
+            groups += [group_in(record, group, here, found)] if group else []
     split = Split(tuple(texts), tuple(targets), groups=tuple(groups))
     return Questions(split, found, tuple(ids), without, moved, tuple(lost), not train)
 
@@ -248,12 +248,6 @@ def _text(where: str, record: Mapping[str, Any], name: str) -> str:
     return found
 
 
-def _group(where: str, record: Mapping[str, Any], name: str, place: int) -> str:
-    if name not in record:
-        raise DataError(f"{where}: {name!r} is none of its keys ({', '.join(record)}); group_column says which")
-    return group_of(record[name], where, place)
-
-
 def _answers(where: str, record: Mapping[str, Any]) -> list[Answer]:
     """A list of objects, as SQuAD has it, or an object of two lists, as data sets have it."""
     given = record.get("answers") or []
@@ -290,6 +284,5 @@ def _split_off(questions: Split, seed: int, where: str) -> tuple[Split, Split]:
     if not (held := drawn_off(units, seed)):
         seen = f"{len(set(units))} {'groups' if questions.groups else 'contexts'}"
         raise DataError(f"{where}: {seen} are too few to split off a dev set; give dev_file")
-    sides = [[i for i, unit in enumerate(units) if (unit in held) == dev] for dev in (False, True)]
-    train, dev = map(questions.take, sides)
+    train, dev = map(questions.take, sides(units, held))
     return train, dev

@@ -12,10 +12,10 @@ from noisytune._metrics.tags import are_entities
 from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
-from noisytune.lab.tasks._columns import group_of
+from noisytune.lab.tasks._columns import group_in
 from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
-from noisytune.lab.tasks._dev import drawn_off
+from noisytune.lab.tasks._dev import drawn_off, sides
 from noisytune.lab.tasks._json import records_of
 from noisytune.lab.tasks._tables import suffix, task_name
 
@@ -203,11 +203,8 @@ def sentences_of(where: str, records: Iterable[Mapping[str, object]], options: T
         words, tags = (_words(here, record, name) for name in (words_name, tags_name))
         if len(words) != len(tags):
             raise DataError(f"{here}: {len(words)} {words_name} and {len(tags)} {tags_name}; each word needs one tag")
-        if options.group_column and options.group_column not in record:
-            keys = ", ".join(record)
-            raise DataError(f"{here}: {options.group_column!r} is none of its keys ({keys}); group_column says which")
+        group = group_in(record, options.group_column, here, number) if options.group_column else ""
         if words:
-            group = group_of(record[options.group_column], here, number) if options.group_column else ""
             yield Sentence(words, tags, group)
 
 
@@ -240,8 +237,7 @@ def _split_off(sentences: list[Sentence], seed: int, where: str) -> tuple[list[S
     if not (held := drawn_off(units, seed)):
         seen = f"{len(set(units))} different {'groups' if sentences[0].group else 'sentences'}"
         raise DataError(f"{where}: {seen} are too few to split off a dev set; add some or give dev_file")
-    of_rows = list(zip(sentences, units, strict=True))
-    train, dev = ([one for one, unit in of_rows if (unit in held) == side] for side in (False, True))
+    train, dev = ([sentences[i] for i in places] for places in sides(units, held))
     return train, dev
 
 

@@ -112,7 +112,6 @@ def refuse_methods(settings: TrainingSettings, methods: Iterable[Method]) -> Non
         ConfigError: says which.
     """
     methods = list(methods)
-    trainings_of(methods, settings.lora)
     for method in methods:
         if method.own_optimizer and settings.optimizer != "AdamW":
             raise ConfigError(
@@ -120,6 +119,10 @@ def refuse_methods(settings: TrainingSettings, methods: Iterable[Method]) -> Non
             )
     if settings.lora:
         refuse_methods_of_lora(method.name for method in methods)
+        if trainings_of(methods) > 1:
+            raise ConfigError(
+                "soup with lora: the mean of LoRA's matrices is not that of the weights; leave one of them out"
+            )
     if settings.gradient_checkpointing:
         refuse_checkpointing(method.name for method in methods)
 

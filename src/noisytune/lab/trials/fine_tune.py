@@ -79,7 +79,7 @@ def run_trials(
     """
     environment, clock = describe(torch.get_num_threads(), _processes()), _Clock()
     how = _Training.of(training, model_dir, tokens)
-    members, soup, curves, epoch_scores = trainings_of(how.methods, how.settings.lora), Soup(), [], []
+    members, soup, curves, epoch_scores = trainings_of(how.methods), Soup(), [], []
     for member in range(members):
         last = how.run(member, as_part(report, member, members), clock)
         curves.append(last.losses)

@@ -11,22 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from noisytune.errors import ConfigError
 from noisytune.methods import Method
 
 
-def trainings_of(methods: Iterable[Method], lora: str | None) -> int:
-    """How many trainings a trial with these methods has.
-
-    Raises:
-        ConfigError: several, of LoRA's matrices.
-    """
-    most = max((method.trainings for method in methods), default=1)
-    if most > 1 and lora:
-        raise ConfigError(
-            "soup with lora: the mean of LoRA's matrices is not that of the weights; leave one of them out"
-        )
-    return most
+def trainings_of(methods: Iterable[Method]) -> int:
+    """How many trainings a trial with these methods has."""
+    return max((method.trainings for method in methods), default=1)
 
 
 class Soup:

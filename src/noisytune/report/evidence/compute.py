@@ -58,9 +58,7 @@ def _passes(evidence: Evidence, arm: str) -> float | None:
     for record in evidence.trials.values():
         if record.arm in (arm, baseline) and (read := _read(record)):
             first.setdefault(record.task, {}).setdefault(record.arm, read)
-    both = [
-        one[arm] / one[evidence.study.arms[0]] for one in first.values() if {arm, evidence.study.arms[0]} <= one.keys()
-    ]
+    both = [read[arm] / read[baseline] for read in first.values() if {arm, baseline} <= read.keys()]
     return max(both, default=None)
 
 

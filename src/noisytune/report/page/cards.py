@@ -164,12 +164,14 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     tasks = [*dict.fromkeys(row.task for row in rows)][: PANELS_UP_TO[evidence.few]]
     of_task = {task: [row for row in rows if row.task == task] for task in tasks}
 
+    def headed(title: str) -> str:
+        return title + (f": {study.model['name']}" if model else "")
+
     def card(title: str, caption: str, name: str, found: list[tuple[str, str, list[SummaryRow]]]) -> Iterator[Card]:
         if found:
-            title += f": {study.model['name']}" if model else ""
             panels = tuple(Panel(label if several else "", svg) for label, svg, _ in found)
             data = downloads.of_comparisons(f"{key}{name}", [row for _, _, mine in found for row in mine])
-            yield Card(title, caption, panels, data)
+            yield Card(headed(title), caption, panels, data)
 
     types, strengths = [], []
     for i, (task, mine) in enumerate(of_task.items()):
@@ -186,8 +188,8 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     if both:
         drawn = [figures.with_and_without(same, key=f"{key}combined-{i}") for i, _, same in both]
         data = downloads.of_combinations(f"{key}combined", [c for _, _, same in both for c in same])
-        title = "Alone and with NoisyTune" + (f": {study.model['name']}" if model else "")
-        yield Card(title, COMBINED, _panels([task if several else "" for _, task, _ in both], drawn), data)
+        panels = _panels([task if several else "" for _, task, _ in both], drawn)
+        yield Card(headed("Alone and with NoisyTune"), COMBINED, panels, data)
     shares = []
     for i, whole in enumerate(dict.fromkeys(task.get("part_of") for task in study.tasks)):
         mine = [row for row in task_rows(evidence) if row.n and _part_of(evidence, row.task) == whole]
@@ -196,9 +198,8 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     yield from card("How much training data", SHARES, "shares", shares)
     if moved := movements(evidence):
         svg = paper_figures.norm_changes(moved, study.arms, key=f"{key}norms")
-        title = "How far training moved the weights" + (f": {study.model['name']}" if model else "")
         data = downloads.of_movements(f"{key}movement", moved)
-        yield Card(title, NORMS.format(moved[0].n), (Panel("", svg),), data)
+        yield Card(headed("How far training moved the weights"), NORMS.format(moved[0].n), (Panel("", svg),), data)
 
 
 def _metric(evidence: Evidence, task: str) -> str:

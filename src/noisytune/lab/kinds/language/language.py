@@ -54,6 +54,7 @@ class Language(Kind):
     has_classes: ClassVar = False
     keeps_items: ClassVar = True
     watched: ClassVar = ELSEWHERE
+    answers_untrained: ClassVar = True
     undefined_on_train: ClassVar = ("choice_accuracy",)
     has_marks: ClassVar = True
     evaluation_batches: ClassVar = 1
