@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs docs-serve bench clean
+.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs docs-serve evidence bench clean
 
 setup: $(STAMP)
 
@@ -111,6 +111,10 @@ docs: setup
 
 docs-serve: docs
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
+
+# The pages, the table and the forest plot of evidence/, from its records.
+evidence: setup
+	$(BIN)/python evidence/render.py
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from noisytune.lab.store import Store
-from noisytune.records import StudyRecord
 from noisytune.report import report_json, write_report
 
 HERE = Path(__file__).resolve().parent
@@ -20,15 +19,20 @@ STUDIES = ("main", "second", "base", "dose", "kinds", "shares", "on-top", "luck"
 MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
 
 
-def results(records: Path = RECORDS) -> list[dict[str, Any]]:
-    """What the records show: the content of ``report.json`` of each study, in the order of `STUDIES`."""
-    store = Store(records)
-    studies = sorted(store.studies().values(), key=lambda study: STUDIES.index(study.name))
-    return [_report(store, study) for study in studies]
+def results(store: Store, pages: Path | None = None) -> list[dict[str, Any]]:
+    """What the records show: the content of ``report.json`` of each study, in the order of `STUDIES`.
 
-
-def _report(store: Store, study: StudyRecord) -> dict[str, Any]:
-    return report_json(study, store.records(entry["key"] for entry in study.trials), store.failures().values())
+    Args:
+        store: the run folder.
+        pages: where each study's page is written; None: nowhere.
+    """
+    found, failures = [], list(store.failures().values())
+    for study in sorted(store.studies().values(), key=lambda study: STUDIES.index(study.name)):
+        records = store.records(entry["key"] for entry in study.trials)
+        if pages:
+            sys.stdout.write(f"{write_report(pages, study, records, study.name, failures)}\n")
+        found.append(report_json(study, records, failures))
+    return found
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -53,7 +57,7 @@ def _line(study: str, row: dict[str, Any]) -> str:
         _number(row["baseline"], ".2f"),
         _number(row["score"], ".2f"),
         f"{bold}{_number(row['difference'], '+.2f')}{bold}",
-        f"{_number(row['anytime_low'], '+.2f')} to {_number(row['anytime_high'], '+.2f')}",
+        " to ".join(_number(row[end], "+.2f") or "unbounded" for end in ("anytime_low", "anytime_high")),
         f"{_number(row['e'], '.3g')} / {row['e_needed']:.0f}",
         f"{bold}{row['verdict']}{bold}",
     ]
@@ -103,17 +107,18 @@ def with_results(text: str, found: list[dict[str, Any]]) -> str:
         f"- **{report['study']}**, {report['trials_done']} trials: {report['sentence']}" for report in found
     )
     block = f"{begin}\n\n{says}\n\n![Every difference with its intervals](forest.svg)\n\n{table(found)}\n\n{end}"
-    return re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
+    changed, times = re.subn(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
+    if times != 1:
+        raise ValueError(f"README.md must have {begin} and {end} once")
+    return changed
 
 
 if __name__ == "__main__":
-    found = results()
-    text = README.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
+    if not RECORDS.is_dir():
+        sys.exit("no study has been run yet: see README.md")
+    check, text = "--check" in sys.argv, README.read_text(encoding="utf-8")
+    found = results(Store(RECORDS), None if check else RECORDS)
+    if check:
         sys.exit(0 if with_results(text, found) == text else "README.md differs from the records: run  make evidence")
-    store = Store(RECORDS)
-    for study in store.studies().values():
-        records = store.records(entry["key"] for entry in study.trials)
-        sys.stdout.write(f"{write_report(RECORDS, study, records, study.name, store.failures().values())}\n")
     forest(found, FOREST)
     README.write_text(with_results(text, found), encoding="utf-8")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 HELD_OUT = 1000
-TASKS = {"RTE": ("dev",), "CoLA": ("dev",), "STS-B": ("dev",), "QNLI": ("dev",), "MNLI": ("dev_matched",)}
+TASKS = {"RTE": "dev", "CoLA": "dev", "STS-B": "dev", "QNLI": "dev", "MNLI": "dev_matched"}
+"""The dev file that is scored."""
 NO_HEADER = ("CoLA",)
 
 
@@ -24,7 +25,7 @@ def split(glue: Path, out: Path, task: str) -> None:
     lines = (glue / task / "train.tsv").read_bytes().splitlines(keepends=True)
     header = [] if task in NO_HEADER else [lines.pop(0)]
     (out / task).mkdir(parents=True, exist_ok=True)
-    for name, rows in [("train", lines[:-HELD_OUT])] + [(dev, lines[-HELD_OUT:]) for dev in TASKS[task]]:
+    for name, rows in (("train", lines[:-HELD_OUT]), (TASKS[task], lines[-HELD_OUT:])):
         (out / task / f"{name}.tsv").write_bytes(b"".join(header + rows))
 
 
