@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,8 +201,6 @@ def compare(
         every = arms_for([one.name for one in tasks], asked)
         if every != asked:
             tasks = (noticed(tasks[0], NO_NOISE_ON_TOKENS), *tasks[1:])
-        if equal_compute:
-            every = with_equal_compute(every, tasks, settings)
         study = Study(
             name=tasks[0].name if len(tasks) == 1 else str(task) if isinstance(task, str | Path) else "comparison",
             model=Model.find(None if model is None else str(model)),
@@ -212,6 +210,8 @@ def compare(
             training=settings,
             margin=margin,
         )
+        if equal_compute:
+            study = replace(study, arms=with_equal_compute(study.arms, study.trained))
         own_trainings = [one.training for one in study.tasks if one.training]
         store = _store(out, study, [study.training.to_dict(), *own_trainings])
         record = run_study(study, store, engine, on_event, until, report_to, rules=rules)

@@ -53,11 +53,11 @@ def _basis(known: Sequence[Cost]) -> str:
         for name in precisions
     )
     return (
-        "Tokens: of training, all epochs, from the mean of a sample. FLOPs: 6 N a token trained on, 2 N a dev token "
-        f"(Kaplan et al. 2020, section 2.1), N the parameters without embeddings ({sizes}). Here: "
-        f"{known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at {UTILISATION:.0%} of "
-        f"{peaks} TFLOP/s, without loading. Every arm counts as plain fine-tuning; "
-        "noisytune methods says what each adds."
+        "Tokens: of training, all epochs and passes, from the mean of a sample, the mean of the arms. FLOPs: 6 N a "
+        "token trained on, 2 N a dev token (Kaplan et al. 2020, section 2.1), N the parameters without embeddings "
+        f"({sizes}). Here: {known[0].workers} trials at a time at the speed of a few timed steps. GPUs: one, at "
+        f"{UTILISATION:.0%} of {peaks} TFLOP/s, without loading. What methods add to the tokens that they read is "
+        "not counted: noisytune methods says it."
     )
 
 

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from noisytune.errors import ConfigError
-from noisytune.lab.kinds import Split
 from noisytune.lab.studies.compare import Noises, arms_of, equal_compute, seeds_of
-from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.settings import TrainingSettings
 
 
@@ -34,14 +32,6 @@ def test_an_arm_for_each_combination_of_noises() -> None:
         Noises(noise_lambda=(0.1, 0.1))
 
 
-def of(epochs: int | None = None) -> TaskData:
-    split = Split(tuple((f"text {i}",) for i in range(40)), tuple(float(i % 2) for i in range(40)))
-    training = {} if epochs is None else {"epochs": epochs}
-    return TaskData(
-        f"t{epochs}", "classification", "accuracy", ("no", "yes"), split, {"dev": split}, (), training=training
-    )
-
-
 @pytest.mark.parametrize(
     ("arms", "training", "longer"),
     [
@@ -55,7 +45,7 @@ def of(epochs: int | None = None) -> TaskData:
 def test_a_baseline_of_as_many_tokens(arms: list[str], training: dict[str, Any], longer: dict[str, Any]) -> None:
     """Those that read a token once add nothing; what is there already stays as it is."""
     asked = arms_of(*arms)
-    every = equal_compute(asked, [of()], TrainingSettings(**training))
+    every = equal_compute(asked, [(TrainingSettings(**training), 40)])
     assert every[: len(asked)] == asked
     assert {arm.name: arm.training for arm in every[len(asked) :]} == longer
     assert all(not arm.methods for arm in every[len(asked) :])
@@ -63,4 +53,4 @@ def test_a_baseline_of_as_many_tokens(arms: list[str], training: dict[str, Any],
 
 def test_tasks_of_different_lengths_have_no_single_longer_baseline() -> None:
     with pytest.raises(ConfigError, match="equal_compute: sam needs baselines of different lengths"):
-        equal_compute(arms_of("sam"), [of(2), of(5)], TrainingSettings())
+        equal_compute(arms_of("sam"), [(TrainingSettings(epochs=epochs), 40) for epochs in (2, 5)])

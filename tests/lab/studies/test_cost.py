@@ -14,8 +14,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from noisytune.cli.cost_display import duration, print_costs
 from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.cost import Cost, cost_of, flops
 from noisytune.lab.studies.study import Study
+from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.tokens import tokenise
 from noisytune.lab.trials.transformers_runner import TransformersRunner
@@ -50,6 +52,15 @@ def test_a_budget_counts_what_is_missing(tiny_study: Study, tmp_path: Path) -> N
     assert found.total("flops") == pytest.approx(4 * task.flops)
     assert (task.seconds > 0, task.precision) == (True, "float32")
     assert cost_of_done(study, tmp_path) == Cost(study.model.name, 0, (), 4, 2)
+
+
+def test_an_arm_that_reads_twice_counts_twice(tiny_study: Study, tmp_path: Path) -> None:
+    """Of one epoch, one of two and one of one that is read twice, the mean is 5/3 epochs."""
+    arms = (*arms_of("sam"), Arm("plain(epochs=2)", (), {"epochs": 2}))
+    study = replace(tiny_study, arms=arms, training=replace(tiny_study.training, epochs=1))
+    (task,) = cost_of(study, Store(tmp_path / "none"), InlineEngine(), 2).tasks
+    tokens = tokenise(study.model.path, study.tasks[0], study.training.max_length)
+    assert task.tokens == pytest.approx(5 / 3 * sum(tokens.train.lengths))
 
 
 def cost_of_done(study: Study, folder: Path) -> Cost:

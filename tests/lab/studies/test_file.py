@@ -17,6 +17,7 @@ from noisytune.errors import ConfigError, DataError
 from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.file import Changes, paper_studies, paper_study, read_studies
+from noisytune.lab.studies.plan import Plan, plans
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import load_tasks
 from noisytune.lab.trials.arm import PLAIN, Arm
@@ -51,6 +52,22 @@ def write(folder: Path, text: str) -> Path:
     file = folder / "study.yaml"
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def test_as_much_compute_for_the_baseline(tiny: Model, tmp_path: Path) -> None:
+    """The longer training is of the tasks' own epochs; the plan of a model that is not here has it too."""
+    text = "tasks: [{task: topics, training: {epochs: 2}}]\narms: [sam]\nequal_compute: true\nmodel: "
+    (study,) = read_studies(write(tmp_path, text + str(tiny.path)))
+    assert [(arm.name, arm.training) for arm in study.arms] == [
+        ("plain", {}),
+        ("sam", {}),
+        ("plain(epochs=4)", {"epochs": 4}),
+    ]
+    (plan,) = plans(write(tmp_path, text + "nobody/nothing"))
+    assert isinstance(plan, Plan)
+    assert plan.tasks[0].arms == study.arms
+    with pytest.raises(ConfigError, match="equal_compute must be true or false, got 'perhaps'"):
+        read_studies(write(tmp_path, "equal_compute: perhaps"))
 
 
 def test_everything_is_read(tiny: Model, tmp_path: Path) -> None:

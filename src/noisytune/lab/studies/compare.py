@@ -11,7 +11,7 @@ from typing import Any
 from noisytune._settings import check, like, settings_of, several
 from noisytune.config import TOKEN_EMBEDDINGS, NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.lab.tasks import XTREME, TaskData
+from noisytune.lab.tasks import XTREME
 from noisytune.lab.trials.arm import PLAIN, Arm, methods_of, passes_of
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.methods import make
@@ -69,15 +69,14 @@ def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def equal_compute(arms: Sequence[Arm], tasks: Sequence[TaskData], training: TrainingSettings) -> tuple[Arm, ...]:
+def equal_compute(arms: Sequence[Arm], trained: Sequence[tuple[TrainingSettings, int]]) -> tuple[Arm, ...]:
     """The arms, and plain fine-tuning that reads at least as many tokens as each of those that read more than it.
 
     The baseline stays the first. A longer training is a baseline of its own: its learning rate falls over all of it.
 
     Args:
         arms: of a study, the baseline first.
-        tasks: of the study.
-        training: of the study; tasks and arms may differ from it.
+        trained: of each task, the settings with which it is trained and the number of training examples.
 
     Raises:
         ConfigError: the tasks are trained for different numbers of epochs, so that no single longer training fits.
@@ -85,9 +84,9 @@ def equal_compute(arms: Sequence[Arm], tasks: Sequence[TaskData], training: Trai
     found = list(arms)
     for arm in arms:
         lengths: set[tuple[str, int]] = set()
-        for task in tasks:
-            settings = replace(training, **(task.trained_on or task).training | arm.training)
-            times = math.prod(passes_of(methods_of(arm.methods), settings, len(task.train)).values())
+        for training, examples in trained:
+            settings = replace(training, **arm.training)
+            times = math.prod(passes_of(methods_of(arm.methods), settings, examples).values())
             name = "epochs" if settings.max_steps is None else "max_steps"
             if times > 1:
                 lengths.add((name, math.ceil(round(times * getattr(settings, name), 6))))

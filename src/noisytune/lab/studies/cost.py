@@ -9,6 +9,7 @@ from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.store import Store
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import Split, TaskData
+from noisytune.lab.trials.arm import reads
 from noisytune.lab.trials.jobs import CalibrationJob
 from noisytune.lab.trials.runner import Runner, Speed
 from noisytune.lab.trials.transformers_runner import TransformersRunner
@@ -60,7 +61,7 @@ class TaskCost:
     arms: dict[str, int]
     """Trials by arm."""
     tokens: float
-    """Read in training by one trial, all epochs."""
+    """Read in training by one trial, all epochs and passes: the mean of those that are missing."""
     flops: float
     """Of one trial, evaluation included."""
     seconds: float
@@ -104,7 +105,7 @@ class Cost:
 def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Cost:
     """Count the trials that the run folder lacks, and time a few steps of the model here.
 
-    Arms are counted as plain fine-tuning: `noisytune.methods` says what each costs beside that.
+    An arm counts as plain fine-tuning on as many tokens as it reads: `noisytune.methods` says what each adds to that.
 
     Args:
         study: what would be run.
@@ -128,7 +129,9 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
         if source.kind not in speeds:
             continue
         speed = speeds[source.kind]
-        train = speed.lengths[source.name]["train"] * len(task.train) * study.training_for(task).epochs
+        training, rows = study.training_for(task), len(task.train)
+        times = [mine.count(arm.name) * reads(arm, training, rows) for arm in study.arms]
+        train = speed.lengths[source.name]["train"] * rows * sum(times) / max(1, len(mine))
         dev = sum(speed.lengths[task.name][name] * len(split) for name, split in task.evaluate.items())
         if task.trained_on:
             # Another task that is to be run pays for the training.
@@ -141,7 +144,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
                 tokens=train,
                 flops=flops(speed.parameters, train, dev, frozen=bool(study.training.lora)),
                 seconds=speed.load_seconds + (train + dev / 3) / speed.tokens_per_second,
-                precision=study.training_for(task).precision,
+                precision=training.precision,
             )
         )
     parameters = next(iter(speeds.values())).parameters

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._pretrained import Model
-from noisytune._settings import nearest, read, settings_of
+from noisytune._settings import nearest, read, settings_of, switch
 from noisytune._text import encodable
 from noisytune.errors import ConfigError
 from noisytune.lab.studies import USUAL_SEEDS
-from noisytune.lab.studies.compare import seeds_of
+from noisytune.lab.studies.compare import equal_compute, seeds_of
 from noisytune.lab.studies.document import Document, read_document
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import (
@@ -33,7 +33,7 @@ from noisytune.lab.tasks import (
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.settings import TrainingSettings
 
-_KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "seeds", "margin", "training")
+_KEYS = ("name", "model", "models", "tasks", "train_shares", "arms", "equal_compute", "seeds", "margin", "training")
 MOST_IN_A_LIST = 1_000
 """Arms, models, tasks or shares of a study."""
 _PAPER = Path(str(files("noisytune._paper"))) / "studies"
@@ -88,6 +88,7 @@ class StudyFile:
     """Names of those that take the place of what the file says."""
     notice: str
     """On tasks whose files a download lacks."""
+    equal_compute: bool = switch("Add plain fine-tuning on as many tokens as arms that read them twice.")
 
     @classmethod
     def read(cls, path: Path, changes: Changes = AS_WRITTEN, content: bytes | None = None) -> StudyFile:
@@ -103,6 +104,9 @@ class StudyFile:
             wanted=wanted,
             shares=tuple(_share(document, share, place) for place, share in enumerate(shares)),
             arms=(PLAIN, *(arm for arm in arms if arm != PLAIN)),
+            equal_compute=read(
+                cls, "equal_compute", document.content.get("equal_compute", False), f"{document.at('equal_compute')}: "
+            ),
             seeds=_seeds(document, changes.seeds),
             margin=_number(document, "margin", document.content.get("margin", 1.0)),
             training=_settings(document, TrainingSettings, "training") | dict(changes.training),
@@ -128,7 +132,7 @@ class StudyFile:
 
     def study(self, model: Model, tasks: tuple[TaskData, ...]) -> Study:
         """The study of a model."""
-        return Study(
+        study = Study(
             name=self.name,
             model=model,
             tasks=(noticed(tasks[0], self.notice), *tasks[1:]),
@@ -137,6 +141,15 @@ class StudyFile:
             training=self.settings,
             margin=self.margin,
         )
+        return replace(study, arms=self.all_arms(study.trained))
+
+    def all_arms(self, trained: Sequence[tuple[TrainingSettings, int]]) -> tuple[Arm, ...]:
+        """The arms, with baselines that cost as much where they are asked for.
+
+        Args:
+            trained: as for `noisytune.lab.studies.compare.equal_compute`.
+        """
+        return equal_compute(self.arms, trained) if self.equal_compute else self.arms
 
 
 def paper_studies() -> list[str]:
@@ -175,6 +188,7 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN, content: bytes | Non
           - {task: xtreme/xquad, training: {epochs: 2}}  # trained in its own way
         train_shares: [0.1, 0.5, 1.0]         # of each task's training examples; default: all of them, once
         arms: [noisytune, recadam, noisytune+recadam]      # the baseline, plain, is always the first
+        equal_compute: true                   # plain fine-tuning that costs as much as the dear arms; default: false
         seeds: 8                              # the default: 0 to 7; or a list
         margin: 1.0                           # points
         training: {epochs: 3, learning_rate: 2.0e-5}       # fields of TrainingSettings

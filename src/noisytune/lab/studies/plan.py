@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from noisytune._hub import fetch, local_files_only
 from noisytune._pretrained import CONFIG, Model
@@ -14,6 +15,7 @@ from noisytune.lab.studies.file import AS_WRITTEN, Changes, StudyFile, Wanted
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
 from noisytune.lab.tasks.expected import Expected, expected, languages_of
+from noisytune.lab.trials.arm import Arm, reads
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import looked_up, without_weights
 
@@ -23,7 +25,7 @@ class PlannedTask:
     """The trials of one model on one task."""
 
     task: Expected
-    arms: int
+    arms: tuple[Arm, ...]
     seeds: int
     training: TrainingSettings
     shares_training: bool
@@ -32,17 +34,18 @@ class PlannedTask:
     @property
     def trials(self) -> int:
         """How many."""
-        return self.arms * self.seeds
+        return len(self.arms) * self.seeds
 
     def flops(self, parameters: int) -> float:
-        """Of one trial, were every row as long as ``max_length``.
+        """Of one trial, the mean of its arms, were every row as long as ``max_length``.
 
         Args:
             parameters: of the model, without embeddings.
         """
-        longest, trained = self.training.max_length, 0 if self.shares_training else self.task.train_rows
+        rows, longest = self.task.train_rows, self.training.max_length
+        times = 0.0 if self.shares_training else fmean(reads(arm, self.training, rows) for arm in self.arms)
         read, frozen = longest * self.task.scored_rows, bool(self.training.lora)
-        return flops(parameters, longest * trained * self.training.epochs, read, frozen=frozen)
+        return flops(parameters, longest * rows * times, read, frozen=frozen)
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,12 @@ def _plan(asked: StudyFile, model: Model | str, tasks: Sequence[TaskData | Expec
         missing.append(f"the weights of {model}" + ("" if config else ", nor their configuration"))
     rows = [task if isinstance(task, Expected) else Expected.of(task) for task in tasks]
     trained = {(one.name, one.train_rows) for one in rows if not one.trained_on}
+    settings = [replace(asked.settings, **one.training) for one in rows]
+    arms = asked.all_arms([(training, one.train_rows) for training, one in zip(settings, rows, strict=True)])
     planned: list[PlannedTask] = []
-    for one in rows:
+    for one, training in zip(rows, settings, strict=True):
         source = (one.trained_on, one.train_rows)
-        training = replace(asked.settings, **one.training)
-        planned.append(PlannedTask(one, len(asked.arms), len(asked.seeds), training, source in trained))
+        planned.append(PlannedTask(one, arms, len(asked.seeds), training, source in trained))
         trained |= {source} if one.trained_on else set()
     return Plan(asked.name, name, _parameters(config) if config else None, tuple(planned), tuple(missing))
 

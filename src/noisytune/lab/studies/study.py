@@ -95,6 +95,11 @@ class Study:
         """How a task of the study is trained, where its arm does not say otherwise."""
         return replace(self.training, **(task.trained_on or task).training)
 
+    @property
+    def trained(self) -> list[tuple[TrainingSettings, int]]:
+        """Of each task, how it is trained and the number of training examples."""
+        return [(self.training_for(task), len(task.train)) for task in self.tasks]
+
     def training_of(self, trial: Trial) -> Trial:
         """The trial whose training a trial of the plan rests on: itself, unless its task is trained on another."""
         task = self._by_name[trial.task]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from noisytune.lab.trials.settings import TrainingSettings
@@ -63,9 +63,32 @@ def passes_of(methods: Iterable[Method], training: TrainingSettings, examples: i
     {'noisytune': 3.0, 'rdrop': 2.0}
     """
     batches = math.ceil(examples / training.batch_size)
-    epochs = training.steps(examples) * training.gradient_accumulation / batches
+    epochs = _epochs(training, batches)
     found = {method.name: method.passes(epochs, batches) for method in methods} if epochs else {}
     return {name: passes for name, passes in found.items() if passes != 1}
+
+
+def reads(arm: Arm, training: TrainingSettings, examples: int) -> float:
+    """How often a training of the arm reads each of its examples, on average: epochs, times what its methods add.
+
+    Args:
+        arm: whose own settings count before the others.
+        training: settings of the study.
+        examples: that are trained on.
+
+    >>> reads(Arm.parse("sam"), TrainingSettings(epochs=3), 160), reads(Arm.of(), TrainingSettings(max_steps=5), 160)
+    (6.0, 0.5)
+    """
+    settings = replace(training, **arm.training)
+    passes = passes_of(methods_of(arm.methods), settings, examples)
+    return _epochs(settings, math.ceil(examples / settings.batch_size)) * math.prod(passes.values())
+
+
+def _epochs(training: TrainingSettings, batches: int) -> float:
+    """Batches that are trained on, in those of one epoch."""
+    if training.max_steps is None:
+        return training.epochs
+    return training.max_steps * training.gradient_accumulation / batches
 
 
 def _written(method: Method) -> dict[str, Any]:
