@@ -67,7 +67,7 @@ def test_as_much_compute_for_the_baseline(tiny: Model, tmp_path: Path) -> None:
     assert isinstance(plan, Plan)
     assert plan.tasks[0].arms == study.arms
     with pytest.raises(ConfigError, match="equal_compute must be true or false, got 'perhaps'"):
-        read_studies(write(tmp_path, "equal_compute: perhaps"))
+        read_studies(write(tmp_path, "arms: [sam]\nequal_compute: perhaps"))
 
 
 def test_everything_is_read(tiny: Model, tmp_path: Path) -> None:
