@@ -94,14 +94,13 @@ def test_trial_keys():
     same("trial_keys.json", json.dumps(keys, indent=1) + "\n")
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_pages(command):
-    result = CliRunner().invoke(
-        app, [*filter(None, [command]), "--help"], terminal_width=80, env={"COLUMNS": "80", "NO_COLOR": "1"}
-    )
+@pytest.mark.parametrize("page", ["--help", *(f"{command} --help" for command in COMMANDS), "compare --help-all"])
+def test_help_pages(page):
+    result = CliRunner().invoke(app, page.split(), terminal_width=80, env={"COLUMNS": "80", "NO_COLOR": "1"})
     assert result.exit_code == 0
     text = "\n".join(line.rstrip() for line in result.output.splitlines())
-    same(f"help/{command or 'noisytune'}.txt", text.strip() + "\n")
+    name = page.removesuffix("--help").strip().replace(" --help", "") or "noisytune"
+    same(f"help/{name}.txt", text.strip() + "\n")
 
 
 def test_public_names():

@@ -36,6 +36,8 @@ class Setting:
     """Added when trials were kept already: their keys leave it out while it has its default, which may never change."""
     separator: str = ""
     """What stands between several values in text; empty for a field that holds one."""
+    common: bool = False
+    """Of use to most people: a help page shows it among the first."""
 
 
 def number(default: float | None, about: str, allowed: str, holds: Callable[[float], bool], metavar: str = "X") -> Any:
@@ -145,7 +147,8 @@ def several(owner: Any, name: str, default: tuple[Any, ...]) -> Any:
 
     metavar = "NAME" if "|" in one.metavar else one.metavar
     allowed = f"one or several, none twice, of: {one.allowed}"
-    return _field(default, Setting(one.about, allowed, read, one.type, f"{metavar},...", separator=","))
+    setting = Setting(one.about, allowed, read, one.type, f"{metavar},...", separator=",", common=one.common)
+    return _field(default, setting)
 
 
 def text(default: str | None, about: str, allowed: str = "a name", metavar: str = "NAME") -> Any:
@@ -184,8 +187,12 @@ def path(about: str, metavar: str) -> Any:
 
 def later(field: Any) -> Any:
     """The field, marked as added when trials were kept already: see `Setting.later`."""
-    setting = dataclasses.replace(setting_of(field), later=True)
-    return _field(field.default, setting)
+    return _field(field.default, dataclasses.replace(setting_of(field), later=True))
+
+
+def common(field: Any) -> Any:
+    """The field, marked as of use to most people: see `Setting.common`."""
+    return _field(field.default, dataclasses.replace(setting_of(field), common=True))
 
 
 def keyed(settings: Any) -> dict[str, Any]:

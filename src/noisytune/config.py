@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
-from noisytune._settings import check, choice, nearest, number, settings_of, whole, words
+from noisytune._settings import check, choice, common, nearest, number, settings_of, whole, words
 from noisytune.errors import ConfigError
 
 Distribution = Literal["uniform", "gaussian"]
@@ -71,17 +71,19 @@ class NoisyTuneConfig:
     Source: Wu et al. 2022, "NoisyTune: A Little Noise Can Help You Finetune Pretrained Language Models Better", ACL.
     """
 
-    noise_lambda: float = number(
-        0.15,
-        "Add noise of this width, in standard deviations of each tensor.",
-        "a finite number >= 0",
-        lambda x: x >= 0,
-        "L",
+    noise_lambda: float = common(
+        number(
+            0.15,
+            "Add noise of this width, in standard deviations of each tensor.",
+            "a finite number >= 0",
+            lambda x: x >= 0,
+            "L",
+        )
     )
     """Width of the noise in standard deviations of the tensor, >= 0. The paper uses 0.15 on GLUE and 0.1 on XTREME; 0
     adds nothing."""
-    seed: int = whole(
-        0, "Select the noise by this number.", "a whole number, 0 <= seed < 2**64", lambda n: 0 <= n < 2**64
+    seed: int = common(
+        whole(0, "Select the noise by this number.", "a whole number, 0 <= seed < 2**64", lambda n: 0 <= n < 2**64)
     )
     """0 <= seed < 2**64. Selects the noise, together with each tensor's name."""
     distribution: Distribution = choice(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from noisytune.cli._errors import one_line_errors
+from noisytune.cli._help import help_all, texts
 from noisytune.cli._options import Debug, Settings
 from noisytune.cli._signals import stoppable
 
@@ -40,7 +41,8 @@ def as_command(function: Callable[..., Any], keeps_trials: bool = False) -> Call
 
     debugging = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*parameters, debugging]]
-    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    parameters += help_all(parameters)
+    call.__name__, call.__doc__ = function.__name__, texts(function)[0]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import typer
 
@@ -15,6 +16,9 @@ from noisytune.errors import ConfigError, NoisyTuneError, TrialError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes."""
+
+_UsageError: Any = typer.BadParameter.__base__
+"""typer has no name of its own for it."""
 
 _OPTIONS: ContextVar[frozenset[str]] = ContextVar("options", default=frozenset())
 """The settings that are options of the running command."""
@@ -52,6 +56,22 @@ def one_line_errors(options: Iterable[str], debug: bool) -> Iterator[None]:
         _OPTIONS.reset(token)
     Console(stderr=True, soft_wrap=True).print(terminal(message))
     raise typer.Exit(code)
+
+
+@contextmanager
+def one_line_usage() -> Iterator[None]:
+    """The same for words that are no option, command or value: said in one line, with the nearest one."""
+    try:
+        yield
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # it has shown the page
+            raise
+        message = error.format_message().rstrip(".")
+        if near := getattr(error, "possibilities", None):  # the nearest first
+            message = f"{error.message}. Did you mean {' or '.join(near)}?"
+        page = f" ({error.ctx.command_path} --help)" if error.ctx else ""
+        Console(stderr=True, soft_wrap=True).print(terminal(f"Error: {message}{page}"))
+        raise typer.Exit(WRONG_USAGE) from error
 
 
 def spelled(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from noisytune._settings import setting_of, settings_of
+from noisytune.cli._help import Rare
 from noisytune.cli._running import Running
 from noisytune.config import NoisyTuneConfig
 from noisytune.lab.studies.compare import Noises
@@ -50,9 +51,12 @@ _LARGE = dict.fromkeys(("precision", "gradient_accumulation", "gradient_checkpoi
 """Headings of the settings of the training that large models need."""
 
 
-def option(panel: str, help_text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
-    """An option under a heading of the help page."""
-    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=panel, **more)
+def option(
+    panel: str, help_text: str, metavar: str | None = None, *names: str, common: bool = True, **more: Any
+) -> Any:
+    """An option under a heading of the help page; one that is not ``common`` is on the page of --help-all only."""
+    heading = panel if common else Rare(panel)
+    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=heading, **more)
 
 
 class Settings:
@@ -126,7 +130,8 @@ def _option(field: Field[Any], heading: str, more: str, shown: Any) -> Any:
     said += ["May be repeated."] if setting.separator == "|" else []
     # A name of its own: typer would give a boolean two, and shorten others.
     told = {} if shown is None else {"show_default": str(shown)}
-    return option(heading, " ".join(filter(None, [*said, more])), metavar, f"--{field.name.replace('_', '-')}", **told)
+    name = f"--{field.name.replace('_', '-')}"
+    return option(heading, " ".join(filter(None, [*said, more])), metavar, name, common=setting.common, **told)
 
 
 def _type(field: Field[Any]) -> Any:
@@ -237,7 +242,8 @@ Out = Annotated[
 ]
 HowToRun = Annotated[dict[str, Any], Settings(Running, RUN)]
 ReportTo = Annotated[
-    Tracker | None, option(RUN, "Log each trial there as well: tensorboard, mlflow, wandb or trackio.", "TRACKER")
+    Tracker | None,
+    option(RUN, "Log each trial there as well: tensorboard, mlflow, wandb or trackio.", "TRACKER", common=False),
 ]
 DryRun = Annotated[bool, option(RUN, "Show trials, tokens, FLOPs and time; run none.", "", "--dry-run")]
 Json = Annotated[bool, option(RUN, "Print JSON.", "", "--json")]

@@ -16,7 +16,7 @@ import typer
 
 from noisytune._console import Console
 from noisytune._machine import visible_gpus
-from noisytune._settings import check, choice, number, switch, text, whole
+from noisytune._settings import check, choice, common, number, switch, text, whole
 from noisytune.cli._signals import heard
 from noisytune.errors import ConfigError, NoisyTuneError
 
@@ -33,8 +33,13 @@ class Running:
         ConfigError: a value is out of range.
     """
 
-    workers: int | None = whole(
-        None, "Run this many trials at a time. Default: one for each core, or for each GPU.", ">= 1", lambda n: n >= 1
+    workers: int | None = common(
+        whole(
+            None,
+            "Run this many trials at a time. Default: one for each core, or for each GPU.",
+            ">= 1",
+            lambda n: n >= 1,
+        )
     )
     engine: str = choice("local", "Run trials on this machine, or on a Ray cluster.", "local", "ray")
     address: str | None = text(

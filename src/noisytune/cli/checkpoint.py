@@ -67,6 +67,11 @@ def perturb(
     """Write a checkpoint's copy with noise, ready for from_pretrained.
 
     The same noise as noisytune.torch.perturb_ adds in memory. Needs no torch, and little memory.
+
+    Examples:
+        noisytune perturb ./bert ./noisy-bert
+        noisytune perturb xlm-roberta-base ./noisy --exclude @token_embeddings
+        noisytune perturb ./bert ./noisy-bert --noise-lambda 0.1 --dry-run
     """
     from noisytune.checkpoint import perturb_checkpoint
 
@@ -89,7 +94,12 @@ def inspect(
     names: Annotated[bool, option(RUN, "List the canonical names beside those in the files.", "", "--names")] = False,
     as_json: Json = False,
 ) -> None:
-    """List a checkpoint's tensors, and what noise would do to each."""
+    """List a checkpoint's tensors, and what noise would do to each.
+
+    Examples:
+        noisytune inspect ./bert
+        noisytune inspect ./bert --sort std --exclude "*norm*"
+    """
     from noisytune.checkpoint import inspect_checkpoint
 
     source = find_directory(model)
@@ -110,7 +120,11 @@ def diff(
     plot: Annotated[Path | None, option(RUN, "Draw it too: .png, .svg or .pdf.", "FILE")] = None,
     as_json: Json = False,
 ) -> None:
-    """Relative change of the parameters of each role between two checkpoints: sum |B - A| / sum |A|."""
+    """Relative change of the parameters of each role between two checkpoints: sum |B - A| / sum |A|.
+
+    Examples:
+        noisytune diff ./bert ./bert-mnli --plot change.png
+    """
     from noisytune.checkpoint import diff_checkpoints
     from noisytune.errors import require
 
@@ -139,6 +153,10 @@ def verify(
     """Check that a perturbed checkpoint is exactly what its manifest states.
 
     Without --against the weights are compared with the hashes in noisytune.json. Other files are covered by --all.
+
+    Examples:
+        noisytune verify ./noisy-bert
+        noisytune verify ./noisy-bert --against ./bert --all
     """
     from noisytune.checkpoint import verify_checkpoint
 

@@ -36,23 +36,30 @@ def compare(
     arm: Arms = None,
     equal_compute: Annotated[
         bool,
-        option(WHAT, "Add plain fine-tuning on as many tokens as arms that read them twice.", "", "--equal-compute"),
+        option(
+            WHAT,
+            "Add plain fine-tuning on as many tokens as arms that read them twice.",
+            "",
+            "--equal-compute",
+            common=False,
+        ),
     ] = False,
     seeds: Seeds = USUAL_SEEDS,
     until_decided: Annotated[
         bool, option(WHAT, "Add seeds until every verdict is settled.", "", "--until-decided")
     ] = False,
-    max_seeds: Annotated[int, option(WHAT, "Stop at this many with --until-decided.", "N", min=1)] = 50,
+    max_seeds: Annotated[int, option(WHAT, "Stop at this many with --until-decided.", "N", common=False, min=1)] = 50,
     margin: Margin = 1.0,
     *,
     noise: Noise,
     own: OwnTraining,
     scoring: OwnScore,
     higher_is_better: Annotated[
-        bool, option(OWN, "Higher scores are better: the default.", "", "--higher-is-better")
+        bool, option(OWN, "Higher scores are better: the default.", "", "--higher-is-better", common=False)
     ] = False,
     no_rerun: Annotated[
-        bool, option(OWN, "Do not run the baseline's first seed twice to see what seeds do.", "", "--no-rerun")
+        bool,
+        option(OWN, "Do not run the baseline's first seed twice to see what seeds do.", "", "--no-rerun", common=False),
     ] = False,
     data: Data,
     training: Training,
@@ -60,9 +67,16 @@ def compare(
     running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
-    """Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
+    r"""Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
 
     The same command goes on after an interruption; with more --seeds or strengths it extends a finished study.
+
+    Examples:
+        noisytune compare                              # the demo: needs no network
+        noisytune compare --task reviews.csv --model roberta-base --until-decided
+        noisytune compare --task glue/rte --arm "noisytune(0.1)" --arm recadam
+        noisytune compare --command "python train.py {model} {seed} {out}" \
+            --model ./bert --score eval_accuracy
     """
     from noisytune.cli.own_command import compare_command, refuse
     from noisytune.cli.reports import console, need, show_run

@@ -37,6 +37,7 @@ def explore(
             WHAT,
             "Leave others out before training, or after short trainings. Default: the cheaper that is possible.",
             "untrained|short",
+            common=False,
         ),
     ] = "auto",
     arm: Annotated[
@@ -57,6 +58,10 @@ def explore(
     """Draw many noises, train the most promising ones, and compare with plain restarts that cost as much.
 
     A tenth of the training examples chooses; the verdict is on dev. The same command goes on after an interruption.
+
+    Examples:
+        noisytune explore --task reviews.csv --model roberta-base
+        noisytune explore --noise-seeds 8 --keep 2 --seeds 3
     """
     from noisytune.cli.reports import console, need, show_run
     from noisytune.cli.study_display import StudyDisplay

@@ -36,6 +36,10 @@ def export(
     """Write a run's trials for other programs, or its predictions for XTREME's own evaluate.py.
 
     CSV and Parquet have a row for each trial, JSON has everything but predictions, MLflow gets a run for each trial.
+
+    Examples:
+        noisytune export runs/mine --out trials.csv
+        noisytune export runs/mine --to parquet --out trials.parquet
     """
     if to is Format.XTREME:
         _export_xtreme(run, data_dir, Path(out))
@@ -67,7 +71,11 @@ def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN_A", help="The run folder that is added to.")],
     other: Annotated[Path, typer.Argument(metavar="RUN_B", help="A run folder with the rest; it is only read.")],
 ) -> None:
-    """Copy into a run folder what another has of the same studies: trials that ran on two clusters become one study."""
+    """Copy into a run folder what another has of the same studies: trials that ran on two clusters become one study.
+
+    Examples:
+        noisytune merge runs/here runs/there
+    """
     from noisytune.lab.studies.join import join
 
     found, out = join(run, other), console()

@@ -44,6 +44,10 @@ def gate(
     """Say by the exit code whether a study shows what is required: 0 yes, 1 no, 3 not decided yet.
 
     It may be asked after every seed: what holds by chance alone is said in 5 % of studies at most. Needs no torch.
+
+    Examples:
+        noisytune gate runs/nightly --require not-worse --margin 0.5
+        noisytune gate scores.csv --require helped --arm noisy
     """
     from noisytune.report import gate as asked
     from noisytune.report import report_json

@@ -61,18 +61,28 @@ def judge(
         Unpaired,
         option(WHAT, "Runs that one arm lacks: refuse, drop, or match runs in their order.", "WHAT"),
     ] = Unpaired.REFUSE,
-    seed_column: Annotated[Column, option(COLUMNS, "The seed, or run, that pairs share.", "NAME")] = None,
-    arm_column: Annotated[Column, option(COLUMNS, "The arm. Without one, each arm has a column.", "NAME")] = None,
-    score_column: Annotated[Column, option(COLUMNS, "The score.", "NAME")] = None,
-    task_column: Annotated[Column, option(COLUMNS, "The task, of several.", "NAME")] = None,
-    item_column: Annotated[Column, option(COLUMNS, "The example, of scores example by example.", "NAME")] = None,
+    seed_column: Annotated[Column, option(COLUMNS, "The seed, or run, that pairs share.", "NAME", common=False)] = None,
+    arm_column: Annotated[
+        Column, option(COLUMNS, "The arm. Without one, each arm has a column.", "NAME", common=False)
+    ] = None,
+    score_column: Annotated[Column, option(COLUMNS, "The score.", "NAME", common=False)] = None,
+    task_column: Annotated[Column, option(COLUMNS, "The task, of several.", "NAME", common=False)] = None,
+    item_column: Annotated[
+        Column, option(COLUMNS, "The example, of scores example by example.", "NAME", common=False)
+    ] = None,
     group_column: Annotated[
-        Column, option(COLUMNS, "What examples that hang together share: a document, a speaker.", "NAME")
+        Column, option(COLUMNS, "What examples that hang together share: a document, a speaker.", "NAME", common=False)
     ] = None,
     out: Annotated[Path | None, option(WHAT, "Write the report here. Default: runs/judge-NAME.", "DIR")] = None,
     json_: Json = False,
 ) -> None:
-    """Judge scores that exist, from any training: the same report, without training anything. Needs no torch."""
+    """Judge scores that exist, from any training: the same report, without training anything. Needs no torch.
+
+    Examples:
+        noisytune judge scores.csv
+        noisytune judge scores.parquet --baseline plain --metric f1 --margin 0.5
+        noisytune judge plain=evals/a plain=evals/b noisy=evals/c noisy=evals/d
+    """
     import json
 
     from noisytune.cli.study_display import print_summary

@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from noisytune import __version__
 from noisytune.cli._command import as_command
+from noisytune.cli._help import Command, Group, texts
 from noisytune.cli.checkpoint import diff, inspect, perturb, verify
 from noisytune.cli.compare import compare
 from noisytune.cli.explore import explore
@@ -27,7 +26,7 @@ from noisytune.cli.studies import reproduce, run
 from noisytune.cli.tune import tune
 
 
-class _Command(typer.Typer):
+class _App(typer.Typer):
     """Where the terminal or file cannot show a character, another is shown."""
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
@@ -40,9 +39,15 @@ class _Command(typer.Typer):
         return super().__call__(*arguments, **settings)
 
 
-app = _Command(
+app = _App(
     name="noisytune",
+    cls=Group,
     help="A little noise before fine-tuning, and paired evidence whether it helped on your task.",
+    epilog="""\
+noisytune compare                              # the demo: needs no network
+noisytune compare --task reviews.csv           # your data, seed by seed
+noisytune perturb ./bert ./noisy-bert          # a checkpoint with noise
+noisytune judge scores.csv                     # results that you have""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,44 +71,15 @@ def _root(
 ) -> None: ...
 
 
-class _WithHelp(TyperCommand):
-    """A command whose help page cuts no option's name, however narrow: what is said of it takes the rest of the line.
-
-    typer has no setting for it, so its table is another one while the page is made.
-    """
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the page."""
-        from rich.table import Table
-
-        class WholeNames(Table):
-            def add_row(self, *cells: Any, **style: Any) -> None:
-                super().add_row(*cells, **style)
-                for column, cell in zip(self.columns, cells, strict=True):
-                    column.no_wrap |= str(cell).startswith("--")
-
-        rich_utils: Any = import_module("typer.rich_utils")
-        usual, rich_utils.Table = rich_utils.Table, WholeNames
-        try:
-            super().format_help(ctx, formatter)
-        finally:
-            rich_utils.Table = usual
-
-
-_STUDIES: tuple[Callable[..., None], ...] = (compare, run, reproduce, tune, explore, plan, work)
-_OTHERS: tuple[Callable[..., None], ...] = (
-    status,
-    report,
-    judge,
-    power,
-    gate,
-    export,
-    merge,
-    methods,
-    perturb,
-    inspect,
-    diff,
-    verify,
-)
-for _function in (*_STUDIES, *_OTHERS):  # in the order of the help page
-    app.command(cls=_WithHelp)(as_command(_function, keeps_trials=_function in _STUDIES))
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Studies": (compare, run, reproduce, tune, explore, plan, work, status, methods),
+    "Results": (report, judge, power, gate, export, merge),
+    "Checkpoints": (perturb, inspect, diff, verify),
+}
+"""By heading, in the order of the help page."""
+_KEEP_TRIALS = (compare, run, reproduce, tune, explore, plan, work)
+for _heading, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(cls=Command, epilog=texts(_function)[1], rich_help_panel=_heading)(
+            as_command(_function, keeps_trials=_function in _KEEP_TRIALS)
+        )

@@ -22,7 +22,11 @@ def plan(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
     out: Annotated[Path, option(RUN, "Write the plan into this run folder.", "DIR")],
 ) -> None:
-    """Write a study's plan into a run folder and run nothing of it: noisytune work does, in any number of processes."""
+    """Write a study's plan into a run folder and run nothing of it: noisytune work does, in any number of processes.
+
+    Examples:
+        noisytune plan study.yaml --out runs/mine
+    """
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab.engines import LocalEngine
     from noisytune.lab.studies.planned import plan as write_plan
@@ -48,6 +52,10 @@ def work(
     """Run whatever is missing of a planned study. Any number of these may run at a time, on any machines.
 
     Each leaves what others run to them, and ends when nothing is left to take. Afterwards: noisytune report RUN.
+
+    Examples:
+        noisytune work runs/mine                       # on as many machines as wanted
+        noisytune work runs/mine --part 1/8            # in a job array
     """
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab.store import Store
@@ -78,7 +86,12 @@ def status(
     watch: Annotated[bool, option(RUN, "Show it again and again, until nothing runs.", "", "--watch")] = False,
     json_: Json = False,
 ) -> None:
-    """Show how far a run folder is: done, running and by whom, failed and why, missing, and when it will be done."""
+    """Show how far a run folder is: done, running and by whom, failed and why, missing, and when it will be done.
+
+    Examples:
+        noisytune status runs/mine --watch
+        noisytune status runs/mine --json
+    """
     from rich.live import Live
 
     from noisytune.cli.status_display import status_text

@@ -39,6 +39,10 @@ def power(
     """Say how many pairs a difference takes: looked at once, looked at after every pair, and with --until-decided.
 
     For normal differences; the anytime-valid numbers are simulated. With --from also the time.
+
+    Examples:
+        noisytune power --sd 1.2 --effect 0.5
+        noisytune power --from runs/pilot --effect 0.5
     """
     require("scipy", extra="report", needed_for="noisytune power")
     from noisytune.report.statistics.planning import plan

@@ -23,7 +23,12 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Write the pages here. Default: into the run folder.")
     ] = None,
 ) -> None:
-    """Render a run folder's reports again. Needs no torch."""
+    """Render a run folder's reports again. Needs no torch.
+
+    Examples:
+        noisytune report runs/mine
+        noisytune report runs/mine --out public
+    """
     from noisytune.lab.store import Store
 
     if not run.is_dir():
@@ -38,7 +43,12 @@ def report(
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Everything about one.")] = None,
 ) -> None:
-    """Show the methods that an --arm can have: what they do, their settings, cost and source."""
+    """Show the methods that an --arm can have: what they do, their settings, cost and source.
+
+    Examples:
+        noisytune methods
+        noisytune methods recadam
+    """
     from noisytune.cli.methods_display import print_method, print_methods
     from noisytune.methods import method_class
 

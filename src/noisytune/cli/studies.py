@@ -34,7 +34,12 @@ def run(
     running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
-    """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption."""
+    """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption.
+
+    Examples:
+        noisytune run study.yaml --dry-run               # trials, FLOPs and time
+        noisytune run study.yaml --out runs/mine --workers 4
+    """
     from noisytune.lab.studies.file import Changes
 
     _run(study, Changes(), out, dry_run, running, report_to)
@@ -61,7 +66,13 @@ def reproduce(
     running: HowToRun,
     report_to: ReportTo = None,
 ) -> None:
-    """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption."""
+    """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption.
+
+    Examples:
+        noisytune reproduce table2 --dry-run           # trials, FLOPs and time
+        noisytune reproduce figure6 --models all-MiniLM-L6-v2 --tasks topics --seeds 3
+        noisytune reproduce figure5 --show             # a study to copy and edit
+    """
     from noisytune.lab.studies.file import Changes, paper_study
 
     file = paper_study(study)

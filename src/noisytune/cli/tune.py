@@ -20,9 +20,9 @@ def tune(
     ] = "topics",
     arm: Arms = None,
     budget: Annotated[int, option(WHAT, "Try this many settings of each arm, the baseline included.", "N", min=1)] = 20,
-    sampler: Annotated[str, option(WHAT, "Pick settings this way.", "random|grid|tpe")] = "random",
+    sampler: Annotated[str, option(WHAT, "Pick settings this way.", "random|grid|tpe", common=False)] = "random",
     protocol: Annotated[
-        str, option(WHAT, "Choose settings on a tenth of train (clean) or on dev (paper).", "paper|clean")
+        str, option(WHAT, "Choose settings on a tenth of train (clean) or on dev (paper).", "paper|clean", common=False)
     ] = "clean",
     seeds: Annotated[int, option(WHAT, "Run each arm's winner on this many fresh seeds.", "N", min=1)] = USUAL_SEEDS,
     margin: Margin = 1.0,
@@ -31,7 +31,8 @@ def tune(
     data: Data,
     training: TuneTraining,
     storage: Annotated[
-        str | None, option(RUN, "Keep the search in this Optuna storage. Default: SQLite in the run folder.", "URL")
+        str | None,
+        option(RUN, "Keep the search in this Optuna storage. Default: SQLite in the run folder.", "URL", common=False),
     ] = None,
     out: Out = None,
     running: HowToRun,
@@ -39,6 +40,10 @@ def tune(
     """Search each arm's settings with the same number of trials, then compare the winners on fresh seeds.
 
     The same command goes on after an interruption; with more --budget or --seeds it extends a finished search.
+
+    Examples:
+        noisytune tune --task reviews.csv --model roberta-base --budget 20
+        noisytune tune --arm noisytune --arm recadam --learning-rate 1e-5,2e-5
     """
     from noisytune._pretrained import Model as Pretrained
     from noisytune.cli.reports import console, need, show_run

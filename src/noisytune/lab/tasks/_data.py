@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._metrics import METRICS, kinds_with
-from noisytune._settings import check, choice, path, text, whole, word_or_whole, words
+from noisytune._settings import check, choice, common, path, text, whole, word_or_whole, words
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Kind, Split
 from noisytune.records import digest
@@ -147,11 +147,13 @@ class TaskOptions:
     dev_size: int | None = whole(
         None, "Score this many dev examples. Default: all.", "a whole number >= 1", lambda n: n >= 1
     )
-    text_columns: tuple[str, ...] = words(
-        "Read the text from this column, or a pair from two.", "names of columns with a comma between", ",", "A[,B]"
+    text_columns: tuple[str, ...] = common(
+        words(
+            "Read the text from this column, or a pair from two.", "names of columns with a comma between", ",", "A[,B]"
+        )
     )
     """Files: numbers count from 0 and mean a file without a header."""
-    label_column: str | None = text(None, "Read the label from this column.", "the name of a column")
+    label_column: str | None = common(text(None, "Read the label from this column.", "the name of a column"))
     """Files."""
     dev_file: Path | None = path("Score on this file. Default: a fifth of the task's own, stratified.", "FILE")
     """Files."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune._settings import check, choice, keyed, later, number, switch, whole, written
+from noisytune._settings import check, choice, common, keyed, later, number, switch, whole, written
 from noisytune.errors import ConfigError
 from noisytune.lab.trials.lora import ALLOWED, Lora
 
@@ -44,13 +44,11 @@ class TrainingSettings:
     16
     """
 
-    epochs: int = whole(3, "Pass this many times over the training examples.", "a whole number >= 1", lambda n: n >= 1)
-    learning_rate: float | None = number(
-        None,
-        "Train with this peak learning rate.",
-        "a finite number > 0",
-        lambda x: x > 0,
-        "RATE",
+    epochs: int = common(
+        whole(3, "Pass this many times over the training examples.", "a whole number >= 1", lambda n: n >= 1)
+    )
+    learning_rate: float | None = common(
+        number(None, "Train with this peak learning rate.", "a finite number > 0", lambda x: x > 0, "RATE")
     )
     """None: the model's usual one, put in by `for_model`."""
     batch_size: int = whole(16, "Train on this many examples a step.", "a whole number >= 1", lambda n: n >= 1)
