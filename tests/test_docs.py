@@ -15,7 +15,7 @@ import noisytune
 from noisytune.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "evidence/README.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "evidence/README.md", "examples/README.md")]
 PAGES += sorted((ROOT / "docs").glob("**/*.md"))
 ELSEWHERE = {"noisytune.integrations.axolotl"}
 """Needs a host that is not installed here: it brings a torch of its own."""

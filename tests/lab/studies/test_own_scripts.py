@@ -20,21 +20,21 @@ from noisytune.lab.store import Store
 from noisytune.lab.tasks import TaskOptions, load_task
 
 ROOT = Path(__file__).resolve().parents[3]
-EXAMPLES = ROOT / "examples" / "own"
+EXAMPLES = ROOT / "examples"
 CASES = {
     "trainer": (
-        "trainer.py --model_name_or_path {model} --seed {seed} --output_dir {out} --train_file train.csv --dev_file "
-        "dev.csv --max_steps 12",
+        "own_trainer.py --model_name_or_path {model} --seed {seed} --output_dir {out} --train_file train.csv "
+        "--dev_file dev.csv --max_steps 12",
         ["--score", "eval_accuracy"],
         lambda out, said: json.loads((out / "all_results.json").read_text())["eval_accuracy"],
     ),
     "loop": (
-        "loop.py {model} {out} train.csv dev.csv --seed {seed} --steps 12",
+        "own_loop.py {model} {out} train.csv dev.csv --seed {seed} --steps 12",
         ["--score", "accuracy"],
         lambda out, said: float(re.findall(r"accuracy: ([0-9.]+)", said)[-1]),
     ),
     "keras": (
-        "keras_words.py",
+        "own_keras.py",
         ["--score", "dev.accuracy", "--env", "TRAIN=train.csv", "--env", "DEV=dev.csv", "--env", "KERAS_BACKEND=jax"],
         lambda out, said: json.loads((out / "metrics.json").read_text())["dev"]["accuracy"],
     ),

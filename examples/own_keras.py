@@ -1,4 +1,11 @@
-"""Text classification in Keras on the pretrained word vectors of a BERT: its mean word vector, a layer on top."""
+r"""Does noise help a Keras program? It reads the environment, and writes its score into metrics.json.
+
+    pip install "noisytune[lab,keras,jax]"
+    noisytune compare --model MODEL --score dev.accuracy --seeds 8 --command "python own_keras.py" \
+        --env KERAS_BACKEND=jax --env TRAIN=train.csv --env DEV=dev.csv
+
+MODEL is a directory with a BERT, whose word vectors are averaged; the files have columns text and label.
+"""
 
 import csv
 import json
