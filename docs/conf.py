@@ -12,6 +12,13 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # of the development environment
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 from command_line import commands  # noqa: E402 (beside this file)
+from study_keys import keys  # noqa: E402
+
+WRITTEN = {
+    "reference/command-line": ("<!-- the commands -->", commands),
+    "reference/study-files": ("<!-- the keys -->", keys),
+}
+"""Page: where in it something is written by the build, and what."""
 
 REPOSITORY = "https://github.com/noisytune/noisytune"
 
@@ -31,7 +38,7 @@ exclude_patterns = ["_build"]
 suppress_warnings = ["myst.header", "config.cache"]
 smartquotes = False  # options begin with two hyphens
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
@@ -42,6 +49,17 @@ napoleon_google_docstring, napoleon_numpy_docstring = True, False
 html_theme = "furo"
 html_title = "noisytune"
 html_show_sourcelink = False
+templates_path = ["_templates"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+        "versions.html",
+    ]
+}
 html_theme_options = {
     "source_repository": REPOSITORY,
     "source_branch": "main",
@@ -67,10 +85,11 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     return None
 
 
-def _with_commands(app: object, name: str, source: list[str]) -> None:
-    """Let the page of the commands have them."""
-    if name == "reference/command-line":
-        source[0] += commands()
+def _written(app: object, name: str, source: list[str]) -> None:
+    """Fill the pages that are written from the code."""
+    if name in WRITTEN:
+        place, content = WRITTEN[name]
+        source[0] = source[0].replace(place, content())
 
 
 def _lead_out(app: object, name: str, source: list[str]) -> None:
@@ -88,5 +107,5 @@ def _lead_out(app: object, name: str, source: list[str]) -> None:
 
 def setup(app: object) -> None:
     """Called by Sphinx."""
-    for change in (_lead_out, _with_commands):
+    for change in (_lead_out, _written):
         app.connect("source-read", change)  # type: ignore[attr-defined]

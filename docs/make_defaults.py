@@ -30,7 +30,7 @@ Most settings of the [methods](methods.md) were chosen by their authors for trai
 they do in a short one? Accuracy in points of all-MiniLM-L6-v2 on the embedded task `topics`
 ({classes} classes, {dev} dev examples), for three sizes of training. Written by `python docs/make_defaults.py`.
 
-**One seed orders nothing.** {seeds}, and two seeds of one arm may differ by more
+**One seed orders nothing.** {seeds}, and two seeds of one [arm](words.md#arm) may differ by more
 than most of these arms do. The table shows which defaults work at a size at all. Which arm is best on your task is a
 question for `noisytune compare`, with as many seeds as it asks for.
 
@@ -38,6 +38,8 @@ question for `noisytune compare`, with as many seeds as it asks for.
 FOOT = """
 `*`: the arm said before it ran that at this size and learning rate it would do next to nothing, or pull too hard.
 Batches of {batch}; everything else as `noisytune compare` has it.
+
+**Next:** [each arm at its best](tune.md), or [which number to report](explanation/which-number.md).
 """
 
 

@@ -14,7 +14,7 @@ HEAD = """\
 
 # Methods
 
-Other ways to fine-tune a pretrained model, each an arm of a study, alone or on top of others:
+Other ways to fine-tune a pretrained model, each an [arm](words.md#arm) of a study, alone or on top of others:
 
 ```console
 noisytune compare --arm recadam --arm noisytune+recadam --arm "noisytune(0.15)+mixout(p=0.8)"
@@ -53,6 +53,9 @@ method is refused before anything is trained.
 """
 
 
+NEXT = "\n**Next:** [what each does at its default](defaults.md), or [each arm at its best](tune.md).\n"
+
+
 def section(name: str, method: type[Method]) -> str:
     """Heading, the module's text, the table of settings, exclusions."""
     title, _, text = (inspect.getdoc(inspect.getmodule(method)) or "").partition("\n\n")
@@ -87,7 +90,7 @@ def _with_formulas(text: str) -> list[str]:
 def page() -> str:
     """The whole page."""
     rows = "".join(f"| [{n}](#{n}) | {m.summary} | {m.cost} |\n" for n, m in METHODS.items())
-    return HEAD + rows + "".join("\n" + section(name, method) for name, method in METHODS.items())
+    return HEAD + rows + "".join("\n" + section(name, method) for name, method in METHODS.items()) + NEXT
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ HEAD = """\
 
 Tatoeba asks for the translation of each sentence among a thousand, BUCC for the few hundred or thousand pairs that hide
 in two collections of sentences. Nothing is trained for either: the model that a study trains on XNLI reads the
-sentences, each trial that of its own seed and arm, and a search answers.
+sentences, each trial that of its own seed and [arm](words.md#arm), and a search answers.
 
 - **Vectors.** The mean of a layer's hidden states over a sentence's tokens, special ones included, in float32; compared
   by cosine.
@@ -70,6 +70,8 @@ set of Chinese with all distractors, in points. The command is `python docs/make
 FOOT = """
 The best layer of each column is bold. Guessing gives 0.1 on Tatoeba (0.3 in Swahili) and 0 on BUCC, where 257 pairs
 hide among 8,624 and 13,589 sentences.
+
+**Next:** [XTREME](xtreme.md), whose tasks they are.
 """
 
 
