@@ -14,8 +14,18 @@ from noisytune.report import report_json, write_report
 
 HERE = Path(__file__).resolve().parent
 RECORDS, README, FOREST = HERE / "records", HERE / "README.md", HERE / "forest.svg"
-STUDIES = ("main", "second", "base", "dose", "kinds", "shares", "on-top", "luck")
-"""In the order in which they ran."""
+STUDIES = (
+    "main",
+    "second",
+    "base",
+    "dose",
+    "kinds",
+    "shares",
+    "on-top",
+    *(f"luck-{head}" for head in range(4)),
+    "language",
+)
+"""In the order in which they are shown."""
 MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
 
 

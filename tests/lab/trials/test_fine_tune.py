@@ -103,6 +103,36 @@ def test_two_arms_of_a_seed_differ_in_the_weights_only(
     assert len({length for _, length in shapes}) > 1, "padded to each batch's own longest text"
 
 
+def test_a_head_with_a_seed_of_its_own(
+    tiny_study: Study, tiny_tokens: Tokens, watched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves the head alone: batches, dropout and noise stay those of the trial's seed."""
+    heads: list[torch.Tensor] = []
+    begin = Stack.begin_
+
+    def watch_head(stack: Stack) -> Any:
+        heads.append(stack.run.model.get_parameter("classifier.weight").detach().clone())
+        return begin(stack)
+
+    monkeypatch.setattr(Stack, "begin_", watch_head)
+    records, steps = [], []
+    for seed, head in ((5, None), (5, 5), (5, 6), (6, None)):
+        watched.clear()
+        settings = {} if head is None else {"head_seed": head}
+        records.append(
+            run_trial(a_trial(tiny_study, noisy(0.15), seed, **settings), tiny_study.model.path, tiny_tokens)
+        )
+        steps.append(list(watched))
+    five, same, other_head, six = records
+    assert outcome(five) == outcome(same)
+    assert not torch.equal(heads[0], heads[2])
+    assert torch.equal(heads[2], heads[3])
+    assert other_head.applied == five.applied != six.applied
+    for one, other in zip(steps[0], steps[2], strict=True):
+        assert torch.equal(one["batch"]["input_ids"], other["batch"]["input_ids"])
+        assert torch.equal(one["after"], other["after"])
+
+
 def test_a_trial_can_be_repeated_and_another_seed_is_another_trial(tiny_study: Study, tiny_tokens: Tokens) -> None:
     torch.rand(7)
     one, again, other = (

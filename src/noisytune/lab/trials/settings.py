@@ -28,6 +28,10 @@ LORA_RATE = 2e-4
 """The usual learning rate of LoRA, whatever the model."""
 
 
+def _is_seed(number: int) -> bool:
+    return 0 <= number < 2**32
+
+
 def _lora(given: Any) -> str:
     """As it is written in keys."""
     return Lora.read(given).text
@@ -91,6 +95,10 @@ class TrainingSettings:
 
     keep_head: bool = later(switch("Keep the head of an earlier fine-tuning; its classes are mapped by name."))
     """Without it each trial's seed sets a new head."""
+    head_seed: int | None = later(
+        whole(None, "Draw a new head from this seed, not from each trial's own.", "0 <= seed < 2**32", _is_seed, "SEED")
+    )
+    """The same head in every trial: what is left of a pair's spread is the order of the data and dropout."""
     optimizer: str = later(choice("AdamW", "Train with this optimizer of torch.optim.", *OPTIMIZERS))
     """With torch's defaults besides learning rate and weight decay."""
     logging: int = later(
