@@ -53,7 +53,8 @@ def test_perturb_verify_and_diff(clean, tmp_path, run):
     assert "embeddings" in table
     assert "query" in table
     assert (tmp_path / "figure.png").stat().st_size > 1000
-    roles = {role["kind"]: role["relative_l1"] for role in json.loads(run("diff", clean, noisy, "--json").stdout)}
+    told = json.loads(run("diff", clean, noisy, "--json").stdout)
+    roles = {role["role"]: role["relative_l1"] for role in told["roles"]}
     assert roles["query"] == roles["head"] == 0 < roles["embeddings"] < 0.2
 
 
@@ -63,7 +64,7 @@ def test_a_role_is_left_out_kept_in_the_record_and_verified(clean, tmp_path, run
     assert json.loads((noisy / "config.json").read_text())["noisytune"]["exclude"] == ["@token_embeddings"]
     assert "excluded: @token_embeddings" in (noisy / "noisytune.json").read_text()
     assert "bit for bit" in run("verify", noisy, "--against", clean).stdout
-    rows = json.loads(run("inspect", clean, "--json", "--exclude", "@token_embeddings").stdout)
+    rows = json.loads(run("inspect", clean, "--json", "--exclude", "@token_embeddings").stdout)["tensors"]
     assert [row["left_alone"] for row in rows] == ["excluded: @token_embeddings", None, "constant"]
 
 
@@ -78,10 +79,10 @@ def test_inspect_lists_sorts_and_speaks_json(clean, run):
     table = run("inspect", clean).stdout
     assert "bert.layer.0.attention.self.query.weight" in table
     assert "left: constant" in table
-    rows = json.loads(run("inspect", clean, "--json", "--sort", "std").stdout)
+    rows = json.loads(run("inspect", clean, "--json", "--sort", "std").stdout)["tensors"]
     assert [row["name"].split(".")[-2] for row in rows] == ["query", "word_embeddings", "classifier"]
     assert rows[0]["scale"] == pytest.approx(0.15 * rows[0]["std"])
-    assert json.loads(run("inspect", clean, "--json", "--sort", "size").stdout)[0]["shape"] == [8, 4]
+    assert json.loads(run("inspect", clean, "--json", "--sort", "size").stdout)["tensors"][0]["shape"] == [8, 4]
 
 
 def test_inspect_shows_both_spellings_of_names(clean, run):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,16 +87,21 @@ def test_a_study_is_run_shown_reported_and_extended(tiny, first, run):
     assert first.stderr == ""
     assert "4/4" in first.stdout
     assert "Inconclusive after 2 pairs" in first.stdout.replace("\n", " ")
-    assert max(map(len, first.stdout.splitlines())) <= max(80, len(f"Report: {folder / 'report.html'}"))
+    summary = first.stdout.partition("\n\n")[2].splitlines()
+    assert max(map(len, summary)) <= max(80, len(f"Report: {folder / 'report.html'}"))
     assert (run / "report.html").exists()
     assert (run / "report.md").exists()
     before = {path: path.stat().st_mtime_ns for path in (run / "trials").iterdir()}
     more = noisytune(
         *("compare", "--model", tiny.path, *QUICK, "--seeds", 3, "--noise-lambda", "0,0.15,0.3", "--out", run),
-        *("--workers", 1),
+        *("--workers", 1, "--json"),
+        COLUMNS="60",
     )
     assert more.returncode == 0, more.stderr
-    assert "4 of 9 trials are done already" in more.stdout
+    assert json.loads(more.stdout) == json.loads((run / "report.json").read_text())
+    assert "4 of 9 trials are done already" in more.stderr
+    line = re.compile(r"^ +[5-9]/9  seed \d   \S+ +accuracy +\d+\.\d\d  \d+ s", re.MULTILINE)
+    assert len(line.findall(more.stderr)) == 5, "one a trial, whatever the width"
     assert len(records(run)) == 9
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 

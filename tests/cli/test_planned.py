@@ -33,7 +33,7 @@ def test_status_shows_how_far_a_folder_is(tiny_study: Study, tmp_path: Path) -> 
     assert lines[1] == "  done in about < 1 s, if as many run as now"
     assert lines[2].startswith(f"  {third.label}: process ")
     assert lines[3:] == [f"  failed: {second.label} failed: \\x1b[31mred", "    one", "    two\\x07"]
-    told = json.loads(noisytune("status", tmp_path, "--json").output)
+    told = json.loads(noisytune("status", tmp_path, "--json").output)["studies"]
     assert [(one["planned"], one["done"], one["missing"]) for one in told] == [(4, 1, 2)]
     assert told[0]["failed"][0]["last_words"] == "one\ntwo\x07"
     store.release(third.key)
@@ -68,8 +68,10 @@ def test_a_study_is_planned_worked_on_and_reported(tiny: Any, tmp_path: Path) ->
     planned = noisytune("plan", tmp_path / "study.yaml", "--out", tmp_path / "run")
     assert planned.exit_code == 0, planned.output
     assert "4 trials are planned" in planned.output
-    assert json.loads(noisytune("status", tmp_path / "run", "--json").output)[0]["missing"] == 4
+    again = json.loads(noisytune("plan", tmp_path / "study.yaml", "--out", tmp_path / "run", "--json").stdout)
+    assert (again["schema"], again["studies"][0]["planned"]) == ("noisytune.plan", 4)
+    assert json.loads(noisytune("status", tmp_path / "run", "--json").output)["studies"][0]["missing"] == 4
     for part, done in (("1/2", 2), ("2/2", 4)):
         assert noisytune("work", tmp_path / "run", "--workers", 1, "--part", part).exit_code == 0
-        assert json.loads(noisytune("status", tmp_path / "run", "--json").output)[0]["done"] == done
+        assert json.loads(noisytune("status", tmp_path / "run", "--json").output)["studies"][0]["done"] == done
     assert noisytune("report", tmp_path / "run").exit_code == 0

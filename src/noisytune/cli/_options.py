@@ -246,7 +246,7 @@ ReportTo = Annotated[
     option(RUN, "Log each trial there as well: tensorboard, mlflow, wandb or trackio.", "TRACKER", common=False),
 ]
 DryRun = Annotated[bool, option(RUN, "Show trials, tokens, FLOPs and time; run none.", "", "--dry-run")]
-Json = Annotated[bool, option(RUN, "Print JSON.", "", "--json")]
+Json = Annotated[bool, option(RUN, "Print one JSON object and nothing else.", "", "--json")]
 Debug = Annotated[bool, option(RUN, "Show the whole traceback of an error.", "", "--debug")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A directory of weights, or a model's id on the Hub.", show_default=False)

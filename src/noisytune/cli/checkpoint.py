@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +14,15 @@ import typer
 from noisytune._console import Console
 from noisytune._pretrained import find_directory
 from noisytune.cli._options import RUN, CheckpointNoise, Json, Measure, ModelArgument, option
+from noisytune.cli._output import console, print_json
 from noisytune.cli.checkpoint_display import (
-    difference_rows,
+    difference,
     plot_difference,
     print_difference,
     print_names,
     print_tensors,
     tensor_rows,
 )
-from noisytune.cli.reports import console
 from noisytune.errors import NoisyTuneError, NotFoundError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def inspect(
         manifest = inspect_checkpoint(source, progress=progress, **noise)
     entries = sorted(manifest.entries, key=_ORDERS[sort]) if sort in _ORDERS else list(manifest.entries)
     if as_json:
-        typer.echo(json.dumps(tensor_rows(entries), indent=1))
+        print_json("inspect", {"tensors": tensor_rows(entries), "notices": list(manifest.notices)})
     else:
         (print_names if names else print_tensors)(console(), entries)
         for notice in manifest.notices:
@@ -134,7 +134,7 @@ def diff(
     with _progress("Comparing") as progress:
         found = diff_checkpoints(*sources, progress=progress)
     if as_json:
-        typer.echo(json.dumps(difference_rows(found), indent=1))
+        print_json("diff", difference(found))
     else:
         print_difference(console(), found)
     if plot is not None:
@@ -149,6 +149,7 @@ def verify(
     every_file: Annotated[
         bool, option(RUN, "Compare the files beside the weights with their hashes too.", "", "--all")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Check that a perturbed checkpoint is exactly what its manifest states.
 
@@ -165,9 +166,13 @@ def verify(
     source = None if against is None else find_directory(against)
     with _progress("Verifying") as progress:
         found = verify_checkpoint(out, source, every_file=every_file, progress=progress)
+    if as_json:
+        print_json("verify", {"ok": found.ok} | asdict(found))
     if not found.ok:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise NoisyTuneError(found.problems[0] + more)
+    if as_json:
+        return
     what = "what was written (--against MODEL checks the noise)"
     what = what if source is None else f"{against} plus the noise that its manifest states, bit for bit"
     files = "not looked at (--all)" if found.files is None else f"{found.files}, as they were written"

@@ -14,7 +14,7 @@ from noisytune._console import Console
 from noisytune._text import terminal
 
 if TYPE_CHECKING:
-    from noisytune.checkpoint._diff import Difference
+    from noisytune.checkpoint._diff import Change, Difference
     from noisytune.manifest import TensorEntry
 
 
@@ -53,17 +53,23 @@ def print_names(out: Console, entries: Iterable[TensorEntry]) -> None:
     out.file.write("\n".join(_table.lines(("canonical name", "in the files"), rows, out.width)) + "\n")
 
 
-def difference_rows(found: Difference) -> list[dict[str, Any]]:
-    """Changes of the roles of parameters as JSON values; the last one is that of all together."""
-    return [
-        {
-            "kind": role.name,
-            "relative_l1": role.relative if math.isfinite(role.relative) else None,
-            "tensors": role.tensors,
-            "elements": role.elements,
-        }
-        for role in (*found.roles(), found.total())
-    ]
+def difference(found: Difference) -> dict[str, Any]:
+    """Changes of the roles of parameters, and of all together, as JSON values."""
+    return {
+        "roles": [_change(role) for role in found.roles()],
+        "all": _change(found.total()),
+        "only_first": list(found.only_first),
+        "only_second": list(found.only_second),
+    }
+
+
+def _change(role: Change) -> dict[str, Any]:
+    return {
+        "role": role.name,
+        "relative_l1": role.relative if math.isfinite(role.relative) else None,
+        "tensors": role.tensors,
+        "elements": role.elements,
+    }
 
 
 def print_difference(out: Console, found: Difference) -> None:

@@ -11,6 +11,7 @@ from noisytune.cli._options import (
     Arms,
     Data,
     HowToRun,
+    Json,
     Margin,
     Model,
     Noise,
@@ -66,6 +67,7 @@ def compare(
     out: Out = None,
     running: HowToRun,
     report_to: ReportTo = None,
+    as_json: Json = False,
 ) -> None:
     r"""Fine-tune a model on a task without and with NoisyTune, seed by seed, and report the difference.
 
@@ -78,8 +80,9 @@ def compare(
         noisytune compare --command "python train.py {model} {seed} {out}" \
             --model ./bert --score eval_accuracy
     """
+    from noisytune.cli._output import console
     from noisytune.cli.own_command import compare_command, refuse
-    from noisytune.cli.reports import console, need, show_run
+    from noisytune.cli.reports import need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab import compare as run_comparison
     from noisytune.lab.store import STUDY
@@ -105,9 +108,10 @@ def compare(
             until=partial(_decided, [arm.name for arm in arms]) if until_decided else None,
             rerun=not no_rerun,
             report_to=report_to and report_to.value,
+            as_json=as_json,
         )
         return
-    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console(as_json)) as display:
         found = run_comparison(
             model,
             task,
@@ -124,7 +128,7 @@ def compare(
             report_to=report_to and report_to.value,
             rules=how.rules(stop),
         )
-    show_run(found.folder, {STUDY: found.study}, found.records)
+    show_run(found.folder, {STUDY: found.study}, found.records, as_json)
 
 
 def _decided(arms: list[str], study: StudyRecord, records: list[TrialRecord]) -> bool:

@@ -9,6 +9,7 @@ from noisytune.cli._options import (
     Data,
     ExploreTraining,
     HowToRun,
+    Json,
     Margin,
     Model,
     Noise,
@@ -54,6 +55,7 @@ def explore(
     training: ExploreTraining,
     out: Out = None,
     running: HowToRun,
+    as_json: Json = False,
 ) -> None:
     """Draw many noises, train the most promising ones, and compare with plain restarts that cost as much.
 
@@ -63,7 +65,8 @@ def explore(
         noisytune explore --task reviews.csv --model roberta-base
         noisytune explore --noise-seeds 8 --keep 2 --seeds 3
     """
-    from noisytune.cli.reports import console, need, show_run
+    from noisytune.cli._output import console
+    from noisytune.cli.reports import need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab import explore as run_exploration
     from noisytune.lab.store import STUDY
@@ -73,7 +76,7 @@ def explore(
     need("noisytune explore")
     noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
     how = Running(**running)
-    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console(as_json)) as display:
         found = run_exploration(
             model,
             task,
@@ -90,4 +93,4 @@ def explore(
             on_event=stop.watched(display.on_event),
             rules=how.rules(stop),
         )
-    show_run(found.folder, {STUDY: found.study}, found.records)
+    show_run(found.folder, {STUDY: found.study}, found.records, as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noisytune._text import terminal
-from noisytune.cli.reports import console
+from noisytune.cli._output import console
 from noisytune.errors import ConfigError
 
 

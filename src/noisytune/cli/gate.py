@@ -12,7 +12,7 @@ import typer
 
 from noisytune._text import terminal
 from noisytune.cli._options import WHAT, Json, option
-from noisytune.cli.reports import console
+from noisytune.cli._output import console, print_reports
 from noisytune.errors import RunFolderError
 from noisytune.errors import require as need
 
@@ -39,7 +39,7 @@ def gate(
         option(WHAT, "Points that count as no difference. Default: the study's; 1 for a file.", "POINTS", min=0),
     ] = None,
     arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM")] = None,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say by the exit code whether a study shows what is required: 0 yes, 1 no, 3 not decided yet.
 
@@ -51,20 +51,20 @@ def gate(
     """
     from noisytune.report import gate as asked
     from noisytune.report import report_json
-    from noisytune.report.page.machine import json_text
 
-    answers = []
+    answers, told = [], []
     for study, records, failures in _studies(run):
         one = study if margin is None else replace(study, margin=margin)
         found = asked(one, records, require.value, arm)
         answers += [each.answer for each in found]
-        if json_:
-            told = [{"arm": each.arm, "answer": each.answer, "why": each.why} for each in found]
-            gated = {"require": require.value, "answers": told}
-            typer.echo(json_text(report_json(one, records, failures) | {"gate": gated}), nl=False)
+        if as_json:
+            gated = [{"arm": each.arm, "answer": each.answer, "why": each.why} for each in found]
+            told.append(report_json(one, records, failures) | {"gate": {"require": require.value, "answers": gated}})
             continue
         for each in found:
             console().print(terminal(f"{require.value}: {each.answer}. {each.why}"), soft_wrap=True)
+    if as_json:
+        print_reports(told)
     code = CODES[next(answer for answer in ("no", "undecided", "yes") if answer in answers)]
     if code:
         raise typer.Exit(code)

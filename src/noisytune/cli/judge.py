@@ -11,7 +11,7 @@ import typer
 
 from noisytune._text import terminal
 from noisytune.cli._options import WHAT, Json, Margin, option
-from noisytune.cli.reports import console
+from noisytune.cli._output import console, print_reports
 from noisytune.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def judge(
         Column, option(COLUMNS, "What examples that hang together share: a document, a speaker.", "NAME", common=False)
     ] = None,
     out: Annotated[Path | None, option(WHAT, "Write the report here. Default: runs/judge-NAME.", "DIR")] = None,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Judge scores that exist, from any training: the same report, without training anything. Needs no torch.
 
@@ -83,8 +83,6 @@ def judge(
         noisytune judge scores.parquet --baseline plain --metric f1 --margin 0.5
         noisytune judge plain=evals/a plain=evals/b noisy=evals/c noisy=evals/d
     """
-    import json
-
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import file_name
     from noisytune.report import report_json, write_report
@@ -115,11 +113,12 @@ def judge(
     for study, records in found:
         page = "report" if len(found) == 1 else file_name(study.name)
         written = write_report(folder, study, records, page)
-        told.append(report_json(study, records))
-        if not json_:
+        if as_json:
+            told.append(report_json(study, records))
+        else:
             print_summary(console(), study, records, written)
-    if json_:
-        typer.echo(json.dumps(told if len(told) > 1 else told[0], ensure_ascii=False, indent=1))
+    if as_json:
+        print_reports(told)
 
 
 def judged(scores: list[str], columns: dict[str, str], **how: Any) -> tuple[str, list[Built]]:

@@ -51,6 +51,7 @@ def compare_command(
     until: Until | None,
     rerun: bool,
     report_to: str | None,
+    as_json: bool,
 ) -> None:
     """Run a command seed by seed without and with noise in its checkpoint, and report the difference.
 
@@ -66,9 +67,11 @@ def compare_command(
         until: asked between seeds.
         rerun: whether the baseline's first seed is run twice.
         report_to: a tracker.
+        as_json: print the report as JSON, and everything else on standard error.
     """
+    from noisytune.cli._output import console
     from noisytune.cli._running import stoppable
-    from noisytune.cli.reports import console, show_run
+    from noisytune.cli.reports import show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.lab.store import STUDY, Store, run_folder
     from noisytune.lab.studies.compare import seeds_of
@@ -99,8 +102,8 @@ def compare_command(
         out or run_folder(study.name, study.model.name, [study.model.digest, study.tasks[0].digest, study.own])
     )
     runner = CommandRunner.of(study.model.path, command, read, store.folder)
-    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console(as_json)) as display:
         told = stop.watched(display.on_event)
         rules = how.rules(stop)
         record = run_own(study, store, engine, told, runner, until=until, rerun=rerun, report_to=report_to, rules=rules)
-    show_run(store.folder, {STUDY: record}, store.records(entry["key"] for entry in record.trials))
+    show_run(store.folder, {STUDY: record}, store.records(entry["key"] for entry in record.trials), as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,9 @@ import typer
 
 from noisytune._text import terminal
 from noisytune.cli._options import RUN, HowToRun, Json, ReportTo, option
+from noisytune.cli._output import console, print_json
 from noisytune.cli._running import Running, stoppable
-from noisytune.cli.reports import console, need
+from noisytune.cli.reports import need
 from noisytune.errors import ConfigError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -21,6 +21,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 def plan(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare; see docs/studies.md.")],
     out: Annotated[Path, option(RUN, "Write the plan into this run folder.", "DIR")],
+    as_json: Json = False,
 ) -> None:
     """Write a study's plan into a run folder and run nothing of it: noisytune work does, in any number of processes.
 
@@ -32,8 +33,12 @@ def plan(
     from noisytune.lab.studies.planned import plan as write_plan
 
     need("a study", "yaml")
-    with LocalEngine(1) as engine, StudyDisplay(console()) as display:
+    with LocalEngine(1) as engine, StudyDisplay(console(as_json)) as display:
         studies = write_plan(study, out, engine, display.on_event)
+    if as_json:
+        told = [{"name": one.name, "model": one.model.name, "planned": len(one.plan)} for one in studies]
+        print_json("plan", {"run": str(out), "studies": told})
+        return
     for one in studies:
         console().print(terminal(f"{one.name} on {one.model.name}: {len(one.plan):,} trials are planned in {out}"))
     console().print(f"Each of these runs what is missing:  noisytune work {terminal(out)}", soft_wrap=True)
@@ -84,7 +89,7 @@ def work(
 def status(
     run: RunFolder,
     watch: Annotated[bool, option(RUN, "Show it again and again, until nothing runs.", "", "--watch")] = False,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show how far a run folder is: done, running and by whom, failed and why, missing, and when it will be done.
 
@@ -98,10 +103,10 @@ def status(
     from noisytune.lab.studies.status import status_of
 
     out = console()
-    if json_:
+    if as_json:
         if watch:
             raise ConfigError("watch and json do not go together: call it again instead")
-        typer.echo(json.dumps([one.told() for one in status_of(run)], indent=1))
+        print_json("status", {"studies": [one.told() for one in status_of(run)]})
         return
     if not watch or not out.is_terminal:
         out.print(status_text(status_of(run)))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from noisytune._text import terminal
 from noisytune.cli._options import WHAT, Json, Margin, option
+from noisytune.cli._output import console, print_json
 from noisytune.cli.cost_display import duration
-from noisytune.cli.reports import console
 from noisytune.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ def power(
     ] = None,
     margin: Margin = 1.0,
     max_seeds: Annotated[int, option(WHAT, "Where --until-decided stops at the latest.", "N", min=1)] = 50,
-    json_: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say how many pairs a difference takes: looked at once, looked at after every pair, and with --until-decided.
 
@@ -57,9 +54,9 @@ def power(
     at_once = arms or (known.comparisons if known else 1)
     how: dict[str, Any] = {"margin": margin, "most": max_seeds, "comparisons": at_once}
     found = plan(effect, spread, share, **how)
-    if json_:
-        told = {"schema": "noisytune.power", "version": 1, "effect": effect, "sd": spread, "power": share, **how}
-        typer.echo(json.dumps(told | asdict(found) | {"pilot": known and asdict(known)}, indent=1))
+    if as_json:
+        told = {"effect": effect, "sd": spread, "power": share, **how}
+        print_json("power", told | asdict(found) | {"pilot": known and asdict(known)})
         return
     out = console()
     for line in _lines(found, effect, spread, share, margin, at_once, known):

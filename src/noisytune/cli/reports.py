@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noisytune._console import Console
 from noisytune._text import terminal
 from noisytune.cli._errors import FAILED
+from noisytune.cli._options import Json
+from noisytune.cli._output import console, print_reports
 from noisytune.errors import NotFoundError, RunFolderError, require
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the pages here. Default: into the run folder.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Render a run folder's reports again. Needs no torch.
 
@@ -36,8 +38,11 @@ def report(
     studies = Store(run).studies()
     if not studies:
         raise RunFolderError(f"{run} holds no study: give a folder that noisytune compare, run or reproduce wrote")
+    told = []
     for name in dict.fromkeys(study.name for study in studies.values()):
-        show(run, {file: study for file, study in studies.items() if study.name == name}, out=out)
+        told += show(run, {file: study for file, study in studies.items() if study.name == name}, None, out, as_json)[1]
+    if as_json:
+        print_reports(told)
 
 
 def methods(
@@ -59,8 +64,12 @@ def methods(
 
 
 def show(
-    folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None, out: Path | None = None
-) -> int:
+    folder: Path,
+    studies: dict[str, StudyRecord],
+    known: list[TrialRecord] | None = None,
+    out: Path | None = None,
+    as_json: bool = False,
+) -> tuple[int, list[dict[str, Any]]]:
     """Write the reports of one study, for each of its models and on all, and print what they say.
 
     Args:
@@ -68,34 +77,39 @@ def show(
         studies: by file name, all of one name.
         known: the finished trials, where they have been read already.
         out: where to write; None: into the run folder.
+        as_json: print nothing for people.
 
     Returns:
-        how many trials of the study failed.
+        how many trials of the study failed, and with ``as_json`` what each model's ``report.json`` holds.
     """
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import STUDY, Store, file_name
-    from noisytune.report import write_overview, write_report
+    from noisytune.report import report_json, write_overview, write_report
 
-    results, failures = [], list(Store(folder).failures().values())
+    results, told, failures = [], [], list(Store(folder).failures().values())
+    people = console(as_json)
     place = _writable(out or folder)
     on_all = file_name(next(iter(studies.values())).name) if len(studies) > 1 else ""
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
-        if len(studies) > 1:
-            console().print(f"\n{terminal(study.model['name'])}", style="bold")
         records = known or Store(folder).records(entry["key"] for entry in study.trials)
         written = write_report(place, study, records, page, failures, on_all) if place else None
-        print_summary(console(), study, records, written, failures)
+        if as_json:
+            told.append(report_json(study, records, failures))
+        else:
+            if len(studies) > 1:
+                people.print(f"\n{terminal(study.model['name'])}", style="bold")
+            print_summary(people, study, records, written, failures)
         results.append((study, records, page))
     if len(results) > 1 and place:
         overview = write_overview(place, results, on_all)
-        console().print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
+        people.print(f"\nReport on all models: {terminal(overview)}", soft_wrap=True)
     if not place:
-        console().print(
+        people.print(
             f"Note: {terminal(folder)} cannot be written: --out DIR writes the report elsewhere", soft_wrap=True
         )
     failed = {failure.key for failure in failures}
-    return sum(entry["key"] in failed for study in studies.values() for entry in study.trials)
+    return sum(entry["key"] in failed for study in studies.values() for entry in study.trials), told
 
 
 def _writable(folder: Path) -> Path | None:
@@ -107,13 +121,16 @@ def _writable(folder: Path) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def show_run(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None = None) -> None:
-    """`show` what a command has run.
+def show_run(folder: Path, studies: dict[str, StudyRecord], known: list[TrialRecord] | None, as_json: bool) -> None:
+    """`show` what a command has run, or print it as JSON.
 
     Raises:
         typer.Exit: with the code of a failure, where a trial failed.
     """
-    if show(folder, studies, known):
+    failed, told = show(folder, studies, known, as_json=as_json)
+    if as_json:
+        print_reports(told)
+    if failed:
         raise typer.Exit(FAILED)
 
 
@@ -129,8 +146,3 @@ def need(what: str, *more: str) -> None:
     """
     for library in ("transformers", "scipy", "matplotlib", "jinja2", *more):
         require(library, extra="lab", needed_for=what)
-
-
-def console() -> Console:
-    """Where results are printed."""
-    return Console()

@@ -11,6 +11,7 @@ from noisytune.cli._options import (
     WHAT,
     DryRun,
     HowToRun,
+    Json,
     OtherData,
     OtherTraining,
     Out,
@@ -18,8 +19,10 @@ from noisytune.cli._options import (
     Tracker,
     option,
 )
+from noisytune.cli._output import console
 from noisytune.cli._running import Running, stoppable
-from noisytune.cli.reports import console, need, show_run
+from noisytune.cli.reports import need, show_run
+from noisytune.errors import ConfigError
 
 if TYPE_CHECKING:
     from noisytune.lab.engines import Engine
@@ -33,6 +36,7 @@ def run(
     *,
     running: HowToRun,
     report_to: ReportTo = None,
+    as_json: Json = False,
 ) -> None:
     """Run the study that a file describes: any models, tasks, arms and seeds. Goes on after an interruption.
 
@@ -42,7 +46,7 @@ def run(
     """
     from noisytune.lab.studies.file import Changes
 
-    _run(study, Changes(), out, dry_run, running, report_to)
+    _run(study, Changes(), out, dry_run, running, report_to, as_json)
 
 
 def reproduce(
@@ -65,6 +69,7 @@ def reproduce(
     out: Out = None,
     running: HowToRun,
     report_to: ReportTo = None,
+    as_json: Json = False,
 ) -> None:
     """Run a table or figure of the paper, whole or at a scale of your choice. Goes on after an interruption.
 
@@ -87,7 +92,7 @@ def reproduce(
         options=data,
         training=training,
     )
-    _run(file, changes, out or Path("runs/paper"), dry_run, running, report_to)
+    _run(file, changes, out or Path("runs/paper"), dry_run, running, report_to, as_json)
 
 
 def _run(
@@ -97,6 +102,7 @@ def _run(
     dry_run: bool,
     running: dict[str, Any],
     report_to: Tracker | None,
+    as_json: bool,
 ) -> None:
     """Run the studies of a file, one for each model, in one run folder."""
     from noisytune.cli.study_display import StudyDisplay
@@ -105,6 +111,8 @@ def _run(
     from noisytune.lab.studies.run import run_study
     from noisytune.lab.trials.transformers_runner import TransformersRunner
 
+    if dry_run and as_json:
+        raise ConfigError("dry_run and json do not go together: its tables are for people")
     need("a study", "yaml")
     how = Running(**running)
     with stoppable() as stop, how.workplace() as engine:
@@ -116,12 +124,12 @@ def _run(
         name = studies[0].name
         folder = out or Path("runs") / file_name(name)
         for study in studies:
-            with StudyDisplay(console()) as display:
+            with StudyDisplay(console(as_json)) as display:
                 store, told = Store(folder, study.file_name), stop.watched(display.on_event)
                 run_study(study, store, engine, told, None, report_to and report_to.value, rules=how.rules(stop))
             if stop.asked:
                 break
-    show_run(folder, Store(folder).studies(name))
+    show_run(folder, Store(folder).studies(name), None, as_json)
 
 
 def _plan(file: Path, changes: Changes, out: Path | None, engine: Engine) -> None:

@@ -111,7 +111,8 @@ class StudyDisplay:
             self._overall.update(self._bar, completed=self._done + partial, done=self._done)
 
     def _say(self, line: str) -> None:
-        self._out.print(terminal(line))
+        """A line of a log is whole, whatever the width."""
+        self._out.print(terminal(line), soft_wrap=not self._live)
 
     def _begin_search(self, event: SearchStarted) -> None:
         self._search, self._study, self._done = event, event.study, event.done

@@ -5,7 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from noisytune.cli._options import RUN, WHAT, Arms, Data, HowToRun, Margin, Model, Out, TuneTraining, Values, option
+from noisytune.cli._options import (
+    RUN,
+    WHAT,
+    Arms,
+    Data,
+    HowToRun,
+    Json,
+    Margin,
+    Model,
+    Out,
+    TuneTraining,
+    Values,
+    option,
+)
 from noisytune.cli._running import Running, stoppable
 from noisytune.lab.studies import USUAL_SEEDS
 
@@ -36,6 +49,7 @@ def tune(
     ] = None,
     out: Out = None,
     running: HowToRun,
+    as_json: Json = False,
 ) -> None:
     """Search each arm's settings with the same number of trials, then compare the winners on fresh seeds.
 
@@ -46,7 +60,8 @@ def tune(
         noisytune tune --arm noisytune --arm recadam --learning-rate 1e-5,2e-5
     """
     from noisytune._pretrained import Model as Pretrained
-    from noisytune.cli.reports import console, need, show_run
+    from noisytune.cli._output import console
+    from noisytune.cli.reports import need, show_run
     from noisytune.cli.study_display import StudyDisplay
     from noisytune.errors import ConfigError, require
     from noisytune.lab.store import STUDY, Store
@@ -65,7 +80,7 @@ def tune(
     space, options = Space(**values), TaskOptions(**data)
     settings = TrainingSettings(**training, protocol=protocol)  # type: ignore[arg-type]
     how = Running(**running)
-    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console()) as display:
+    with stoppable() as stop, how.workplace() as engine, StudyDisplay(console(as_json)) as display:
         engine.start(1, TransformersRunner.warm_up)  # imports while the data is loaded
         loaded = trained_as(load_task(task, options), {}, training)
         tuning = Tuning(
@@ -82,7 +97,7 @@ def tune(
         )
         store = Store(out or _default_folder(tuning))
         found = run_search(tuning, store, engine, stop.watched(display.on_event), storage, rules=how.rules(stop))
-    show_run(store.folder, {STUDY: found})
+    show_run(store.folder, {STUDY: found}, None, as_json)
 
 
 def _default_folder(tuning: Tuning) -> Path:
