@@ -44,7 +44,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A study as far as it has been run, and what it shows. ``print(result)`` says it in a few lines."""
+    """A study as far as it has been run, and what it shows. ``print(result)`` says it in a few lines.
+
+    Here of a function that trains, and stands for any training:
+
+    >>> import tempfile
+    >>> import torch
+    >>> from noisytune.lab import InlineEngine, compare
+    >>> def train(trial):
+    ...     trial.perturb_(torch.nn.Linear(4, 2))
+    ...     return {"accuracy": 0.8 + trial.seed / 100 + (trial.arm != "plain") * (0.01 + trial.seed / 1000)}
+    >>> folder = tempfile.mkdtemp()
+    >>> result = compare(train, score="accuracy", seeds=8, out=folder, engine=InlineEngine(), rerun=False)
+    >>> row = result.summary[0]
+    >>> row.verdict.value, row.n, round(row.difference, 2), row.wins
+    ('helped', 8, 1.35, 8)
+    >>> len(result.records)
+    16
+    """
 
     study: StudyRecord
     """As the run folder keeps it, with what was there before."""

@@ -48,7 +48,14 @@ class Model:
 
     @classmethod
     def find(cls, directory_or_hub_id: str | None = None) -> Self:
-        """Find a model and fingerprint it. None takes the default one, as its name does.
+        """Find a model and fingerprint it.
+
+        Args:
+            directory_or_hub_id: a directory of weights as ``save_pretrained`` writes it, or an id on the Hub, which is
+                downloaded unless it is in the cache. None takes the default one, as its name does.
+
+        >>> Model.find().name
+        'all-MiniLM-L6-v2'
 
         Raises:
             DataError: there is no such model, the directory is not one, or its weights carry noise already.

@@ -39,6 +39,16 @@ def perturb_arrays(
 
     Arrays that share all their memory share it in the copy as well.
 
+    Args:
+        arrays: as for `perturb_arrays_`; they stay as they are, and may be read-only.
+        config: the settings; or give them by name instead.
+        base_prefix: as for `perturb_arrays_`.
+        padding_rows: as for `perturb_arrays_`.
+        **settings: fields of `NoisyTuneConfig`.
+
+    Raises:
+        NoisyTuneError: as `perturb_arrays_`.
+
     Example:
         >>> clean = {"weight": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
         >>> noisy, manifest = perturb_arrays(clean, noise_lambda=0.15, seed=1)
@@ -108,7 +118,15 @@ def perturb_arrays_(
 
 
 def identity(array: Array) -> Hashable:
-    """Equal for two arrays if and only if they are the same numbers in memory."""
+    """Equal for two arrays if and only if they are the same numbers in memory.
+
+    Args:
+        array: of any shape; whatever is no array, or is empty, equals itself alone.
+
+    >>> row = np.arange(4.0)
+    >>> identity(row) == identity(row[:]), identity(row) == identity(row.copy())
+    (True, False)
+    """
     if not isinstance(array, np.ndarray) or array.size == 0:
         return id(array)
     return array.ctypes.data, array.shape, array.strides, array.dtype
@@ -116,13 +134,23 @@ def identity(array: Array) -> Hashable:
 
 @dataclass
 class ArrayTarget(MemoryTarget):
-    """An array in the CPU's memory."""
+    """An array in the CPU's memory.
+
+    >>> ArrayTarget.of("weight", ["bert.weight"], np.zeros((2, 3), np.float32)).dtype
+    'float32'
+    """
 
     array: Array
 
     @classmethod
     def of(cls, name: str, own_names: list[str], array: Array) -> Self:
-        """The target that an array is."""
+        """The target that an array is.
+
+        Args:
+            name: canonical name, for which the noise is drawn.
+            own_names: its names as they were given; several where it is tied.
+            array: of any shape and dtype.
+        """
         return cls(name, own_names, array.shape, array.dtype.name, array)
 
     def measure(self, pool: Executor | None) -> Facts:

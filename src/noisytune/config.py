@@ -41,7 +41,12 @@ def _names_tensors(word: str) -> bool:
 
 
 class NoiseSettings(TypedDict, total=False):
-    """The fields of `NoisyTuneConfig` as keyword arguments, all optional, for editors and type checkers."""
+    """The fields of `NoisyTuneConfig` as keyword arguments, all optional, for editors and type checkers.
+
+    >>> settings: NoiseSettings = {"noise_lambda": 0.1, "exclude": "@token_embeddings"}
+    >>> NoisyTuneConfig(**settings).noise_lambda
+    0.1
+    """
 
     noise_lambda: float
     seed: int
@@ -117,16 +122,36 @@ class NoisyTuneConfig:
         check(self)
 
     def replace(self, **changes: Unpack[NoiseSettings]) -> Self:
-        """A copy with some settings changed, validated again."""
+        """A copy with some settings changed, validated again.
+
+        Args:
+            **changes: fields and their new values.
+
+        Raises:
+            ConfigError: a setting is unknown or its value is not allowed.
+
+        >>> NoisyTuneConfig(seed=1).replace(seed=2).seed
+        2
+        """
         return self.from_dict(self.to_dict() | changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
+        """The settings as plain JSON values.
+
+        >>> NoisyTuneConfig(exclude="*.bias").to_dict()["exclude"]
+        ['*.bias']
+        """
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`.
+
+        Args:
+            settings: names and values; those that are missing take their defaults.
+
+        >>> NoisyTuneConfig.from_dict({"noise_lambda": 0.1}).seed
+        0
 
         Raises:
             ConfigError: a setting is unknown (with the nearest known one) or its value is not allowed.

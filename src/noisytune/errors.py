@@ -15,6 +15,13 @@
     └── MissingExtraError       an optional library is not installed                     (also an ImportError)
 
 The message of each is one line that says what was seen, where, and what to do. The command line prints it as it is.
+
+>>> from noisytune.config import NoisyTuneConfig
+>>> try:
+...     NoisyTuneConfig(noise_lambda=-1)
+... except NoisyTuneError as error:
+...     print(type(error).__name__, isinstance(error, ValueError), error)
+ConfigError True noise_lambda must be a finite number >= 0, got -1
 """
 
 from __future__ import annotations
@@ -31,11 +38,17 @@ class ConfigError(NoisyTuneError, ValueError):
 
 
 class AlreadyPerturbedError(NoisyTuneError):
-    """The weights carry noise already."""
+    """The weights carry noise already.
+
+    Load the clean weights, or say ``again=True`` where they were loaded anew.
+    """
 
 
 class UnsupportedTensorError(NoisyTuneError, TypeError):
-    """A weight that cannot take noise as it is."""
+    """A weight that cannot take noise as it is.
+
+    Quantised, on the meta device, parametrised ...; the message names the tensor.
+    """
 
 
 class NonFiniteError(NoisyTuneError, ValueError):
@@ -43,7 +56,10 @@ class NonFiniteError(NoisyTuneError, ValueError):
 
 
 class DataError(NoisyTuneError, ValueError):
-    """Something is wrong with the user's data."""
+    """Something is wrong with the user's data.
+
+    The message names the file, the row and the column.
+    """
 
 
 class NotFoundError(DataError, ConfigError):
@@ -59,7 +75,10 @@ class DamagedRecordError(RunFolderError):
 
 
 class TrialError(NoisyTuneError):
-    """A trial failed in its worker."""
+    """A trial failed in its worker.
+
+    The others go on; its reason is kept in the run folder, and the same command tries it again.
+    """
 
 
 class MissingExtraError(NoisyTuneError, ImportError):
@@ -76,6 +95,13 @@ def require(module: str, *, extra: str, needed_for: str) -> None:
 
     Raises:
         MissingExtraError: with the command that installs it.
+
+    >>> require("json", extra="lab", needed_for="an example")
+    >>> try:
+    ...     require("no_such_library", extra="lab", needed_for="an example")
+    ... except MissingExtraError as error:
+    ...     print(str(error).partition(": ")[2])
+    run  pip install 'noisytune[lab]'
     """
     if find_spec(module) is None:
         raise MissingExtraError(

@@ -21,7 +21,11 @@ FILE_NAME = "noisytune.json"
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the model. Tied tensors have one entry together."""
+    """One tensor of the model. Tied tensors have one entry together.
+
+    >>> TensorEntry("encoder.weight", ("bert.encoder.weight",), (4, 2), "float32").elements
+    8
+    """
 
     name: str
     """Canonical name: what the noise was drawn for."""
@@ -70,7 +74,11 @@ class Manifest:
         return tuple(entry for entry in self.entries if entry.left_alone is None)
 
     def summary(self) -> dict[str, Any]:
-        """A few JSON values: settings, counts of tensors and elements, reasons for leaving tensors alone."""
+        """A few JSON values: settings, counts of tensors and elements, reasons for leaving tensors alone.
+
+        >>> sorted(Manifest(NoisyTuneConfig(), ()).summary())
+        ['config', 'elements', 'field_version', 'left_alone', 'notices', 'perturbed', 'perturbed_elements']
+        """
         return {
             "config": self.config.to_dict(),
             "field_version": self.field_version,
@@ -82,7 +90,19 @@ class Manifest:
         }
 
     def write(self, folder: str | Path) -> Path:
-        """Write `FILE_NAME` into a folder, whole or not at all. Returns its path."""
+        """Write `FILE_NAME` into a folder, whole or not at all. Returns its path.
+
+        Args:
+            folder: that exists.
+
+        Raises:
+            OSError: the folder is missing or cannot be written.
+
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> Manifest(NoisyTuneConfig(seed=7), ()).write(folder).name, Manifest.read(folder).config.seed
+        ('noisytune.json', 7)
+        """
         path = Path(folder) / FILE_NAME
         content = json.dumps({**asdict(self), "config": self.config.to_dict()}, indent=1)
         publish(path, content.encode())
@@ -91,6 +111,9 @@ class Manifest:
     @classmethod
     def read(cls, folder: str | Path) -> Self:
         """Read what `write` wrote.
+
+        Args:
+            folder: that holds `FILE_NAME`.
 
         Raises:
             NoisyTuneError: the file is missing or not a manifest.
@@ -130,7 +153,11 @@ class Manifest:
         return "\n".join([*headline, *_table.lines(header, rows, width), *notices])
 
     def headline(self) -> str:
-        """One line: how much got which noise."""
+        """One line: how much got which noise.
+
+        >>> Manifest(NoisyTuneConfig(), ()).headline()[:52]
+        'NoisyTune: 0 of 0 tensors (0 of 0 elements) perturbe'
+        """
         config, summary = self.config, self.summary()
         return (
             f"NoisyTune: {summary['perturbed']} of {len(self.entries)} tensors "
@@ -142,7 +169,14 @@ class Manifest:
         return self.table()
 
     def with_notices(self, *notices: str) -> Manifest:
-        """A copy with more notices."""
+        """A copy with more notices.
+
+        Args:
+            *notices: what the user should know, one line each.
+
+        >>> Manifest(NoisyTuneConfig(), ()).with_notices("no locks here").notices
+        ('no locks here',)
+        """
         return replace(self, notices=self.notices + notices)
 
 

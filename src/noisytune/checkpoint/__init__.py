@@ -110,7 +110,24 @@ def inspect_checkpoint(
 ) -> Manifest:
     """What noise would do to a checkpoint: each tensor's shape, dtype, standard deviation and scale. Writes nothing.
 
-    Args and Raises as in `perturb_checkpoint`; weights that carry noise already are no error here.
+    Args:
+        source: as for `perturb_checkpoint`; weights that carry noise already are no error here.
+        config: the settings; or give them by name instead.
+        progress: called with the bytes done and the bytes in total.
+        threads: how many; None takes one for each core.
+        **settings: fields of `NoisyTuneConfig`.
+
+    Raises:
+        NoisyTuneError: as `perturb_checkpoint`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import safetensors.numpy
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> safetensors.numpy.save_file({"weight": np.arange(6, dtype=np.float32)}, folder / "model.safetensors")
+        >>> [(entry.name, entry.shape, round(entry.std, 2)) for entry in inspect_checkpoint(folder).entries]
+        [('weight', (6,), 1.87)]
     """
     with open_source(Path(source).expanduser()) as opened:
         job = Job(opened, settled(config, settings), threads, progress)
@@ -139,6 +156,18 @@ def verify_checkpoint(
     Raises:
         DataError: ``out`` or ``against`` is damaged beyond comparing, or ``out`` has no manifest, or one without
         hashes of files.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import safetensors.numpy
+        >>> clean = Path(tempfile.mkdtemp())
+        >>> safetensors.numpy.save_file({"weight": np.arange(6, dtype=np.float32)}, clean / "model.safetensors")
+        >>> noisy = Path(tempfile.mkdtemp()) / "noisy"
+        >>> _ = perturb_checkpoint(clean, noisy, noise_lambda=0.15, seed=1)
+        >>> found = verify_checkpoint(noisy, clean)
+        >>> found.ok, found.tensors, found.problems
+        (True, 1, ())
     """
     clean = None if against is None else Path(against).expanduser()
     return verify(Path(out).expanduser(), clean, every_file, progress, threads)
@@ -163,5 +192,18 @@ def diff_checkpoints(
 
     Raises:
         DataError: a damaged checkpoint, or two that have no tensor in common.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import safetensors.numpy
+        >>> clean, twice = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
+        >>> weight = np.arange(6, dtype=np.float32)
+        >>> safetensors.numpy.save_file({"pooler.dense.weight": weight}, clean / "model.safetensors")
+        >>> safetensors.numpy.save_file({"pooler.dense.weight": 2 * weight}, twice / "model.safetensors")
+        >>> [(role.name, role.relative) for role in diff_checkpoints(clean, twice).roles()]
+        [('pooler', 1.0)]
+
+    Source: Wu et al. 2022, section 3.5 and figure 5, for the question; the paper does not say which ratio it draws.
     """
     return diff(Path(first).expanduser(), Path(second).expanduser(), progress, threads)

@@ -53,8 +53,15 @@ def parse(text: str) -> tuple[Method, ...]:
 def make(name: str, settings: Mapping[str, Any]) -> Method:
     """A method by its name and its settings.
 
+    Args:
+        name: a key of `METHODS`.
+        settings: fields of the method's class; what is missing has its default.
+
     Raises:
         ConfigError: unknown method or setting, or a value out of range.
+
+    >>> make("mixout", {"p": 0.8}).label
+    'mixout(p=0.8)'
     """
     kind = method_class(name)
     known = [f.name for f in fields(kind)]
@@ -67,8 +74,14 @@ def make(name: str, settings: Mapping[str, Any]) -> Method:
 def method_class(name: str) -> type[Method]:
     """A method's class.
 
+    Args:
+        name: a key of `METHODS`.
+
     Raises:
         ConfigError: unknown; says the nearest known ones.
+
+    >>> method_class("mixout").source
+    'Lee et al. 2020, ICLR'
     """
     if name not in METHODS:
         raise ConfigError(f"there is no method {name!r}: {nearest(name, METHODS)}")
@@ -78,9 +91,15 @@ def method_class(name: str) -> type[Method]:
 def combine(methods: Iterable[Method]) -> tuple[Method, ...]:
     """The methods in the order in which they are applied.
 
+    Args:
+        methods: of one arm.
+
     Raises:
         ConfigError: a method twice, two that exclude each other, or one that changes the weights after one that holds
             on to them.
+
+    >>> [method.name for method in combine([make("neftune", {}), make("mixout", {})])]
+    ['mixout', 'neftune']
     """
     given = list(methods)
     for first, second in combinations(given, 2):
@@ -100,6 +119,9 @@ def combine(methods: Iterable[Method]) -> tuple[Method, ...]:
 
 def label(methods: Sequence[Method]) -> str:
     """The arm's name: its methods' labels.
+
+    Args:
+        methods: in the order in which they are applied; none is plain fine-tuning.
 
     >>> label(parse("noisytune(0.15)+mixout( p = 0.8 )")), label(())
     ('noisytune(0.15)+mixout(p=0.8)', 'plain')

@@ -40,7 +40,11 @@ Groups = list[dict[str, Any]]
 
 
 class Stage(IntEnum):
-    """When a method first touches the weights. Methods are written and applied in this order."""
+    """When a method first touches the weights. Methods are written and applied in this order.
+
+    >>> Stage.PERTURB < Stage.TRAIN
+    True
+    """
 
     REINITIALISE = 0
     PERTURB = 1
@@ -49,7 +53,11 @@ class Stage(IntEnum):
 
 @dataclass
 class Run:
-    """What the hooks of one training run know and share."""
+    """What the hooks of one training run know and share.
+
+    >>> Run(model=None, seed=1).step
+    0
+    """
 
     model: nn.Module
     seed: int = 0
@@ -82,8 +90,15 @@ class Run:
 class Method:
     """A fine-tuning method. Subclasses are frozen dataclasses whose fields come from `noisytune._settings`.
 
+    Every hook gets the run (`Run`): the model, its seed, and what the methods share.
+
     Raises:
         ConfigError: a setting is out of range.
+
+    >>> from noisytune.methods import parse
+    >>> (method,) = parse("mixout(0.8)")
+    >>> method.name, method.settings["p"], method.label
+    ('mixout', 0.8, 'mixout(p=0.8)')
     """
 
     name: ClassVar[str]
@@ -159,11 +174,23 @@ class Method:
         return {}
 
     def optimizer(self, run: Run, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
-        """The optimizer. ``build`` makes the one that would be used without this method."""
+        """The optimizer. ``build`` makes the one that would be used without this method.
+
+        Args:
+            run: with the model whose parameters are in the groups.
+            groups: as ``torch.optim`` takes them.
+            build: from groups to an optimizer.
+        """
         return build(groups)
 
     def loss(self, run: Run, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
-        """The loss of a batch, a scalar. ``compute`` runs the model: its result has ``loss`` and logits."""
+        """The loss of a batch, a scalar. ``compute`` runs the model: its result has ``loss`` and logits.
+
+        Args:
+            run: that the batch is of.
+            inputs: a batch as the model takes it, labels included.
+            compute: from a batch to the model's outputs.
+        """
         result: Tensor = compute(inputs).loss
         return result
 

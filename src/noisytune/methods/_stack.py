@@ -62,7 +62,12 @@ class Stack:
         return {name: told for name, told in facts.items() if told}
 
     def optimizer(self, groups: Groups, build: Callable[[Groups], Optimizer]) -> Optimizer:
-        """The optimizer of the arm. ``build`` makes the plain one."""
+        """The optimizer of the arm. ``build`` makes the plain one.
+
+        Args:
+            groups: parameter groups as ``torch.optim`` takes them, each with ``lr`` and ``weight_decay``.
+            build: from groups to an optimizer.
+        """
         for method in reversed(self.methods):
             build = partial(method.optimizer, self.run, build=build)
         return build(groups)
@@ -73,7 +78,12 @@ class Stack:
         return any(type(method).loss is not Method.loss for method in self.methods)
 
     def loss(self, inputs: Inputs, compute: Callable[[Inputs], Any]) -> Tensor:
-        """The loss of a batch. ``compute`` runs the model on inputs and returns its outputs with ``loss``."""
+        """The loss of a batch, a scalar.
+
+        Args:
+            inputs: a batch as the model takes it, labels included.
+            compute: runs the model on inputs and returns its outputs with ``loss``; may be called twice.
+        """
         for method in self.methods:
             if type(method).loss is not Method.loss:
                 return method.loss(self.run, inputs, compute)

@@ -1,4 +1,34 @@
-"""Records in, evidence out: statistics, figures and the page. Never loads torch; loads its libraries on first use."""
+"""Records in, evidence out: statistics, figures and the page. Never loads torch; loads its libraries on first use.
+
+Every function takes a study's plan and the records of its finished trials, here those of scores in a file:
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from noisytune import report
+>>> from noisytune.lab.studies.judged import Reading, studies_of
+>>> from noisytune.lab.studies.scores import read_scores
+>>> folder = Path(tempfile.mkdtemp())
+>>> rows = [f"{seed},{80 + seed % 3},{80.5 + seed % 3 + seed / 50}" for seed in range(8)]
+>>> _ = (folder / "scores.csv").write_text(f"seed,plain,noisy{chr(10)}" + chr(10).join(rows))
+>>> ((study, records),) = studies_of(read_scores(folder / "scores.csv", {}), "scores", Reading(margin=0.5))
+
+>>> (row,) = report.summary_rows(study, records)
+>>> row.arm, row.verdict.value, row.n, round(row.difference, 2), row.e >= row.e_needed
+('noisy', 'helped', 8, 0.57, True)
+>>> report.decided(study, records)
+True
+>>> [(one.arm, one.answer) for one in report.gate(study, records, "not-worse")]
+[('noisy', 'yes')]
+>>> report.verdict_sentence(study, records)[:52]
+'Helped after 8 pairs: noisy raised score on scores b'
+>>> found = report.findings(study, records)  # all of these at once
+>>> found.rows == [row], found.notes == report.notes(study, records)
+(True, True)
+>>> report.report_json(study, records)["schema"]
+'noisytune.report'
+>>> report.render_markdown(study, records).splitlines()[0]  # render_html and write_report alike, with figures
+'# scores'
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,18 @@ def receipt(module: nn.Module) -> dict[str, Any] | None:
 
     Looks at every submodule and at Hugging Face configs, so wrapped, partly perturbed and reloaded modules are
     recognised.
+
+    Args:
+        module: any module, wrapped or not.
+
+    Example:
+        >>> from noisytune.torch import perturb_
+        >>> layer = nn.Linear(8, 4)
+        >>> receipt(layer) is None
+        True
+        >>> _ = perturb_(layer, noise_lambda=0.15, seed=7)
+        >>> receipt(nn.Sequential(layer))["seed"]
+        7
     """
     for part in module.modules():
         on_config = getattr(config_of(part), KEY, None)

@@ -41,10 +41,21 @@ class InlineEngine:
         self.close()
 
     def start(self, at_most: int | None = None, first: First | None = None) -> None:
-        """Do nothing: the worker is this process."""
+        """Do nothing: the worker is this process.
+
+        Args:
+            at_most: counts for nothing here.
+            first: as `at_most`.
+        """
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
-        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says; limits of time are not kept."""
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says; limits of time are not kept.
+
+        Args:
+            jobs: each asked for when there is room for it.
+            on_message: told of everything that jobs report, their results and `JobFailed` among it.
+            alone: one job at a time, whatever the number of workers.
+        """
         waiting, begun = iter(jobs), deque[Job]()
         most = 1 if alone else self.workers
         while True:

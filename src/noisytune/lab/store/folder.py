@@ -107,6 +107,9 @@ class Store:
     def write_study(self, study: StudyRecord) -> None:
         """Write the study, in place of an earlier one.
 
+        Args:
+            study: the plan.
+
         Raises:
             RunFolderError: no space, or no permission.
         """
@@ -117,12 +120,19 @@ class Store:
         return keys_in(self.trials_folder)
 
     def has(self, key: str) -> bool:
-        """Whether a trial is finished."""
+        """Whether a trial is finished.
+
+        Args:
+            key: of a trial, sixteen hexadecimal digits.
+        """
         return key in self._known or self._file(key).exists()
 
     def read(self, key: str) -> TrialRecord:
         """A finished trial, checked: its key is that of its settings, its outputs are those that were written, and they
         give its scores.
+
+        Args:
+            key: of the trial, sixteen hexadecimal digits.
 
         Raises:
             DamagedRecordError: it is not what was written.
@@ -148,6 +158,9 @@ class Store:
     def write(self, record: TrialRecord) -> None:
         """Keep a finished trial, its outputs first. One that is there already stays as it is.
 
+        Args:
+            record: of the trial.
+
         Raises:
             RunFolderError: no space, or no permission.
         """
@@ -172,6 +185,9 @@ class Store:
 
     def set_aside(self, key: str) -> Path:
         """Rename the files of a damaged trial, so that it counts as not finished, and nothing of it is lost.
+
+        Args:
+            key: of the trial, sixteen hexadecimal digits.
 
         Returns:
             the new name of its record.
@@ -204,6 +220,9 @@ class Store:
     def write_failure(self, failure: FailureRecord) -> None:
         """Keep that a trial failed, in place of an earlier failure of it.
 
+        Args:
+            failure: what is known of it.
+
         Raises:
             RunFolderError: no space, or no permission.
         """
@@ -211,22 +230,44 @@ class Store:
         write_file(self.failed_folder / f"{failure.key}.json", failure.to_json().encode())
 
     def failure(self, key: str) -> FailureRecord | None:
-        """Why a trial failed last; None where it has not, or is finished."""
+        """Why a trial failed last; None where it has not, or is finished.
+
+        Args:
+            key: of a trial, sixteen hexadecimal digits.
+        """
         if not (self.failed_folder / f"{key}.json").exists():
             return None
         return self.failures([key]).get(key)
 
     def claim(self, key: str) -> bool:
-        """Reserve a trial among the processes and machines that share the folder, unless another has."""
+        """Reserve a trial among the processes and machines that share the folder, unless another has.
+
+        Args:
+            key: of a trial, sixteen hexadecimal digits.
+
+        >>> import tempfile
+        >>> store, key = Store(tempfile.mkdtemp()), "0123456789abcdef"
+        >>> store.claim(key), store.has(key)
+        (True, False)
+        >>> store.release(key)
+        """
         refuse_links(self.claims.folder)
         return self.claims.take(key)
 
     def release(self, key: str) -> None:
-        """Let go of a claim."""
+        """Let go of a claim.
+
+        Args:
+            key: of a trial, sixteen hexadecimal digits.
+        """
         self.claims.give_back(key)
 
     def claim_state(self, key: str) -> str:
-        """Who has it: see `noisytune.lab.store.claims.Claims.state`."""
+        """Who has it: see `noisytune.lab.store.claims.Claims.state`.
+
+        Args:
+            key: of a trial, sixteen hexadecimal digits.
+        """
         return self.claims.state(key)
 
     @contextmanager

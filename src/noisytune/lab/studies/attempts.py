@@ -32,6 +32,9 @@ class Rules:
 
     Raises:
         ConfigError: no time at all.
+
+    >>> Rules(trial_timeout=3600).fail_fast
+    False
     """
 
     fail_fast: bool = False

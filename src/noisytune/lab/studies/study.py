@@ -29,6 +29,21 @@ class Study:
 
     Raises:
         ConfigError: nothing to compare, a name or seed that occurs twice, a seed out of range, or too many trials.
+
+    >>> from noisytune.lab.tasks import task_from_rows
+    >>> from noisytune.lab.trials.arm import PLAIN
+    >>> rows = [{"text": f"{word} {i}", "label": word} for word in ("good", "bad") for i in range(10)]
+    >>> study = Study(
+    ...     name="two words",
+    ...     model=Model.find(),
+    ...     tasks=(task_from_rows(rows),),
+    ...     arms=(PLAIN, Arm.parse("noisytune")),
+    ...     seeds=range(4),
+    ...     training=TrainingSettings(),
+    ...     margin=1.0,
+    ... )
+    >>> len(study.plan), study.training.learning_rate
+    (8, 0.0002)
     """
 
     name: str
@@ -84,7 +99,11 @@ class Study:
         )
 
     def trained_for(self, task: TaskData) -> TaskData:
-        """The task that is trained on for a task of the study: itself, or one of the study's own, if there is one."""
+        """The task that is trained on for a task of the study: itself, or one of the study's own, if there is one.
+
+        Args:
+            task: of the study.
+        """
         if not task.trained_on:
             return task
         wanted = task.training_digest, task.trained_on.training
@@ -92,7 +111,11 @@ class Study:
         return next((other for other in own if (other.training_digest, other.training) == wanted), task.trained_on)
 
     def training_for(self, task: TaskData) -> TrainingSettings:
-        """How a task of the study is trained, where its arm does not say otherwise."""
+        """How a task of the study is trained, where its arm does not say otherwise.
+
+        Args:
+            task: of the study.
+        """
         return replace(self.training, **(task.trained_on or task).training)
 
     @property
@@ -101,7 +124,11 @@ class Study:
         return [(self.training_for(task), len(task.train)) for task in self.tasks]
 
     def training_of(self, trial: Trial) -> Trial:
-        """The trial whose training a trial of the plan rests on: itself, unless its task is trained on another."""
+        """The trial whose training a trial of the plan rests on: itself, unless its task is trained on another.
+
+        Args:
+            trial: of the plan.
+        """
         task = self._by_name[trial.task]
         if not task.trained_on:
             return trial

@@ -13,7 +13,11 @@ from noisytune.methods import Method, combine, label, make, parse
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the treatments that a study compares."""
+    """One of the treatments that a study compares.
+
+    >>> Arm.parse("noisytune(0.15)+recadam").name
+    'noisytune(0.15)+recadam'
+    """
 
     name: str
     methods: tuple[dict[str, Any], ...] = ()
@@ -25,6 +29,9 @@ class Arm:
     @classmethod
     def of(cls, *methods: Method) -> Self:
         """The arm that applies these methods, named after everything that is not the default.
+
+        Args:
+            *methods: none of them is plain fine-tuning.
 
         Raises:
             ConfigError: they cannot be combined.
@@ -38,6 +45,12 @@ class Arm:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The arm as `noisytune.methods.parse` reads it.
+
+        Args:
+            text: methods joined by ``+``, settings in parentheses; ``"plain"`` is none.
+
+        Raises:
+            ConfigError: unknown method or setting, a value out of range, or a combination that makes no sense.
 
         >>> Arm.parse("noisytune(0.15)").methods[0]["noise_lambda"]
         0.15

@@ -36,7 +36,8 @@ _HOSTS = (
 class OwnTrial:
     """What a training function gets: one arm, one seed.
 
-    The arm has to reach the model, or the trial fails: by `perturb_`, or by `methods`, which does that as well.
+    The arm has to reach the model, or the trial fails: by `perturb_`, or by `methods`, which does that as well. A
+    function that trains and runs stands at `noisytune.lab.Result`.
     """
 
     def __init__(self, trial: Trial, model_dir: Path | None, out: Path) -> None:

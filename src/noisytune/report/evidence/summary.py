@@ -227,6 +227,8 @@ def summary_rows(study: StudyRecord, records: Iterable[TrialRecord]) -> list[Sum
     Args:
         study: the plan.
         records: finished trials in any order; those of other plans are left out.
+
+    Example: at the head of `noisytune.report`.
     """
     evidence = gather(study, records)
     return task_rows(evidence) + pooled_rows(evidence)
@@ -244,6 +246,8 @@ def decided(study: StudyRecord, records: Iterable[TrialRecord], arms: Sequence[s
 
     Returns:
         False also where there is nothing to look at, or an arm is not in the study or has not begun.
+
+    Example: at the head of `noisytune.report`.
     """
     evidence = gather(study, records)
     at_once = comparisons_at_once(evidence)

@@ -36,6 +36,8 @@ def findings(study: StudyRecord, records: Iterable[TrialRecord], failures: Itera
         study: the plan.
         records: finished trials in any order.
         failures: of trials that are not finished.
+
+    Example: at the head of `noisytune.report`.
     """
     evidence = gather(study, records, failures)
     rows, primary = task_rows(evidence) + pooled_rows(evidence), primary_rows(evidence)

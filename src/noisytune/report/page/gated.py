@@ -41,6 +41,8 @@ def gate(study: StudyRecord, records: Iterable[TrialRecord], require: str, arm: 
 
     Raises:
         ConfigError: no such requirement or arm, or a study without arms.
+
+    Example: at the head of `noisytune.report`.
     """
     if require not in REQUIREMENTS:
         raise ConfigError(f"require must be one of {', '.join(REQUIREMENTS)}, got {require!r}")

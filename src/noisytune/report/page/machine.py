@@ -27,6 +27,8 @@ def report_json(
         study: the plan.
         records: finished trials in any order.
         failures: of trials that are not finished.
+
+    Example: at the head of `noisytune.report`.
     """
     return told(gather(study, records, failures))
 

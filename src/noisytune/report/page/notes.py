@@ -231,6 +231,8 @@ def notes(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterable
         study: the plan.
         records: finished trials in any order.
         failures: of trials that are not finished.
+
+    Example: at the head of `noisytune.report`.
     """
     return cautions(gather(study, records, failures))
 

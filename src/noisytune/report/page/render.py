@@ -51,12 +51,21 @@ def render_html(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
 
     Returns:
         The same text for the same records, whenever and wherever it is rendered.
+
+    Example: at the head of `noisytune.report`.
     """
     return _html_of(view(gather(study, records), drawn=True))
 
 
 def render_markdown(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
-    """The same findings as Markdown, without the figures."""
+    """The same findings as Markdown, without the figures.
+
+    Args:
+        study: the plan.
+        records: finished trials in any order.
+
+    Example: at the head of `noisytune.report`.
+    """
     return _markdown_of(view(gather(study, records), drawn=False))
 
 
@@ -85,6 +94,8 @@ def write_report(
 
     Raises:
         RunFolderError: the folder cannot be written.
+
+    Example: at the head of `noisytune.report`.
     """
     evidence = gather(study, records, failures)
     found = view(evidence, drawn=True, overview=overview)
@@ -107,7 +118,16 @@ def render_overview_markdown(models: Sequence[Report]) -> str:
 
 
 def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> Path:
-    """Write ``NAME.html`` and ``NAME.md`` on several studies; see `render_overview` and `write_report`."""
+    """Write ``NAME.html`` and ``NAME.md`` on several studies.
+
+    Args:
+        folder: where.
+        models: as for `render_overview`.
+        name: of the files.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
     return _write(Path(folder), name, render_overview(models), render_overview_markdown(models))
 
 

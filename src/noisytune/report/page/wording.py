@@ -108,7 +108,11 @@ def failures(row: _Runs) -> str:
 
 
 def scored_on(study: StudyRecord) -> str:
-    """Which epoch the scores are of and what chose it: one sentence for every place that shows scores."""
+    """Which epoch the scores are of and what chose it: one sentence for every place that shows scores.
+
+    Args:
+        study: the plan.
+    """
     if "paired_by" in study.training:
         metrics = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
         return f"The scores are {metrics} of {study.training['scores']}, paired by {study.training['paired_by']}."
@@ -144,6 +148,9 @@ def chosen_by(search: dict[str, Any]) -> str:
 
 def settings_text(settings: dict[str, float]) -> str:
     """Settings of a search for a sentence.
+
+    Args:
+        settings: names and values.
 
     >>> settings_text({"learning_rate": 2e-05, "batch_size": 16, "noise_lambda": 0.1})
     'learning rate 2e-05, batch size 16, λ 0.1'
@@ -287,6 +294,8 @@ def verdict_sentence(study: StudyRecord, records: Iterable[TrialRecord]) -> str:
     Args:
         study: the plan.
         records: finished trials in any order.
+
+    Example: at the head of `noisytune.report`.
     """
     evidence = gather(study, records)
     return sentence(evidence, primary_rows(evidence))
