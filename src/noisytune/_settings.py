@@ -219,7 +219,17 @@ def like(owner: Any, name: str) -> Any:
 
 
 def setting_of(field: dataclasses.Field[Any]) -> Setting:
-    """What is known about a field."""
+    """What is known about a field.
+
+    Args:
+        field: of a dataclass whose fields come from this module.
+
+    >>> @dataclass(frozen=True)
+    ... class Training:
+    ...     epochs: int = whole(3, "Passes.", "a whole number >= 1", lambda n: n >= 1)
+    >>> setting_of(settings_of(Training)["epochs"]).allowed
+    'a whole number >= 1'
+    """
     setting: Setting = field.metadata["setting"]
     return setting
 

@@ -59,6 +59,8 @@ def check_adapter(model: nn.Module, adapter: str | Path) -> None:
 
     Raises:
         NoisyTuneError: one of them has noise, and the other has none or another.
+
+    Example: in docs/hosts/peft.md, which the tests execute.
     """
     wanted, found = noise_below(adapter, model), settings_in(receipt(model))
     if wanted != found:
@@ -87,6 +89,8 @@ def load_adapter(base_model: nn.Module, adapter: str | Path, **options: Any) -> 
         NoisyTuneError: the base carries other noise, or its weights are not those that the adapter was trained on. It
             is left as it was.
         MissingExtraError: peft is not installed.
+
+    Example: in docs/hosts/peft.md, which the tests execute.
     """
     require("peft", extra="peft", needed_for="load_adapter")
     from peft import PeftModel

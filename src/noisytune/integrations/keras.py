@@ -56,6 +56,11 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
         ConfigError: a setting is out of range, or a glob or a role matches nothing.
         NonFiniteError: a weight is NaN or infinite.
 
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(1)])
+        >>> [entry.name for entry in perturb_(model, noise_lambda=0.15, seed=1, exclude="*.bias").perturbed]
+        ['1.kernel', '2.kernel']
+
     Source: Wu et al. 2022, equation (1).
     """
     config = perturbation.settled(config, settings)
@@ -96,6 +101,10 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Raises:
         ConfigError: a setting is out of range. While fitting: as `perturb_`.
+
+    Example:
+        >>> NoisyTuneCallback(noise_lambda=0.1, seed=1).config.noise_lambda
+        0.1
 
     Source: Wu et al. 2022, equation (1).
     """

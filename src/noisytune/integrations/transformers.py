@@ -190,6 +190,14 @@ def attach(
 
     Raises:
         ConfigError: it is no trainer, it has trained already, or it has other settings of NoisyTune already.
+
+    Example:
+        >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=9, **sizes))
+        >>> trainer = attach(Trainer(model, TrainingArguments("out", use_cpu=True)), noise_lambda=0.15, seed=1)
+        >>> type(trainer).__name__, trainer.noisytune_config.noise_lambda  # nothing has happened yet
+        ('NoisyTuneTrainer', 0.15)
     """
     asked = Asked.of(config, settings)
     if not isinstance(trainer, Trainer):

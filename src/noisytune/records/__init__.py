@@ -45,6 +45,9 @@ def digest(value: Any) -> str:
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """`digest` of a trial's settings. The trials of a study have most of them in common: those are encoded once.
 
+    Args:
+        settings: as in `TrialRecord.settings`.
+
     >>> settings = {"seed": 1, "arm": {"name": "plain"}}
     >>> settings_digest(settings) == digest(settings)
     True
@@ -80,7 +83,10 @@ class _Record:
 
 @dataclass(frozen=True)
 class StudyRecord(_Record):
-    """A study as it was asked for: arms x tasks x seeds."""
+    """A study as it was asked for: arms x tasks x seeds.
+
+    Example: at the head of `noisytune.report`.
+    """
 
     name: str
     """For the report's title."""
@@ -147,7 +153,10 @@ class StudyRecord(_Record):
 
 @dataclass(frozen=True)
 class TrialRecord(_Record):
-    """One fine-tuning run: its resolved settings and everything that came out of it."""
+    """One fine-tuning run: its resolved settings and everything that came out of it.
+
+    Example: at the head of `noisytune.report`.
+    """
 
     key: str
     """`digest` of ``settings``."""

@@ -79,7 +79,13 @@ class LocalEngine:
             self._team.append(WorkerProcess(device, self.threads_per_worker, self._inbox, self._first))
 
     def run(self, jobs: Iterable[Job], on_message: Callable[[Any], None], *, alone: bool = False) -> None:
-        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says."""
+        """Carry out jobs, as `noisytune.lab.engines.protocol.Engine.run` says.
+
+        Args:
+            jobs: each asked for when a worker is free.
+            on_message: told, in this thread, of everything that jobs report, their results and `JobFailed` among it.
+            alone: one job at a time, with nothing beside it.
+        """
         if alone:
             self.close()
         if not self._team:

@@ -138,7 +138,14 @@ class TaskData:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a user may ask of a task. What does not apply to the task at hand is refused, not ignored."""
+    """What a user may ask of a task. What does not apply to the task at hand is refused, not ignored.
+
+    Raises:
+        ConfigError: a value is out of range; says which and what is allowed.
+
+    >>> TaskOptions(train_size=100, text_columns="question,answer").text_columns
+    ('question', 'answer')
+    """
 
     train_size: int | None = whole(
         None, "Train on this many examples. Default: all.", "a whole number >= 1", lambda n: n >= 1
@@ -231,6 +238,9 @@ class TaskOptions:
     def given(self, names: Iterable[str]) -> list[str]:
         """Those of the settings with these names that are not as by default.
 
+        Args:
+            names: of fields.
+
         >>> TaskOptions(train_size=4, layer="dev").given(("layer", "languages"))
         ['layer']
         """
@@ -238,6 +248,9 @@ class TaskOptions:
 
     def asks_for(self, kind: str) -> bool:
         """Whether a kind is asked for: by its name, or by a metric that it alone has.
+
+        Args:
+            kind: a key of `noisytune.lab.kinds.KINDS`.
 
         >>> TaskOptions(kind="tagging").asks_for("tagging"), TaskOptions(metric="pearson").asks_for("tagging")
         (True, False)

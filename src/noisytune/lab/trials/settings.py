@@ -129,12 +129,19 @@ class TrainingSettings:
             raise ConfigError("quantize holds weights in four bits, which cannot be trained: give lora too")
 
     def for_model(self, model: Model) -> Self:
-        """The settings with what depends on the model: its usual learning rate where none is given, or LoRA's."""
+        """The settings with what depends on the model: its usual learning rate where none is given, or LoRA's.
+
+        Args:
+            model: that is trained.
+        """
         usual = LORA_RATE if self.lora else model.usual_learning_rate
         return self if self.learning_rate is not None else replace(self, learning_rate=usual)
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of a training on so many examples.
+
+        Args:
+            examples: that are trained on, >= 1.
 
         >>> TrainingSettings(epochs=3, batch_size=16).steps(265)
         51
@@ -149,5 +156,12 @@ class TrainingSettings:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Args:
+            settings: names and values; what is missing has its default.
+
+        >>> TrainingSettings.from_dict(TrainingSettings(epochs=5).to_dict()).epochs
+        5
+        """
         return cls(**settings)
