@@ -29,10 +29,14 @@ OF_A_TASK = {
 }
 
 
+Row = tuple[str, str, str, str]
+"""Key, default, what is allowed, what it does."""
+
+
 def keys() -> str:
     """A table for each place in the file."""
-    study = [(name, default, "", about) for name, (default, about) in OF_A_STUDY.items()]
-    task = [(name, default, "", about) for name, (default, about) in OF_A_TASK.items()]
+    study = [(f"`{name}`", default, "", about) for name, (default, about) in OF_A_STUDY.items()]
+    task = [(f"`{name}`", default, "", about) for name, (default, about) in OF_A_TASK.items()]
     return "\n".join(
         [
             _table("Of a study", "At the left margin of the file.", study),
@@ -44,11 +48,11 @@ def keys() -> str:
     )
 
 
-def _rows(owner: type) -> list[tuple[str, str, str, str]]:
+def _rows(owner: type) -> list[Row]:
     found = []
     for name, field in settings_of(owner).items():
         setting = setting_of(field)
-        found.append((name, _default(field.default), setting.allowed, setting.about))
+        found.append((f"`{name}`", _default(field.default), setting.allowed, setting.about))
     return found
 
 
@@ -56,11 +60,12 @@ def _default(value: Any) -> str:
     return "" if value in (None, (), "", False) else f"`{value}`"
 
 
-def _table(title: str, where: str, rows: list[tuple[str, str, str, str]]) -> str:
-    lines = [
-        f"| `{name}` | {default} | {allowed.replace('|', chr(92) + '|')} | {about.replace('|', chr(92) + '|')} |"
-        for name, default, allowed, about in rows
-    ]
-    return "\n".join(
-        [f"## {title}\n\n{where}\n", "| key | default | allowed | what it does |", "|---|---|---|---|", *lines, ""]
-    )
+def _table(title: str, where: str, rows: list[Row]) -> str:
+    """A section; the column of what is allowed is left out where no row says it."""
+    says = any(allowed for _, _, allowed, _ in rows)
+    heads = ("key", "default", "allowed", "what it does")
+    lines = []
+    for name, default, allowed, about in [heads, ("---",) * 4, *rows]:
+        cells = [name, default, *([allowed] if says else []), about]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join([f"## {title}\n\n{where}\n", *lines, ""])
