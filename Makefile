@@ -3,23 +3,35 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+DEMO := $(if $(wildcard $(STAMP)),$(VENV),$(VENV)-demo)
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "noisytune needs Python 3.11 or newer; say which:  make PYTHON=python3.12 ..."; exit 1; }
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families lint types docs docs-serve evidence bench clean
+.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve evidence bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "noisytune needs Python 3.11 or newer; say which:  make PYTHON=python3.12 ..."; exit 1; }
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup
-	$(BIN)/noisytune compare
+# In the environment that is there, or in one with what the demo needs alone. torch from PyPI brings CUDA on Linux, gigabytes of it:
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo  takes the build for processors.
+demo: $(DEMO)/.set-up
+	$(DEMO)/bin/noisytune compare
+
+$(VENV)-demo/.set-up: pyproject.toml constraints.txt
+	@$(NEW_ENOUGH)
+	@echo "Setting up $(@D): torch, transformers, a small model and texts for it. Once; the next time the demo begins at once."
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --no-compile --constraint constraints.txt pip torch
+	$(@D)/bin/python -m pip install --no-compile --constraint constraints.txt --build-constraint constraints.txt --editable '.[demo]'
+	@touch $@
 
 test: setup
 	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
@@ -96,6 +108,21 @@ sweep-oldest: $(VENV)-oldest/.set-up
 # The table of model types, from transformers' own code: make families TYPES="bert llama" writes their lines anew.
 families: setup
 	PYTHONPATH=tools OMP_NUM_THREADS=1 $(BIN)/python tools/families.py $(TYPES)
+
+# Can every extra be had as wheels, on each Python? Asks the package index and installs nothing. DeepSpeed has none: it is built where it runs.
+EXTRAS := torch jax triton hub report lab tune peft quantize ray lightning keras demo docs
+PYTHONS := 3.11 3.12 3.13 3.14
+extras: $(VENV)-uv/.set-up
+	@for version in $(PYTHONS); do \
+		$(VENV)-uv/bin/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --python-version $$version --only-binary :all: --quiet \
+			> $(VENV)-uv/$$version.txt || exit 1; \
+		echo "Python $$version: $$(grep -c == $(VENV)-uv/$$version.txt) packages"; \
+	done
+
+$(VENV)-uv/.set-up:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet uv
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .

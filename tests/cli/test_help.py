@@ -1,6 +1,7 @@
 """Help pages, examples, and what is said of a word that does not exist."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -116,3 +117,14 @@ def test_shells_complete_commands_and_options():
         asked = {"_NOISYTUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
         result = CliRunner().invoke(app, [], env=asked, prog_name="noisytune")
         assert found in result.output.split()
+
+
+def test_no_color_is_heeded():
+    on = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}
+    coloured = CliRunner().invoke(app, ["status", "--help"], env=on | {"NO_COLOR": None}).output
+    plain = CliRunner().invoke(app, ["status", "--help"], env=on | {"NO_COLOR": "1"}).output
+    assert re.search(COLOUR, coloured)
+    assert not re.search(COLOUR, plain)
+
+
+COLOUR = r"\x1b\[(\d+;)*[34]\d"
