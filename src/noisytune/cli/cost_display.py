@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.table import Table
-
 from noisytune._console import Console
 from noisytune._text import terminal
+from noisytune.cli._rows import print_rows
 from noisytune.lab.studies.cost import GPUS, PEAKS, UTILISATION, Cost
 
 
@@ -19,19 +18,17 @@ def print_costs(out: Console, name: str, folder: Path, costs: Sequence[Cost]) ->
         out.print(terminal(f"{name} on {one.model}: {one.trials:,} trials to run, {one.done:,} are done in {folder}"))
         if not one.trials:
             continue
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("task", overflow="fold", ratio=1)
-        for heading in ("trials", "tokens each", "FLOPs each", "here", *GPUS):
-            table.add_column(heading, justify="right", no_wrap=True)
+        rows = []
         for task in one.tasks:
             each = [f"{task.tokens:,.0f}", f"{task.flops:.1e}"]
             times = _times([replace(one, tasks=(task,))])
-            table.add_row(terminal(task.task), f"{task.trials:,}", *each, *times)
+            rows.append((task.task, f"{task.trials:,}", *each, *times))
         if len(one.tasks) > 1:
             sums = [f"{one.total('tokens'):,.0f}", f"{one.total('flops'):.1e}"]
             times = _times([one])
-            table.add_row("all, summed", f"{one.trials:,}", *sums, *times, style="bold")
-        out.print(table)
+            rows.append(("all, summed", f"{one.trials:,}", *sums, *times))
+        headings = ("task", "trials", "tokens each", "FLOPs each", "here", *GPUS)
+        print_rows(out, headings, rows, total=len(one.tasks) > 1)
         out.print(terminal("Trials of each arm: " + ", ".join(f"{n:,} {arm}" for arm, n in _arms(one).items())))
         out.print()
     known = [one for one in costs if one.trials]

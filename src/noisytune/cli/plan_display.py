@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from noisytune._console import Console
 from noisytune._languages import language_name
 from noisytune._text import terminal
+from noisytune.cli._rows import print_rows
 from noisytune.cli.cost_display import duration
 from noisytune.lab.studies.cost import GPUS
 from noisytune.lab.studies.plan import Plan
@@ -18,17 +17,15 @@ def print_plans(out: Console, plans: Sequence[Plan]) -> None:
     """Trials, rows and languages by model and task; operations where the model's configuration is known."""
     for plan in plans:
         out.print(terminal(f"{plan.name} on {plan.model}: {plan.trials:,} trials"))
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = []
         several = any(one.task.languages for one in plan.tasks)
-        table.add_column("task", overflow="fold", ratio=1)
-        for heading in ("trials", "epochs", "trained on", "scored on", *(["languages"] * several), "FLOPs"):
-            table.add_column(heading, justify="right", no_wrap=True)
         for one in plan.tasks:
             work = f"{one.flops(plan.parameters):.1e}" if plan.parameters else "unknown"
             rows = ["as above" if one.shares_training else f"{one.task.train_rows:,}", f"{one.task.scored_rows:,}"]
             languages = [str(len(one.task.languages) or 1)] * several
-            table.add_row(terminal(one.task.name), f"{one.trials:,}", f"{one.training.epochs}", *rows, *languages, work)
-        out.print(table)
+            table.append((one.task.name, f"{one.trials:,}", f"{one.training.epochs}", *rows, *languages, work))
+        headings = ("task", "trials", "epochs", "trained on", "scored on", *(["languages"] * several), "FLOPs")
+        print_rows(out, headings, table)
         if plan.parameters:
             total = sum(one.trials * one.flops(plan.parameters) for one in plan.tasks)
             on = ", ".join(f"{duration(plan.seconds_on(gpu))} on one {gpu}" for gpu in GPUS)

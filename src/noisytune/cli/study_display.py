@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from noisytune._console import Console
 from noisytune._metrics import direction
 from noisytune._text import terminal
 from noisytune.cli._errors import spelled
+from noisytune.cli._rows import print_rows
 from noisytune.lab.studies.events import Event, SearchStarted, SearchTold, StudyStarted
 from noisytune.lab.trials.events import Notice, TrialDone, TrialFailed, TrialProgress, TrialStarted
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
@@ -227,17 +227,12 @@ def print_summary(
         out.print(terminal(f"{study.arms[1]} beside {study.arms[0]}:"))
     places = [i for i, heading in enumerate(headings) if heading not in said]
     headings, rows = [headings[i] for i in places], [[row[i] for i in places] for row in rows]
-    if out.width >= WIDE:
-        out.print(_table(headings, rows))
-    else:
-        for row in rows:
-            for heading, cell in zip(headings, row, strict=True):
-                out.print(terminal(f"{heading}: {cell}"))
-            out.print()
+    print_rows(out, headings, rows, names=sum(heading in ("task", "arm") for heading in headings))
     if any(row.failed for row in found.rows):
         out.print(f"{FAILED} a run of these collapsed, diverged or stayed untrained; it counts")
     if found.beside_paper:
-        _print_beside_paper(out, found.beside_paper)
+        out.print()
+        print_rows(out, found.beside_paper[0], found.beside_paper[1:])
     out.print()
     out.print(terminal(found.verdict))
     out.print(terminal(found.scored_on))
@@ -248,22 +243,8 @@ def print_summary(
         out.print(f"Report: {terminal(page)}", soft_wrap=True)
 
 
-def _print_beside_paper(out: Console, lines: list[tuple[str, ...]]) -> None:
-    """A line for each task and average: means over seeds, then what the paper prints."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, heading in enumerate(lines[0]):
-        table.add_column(terminal(heading), justify="right" if i else "left", overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(terminal, line))
-    out.print()
-    out.print(table)
-
-
 FAILED = "*"
 """Beside a number of pairs."""
-
-WIDE = 80
-"""Columns from which on the comparisons are shown as a table."""
 
 
 def _cells(row: SummaryRow) -> list[str]:
@@ -279,15 +260,3 @@ def _cells(row: SummaryRow) -> list[str]:
         f"{row.low:+.2f}..{row.high:+.2f}" if math.isfinite(row.low) else "unbounded",
         f"{row.wins}/{row.ties}/{row.losses}",
     ]
-
-
-def _table(headings: list[str], rows: list[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        if heading in ("task", "arm"):
-            table.add_column(heading, overflow="fold", ratio=1)
-        else:
-            table.add_column(terminal(heading), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(terminal, row))
-    return table
