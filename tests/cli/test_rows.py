@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from noisytune._console import Console
+from noisytune.checkpoint._diff import Change, Difference
 from noisytune.cli._rows import print_rows
+from noisytune.cli.checkpoint_display import print_difference
 from noisytune.cli.cost_display import print_costs
 from noisytune.lab.studies.cost import Cost, TaskCost
 
@@ -41,3 +43,15 @@ def test_costs_stay_whole(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert sum("12,345,678" in line for line in lines) == 2
     assert any("246,913,560" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_bars_leave_numbers_their_room(width: int) -> None:
+    changes = {"query": 0.0, "key": 12.5}
+    tensors = tuple(Change(f"layer.0.{name}.weight", 1, 10**9, moved, 100.0) for name, moved in changes.items())
+    out = io.StringIO()
+    print_difference(Console(file=out, width=width), Difference(tensors, (), ()))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any("1,000,000,000  12.5000%  ███" in line for line in lines)
+    assert any("2,000,000,000   6.2500%" in line for line in lines)

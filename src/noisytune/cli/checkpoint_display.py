@@ -72,18 +72,25 @@ def _change(role: Change) -> dict[str, Any]:
     }
 
 
+LONGEST_BAR = 24
+"""Characters."""
+
+
 def print_difference(out: Console, found: Difference) -> None:
     """A role a row, with a bar."""
     roles = found.roles()
     largest = max((role.relative for role in roles if math.isfinite(role.relative)), default=0.0) or 1.0
+    shown = [*roles, found.total()]
+    rows = [(terminal(one.name), str(one.tensors), f"{one.elements:,}", f"{one.relative:.4%}") for one in shown]
+    headings = ("role", "tensors", "elements", "change")
+    taken = sum(max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True))
+    longest = min(max(out.width - taken, 0), LONGEST_BAR)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("role")
-    for column in ("tensors", "elements", "change"):
-        table.add_column(column, justify="right")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "role" else "right", no_wrap=True)
     table.add_column("")
-    for role in [*roles, found.total()]:
-        bar = "█" * round(24 * min(role.relative / largest, 1.0))
-        table.add_row(terminal(role.name), str(role.tensors), f"{role.elements:,}", f"{role.relative:.4%}", bar)
+    for one, row in zip(shown, rows, strict=True):
+        table.add_row(*row, "█" * round(longest * min(one.relative / largest, 1.0)))
     out.print(table)
     for which, only in (("A", found.only_first), ("B", found.only_second)):
         if only:
