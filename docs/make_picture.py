@@ -2,7 +2,7 @@
 
     python docs/make_picture.py RUN
 
-RUN is the run folder of ``make demo``. Its report is rendered anew.
+RUN is the run folder of the command that the README names below the picture. Its report is rendered anew.
 """
 
 import shutil

@@ -20,7 +20,11 @@ from noisytune.errors import ConfigError
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known about one field besides its name and default."""
+    """What is known about one field besides its name and default.
+
+    >>> Setting("Passes over the data.", "a whole number >= 1", int).read("3")
+    3
+    """
 
     about: str
     """What it does: a few words for a table, or a sentence for a help page."""

@@ -135,6 +135,13 @@ def restore_record(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     Args:
         module: takes the weights of the checkpoint.
         checkpoint: as Lightning loads it; may be of a training without noise.
+
+    Example:
+        >>> from torch import nn
+        >>> module = nn.Linear(4, 2)
+        >>> restore_record(module, {"noisytune": {"noise_lambda": 0.15, "seed": 7}})
+        >>> receipt(module)["seed"]
+        7
     """
     if receipt(module) is None and (found := settings_in(checkpoint.get(KEY))):
         mark(module, found)

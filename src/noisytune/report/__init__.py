@@ -24,6 +24,8 @@ True
 >>> found = report.findings(study, records)  # all of these at once
 >>> found.rows == [row], found.notes == report.notes(study, records)
 (True, True)
+>>> report.scored_on(study)
+'The scores are score of scores, paired by seed.'
 >>> report.report_json(study, records)["schema"]
 'noisytune.report'
 >>> report.render_markdown(study, records).splitlines()[0]  # render_html and write_report alike, with figures

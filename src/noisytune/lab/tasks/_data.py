@@ -26,6 +26,12 @@ class TaskData:
 
     Raises:
         DataError: nothing can be learnt from the training targets.
+
+    >>> from noisytune.lab.tasks import task_from_rows
+    >>> rows = [{"text": f"{word} {i}", "label": word} for word in ("good", "bad") for i in range(10)]
+    >>> task = task_from_rows(rows)
+    >>> task.kind, task.labels, task.metric, len(task.train), len(task.dev)
+    ('classification', ('bad', 'good'), 'accuracy', 16, 4)
     """
 
     name: str

@@ -112,6 +112,8 @@ def scored_on(study: StudyRecord) -> str:
 
     Args:
         study: the plan.
+
+    Example: at the head of `noisytune.report`.
     """
     if "paired_by" in study.training:
         metrics = " and ".join(dict.fromkeys(task["metric_label"] for task in study.tasks))
