@@ -32,7 +32,7 @@ def print_rows(
     task       trials
     glue/mnli   5,000
     glue/rte       40
-    >>> print_rows(Console(width=12), ("task", "trials"), rows[:1])
+    >>> print_rows(Console(width=15), ("task", "trials"), rows[:1])
     task: glue/mnli
     trials: 5,000
     <BLANKLINE>
