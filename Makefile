@@ -9,7 +9,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve evidence bench clean
+.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
 
 setup: $(STAMP)
 
@@ -138,6 +138,10 @@ docs: setup
 
 docs-serve: docs
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
+
+# Run the tutorials, and write what they print into their pages and notebooks: half an hour on two cores.
+tutorials: setup
+	$(BIN)/python docs/make_tutorials.py
 
 # The pages, the table and the forest plot of evidence/, from its records.
 evidence: setup

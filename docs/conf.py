@@ -70,6 +70,7 @@ llms_txt_title = "noisytune"
 llms_txt_summary = (
     "Noise on a pretrained model's weights before fine-tuning, done right, and evidence whether it helped."
 )
+copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # nobody types what a command prints
 copybutton_prompt_text = r"^\$ "
 copybutton_prompt_is_regexp = True
 
