@@ -48,6 +48,7 @@ napoleon_google_docstring, napoleon_numpy_docstring = True, False
 
 html_theme = "furo"
 html_title = "noisytune"
+html_baseurl = f"https://noisytune.github.io/noisytune/{os.environ.get('VERSION', 'latest')}/"  # in llms.txt
 html_show_sourcelink = False
 templates_path = ["_templates"]
 html_sidebars = {
