@@ -104,6 +104,7 @@ def test_every_setting_decides_the_key(tiny_study: Study) -> None:
         "protocol": "clean",
         "schedule": "cosine",
         "keep_head": True,
+        "head_seed": 3,
         "optimizer": "SGD",
         "logging": 5,
         "precision": "bf16",
