@@ -9,7 +9,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
+.PHONY: setup demo test test-ranks test-frameworks test-pages test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
 
 setup: $(STAMP)
 
@@ -34,7 +34,20 @@ $(VENV)-demo/.set-up: pyproject.toml constraints.txt
 	@touch $@
 
 test: setup
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(foreach long,$(RANKS) $(FRAMEWORKS) $(PAGES),--ignore=$(long))
+
+# What takes longer has targets of its own: processes that train together, frameworks that compile, pages in a browser.
+RANKS := tests/integrations/test_transformers_distributed.py tests/torch/distributed tests/lab/trials/test_launched.py
+FRAMEWORKS := tests/jax tests/integrations/test_keras.py tests/integrations/test_recipes.py tests/torch/test_triton.py
+PAGES := tests/report/page/test_browser.py
+test-ranks: setup
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(RANKS)
+
+test-frameworks: setup
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(FRAMEWORKS)
+
+test-pages: setup
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(PAGES)
 
 # The wheel and the source distribution, built twice and installed into environments of their own.
 test-package: setup

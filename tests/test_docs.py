@@ -16,6 +16,7 @@ import noisytune
 from noisytune._perturb.names import ROLES
 from noisytune._settings import settings_of
 from noisytune.cli import app
+from noisytune.lab.engines import InlineEngine
 from noisytune.lab.studies import file
 from noisytune.lab.tasks import TaskOptions
 from noisytune.lab.trials.settings import TrainingSettings
@@ -53,7 +54,7 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, t
     torch = pytest.importorskip("torch", reason="the snippets perturb torch modules")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr("noisytune.lab.engines.local.available_cores", lambda: 1)  # one worker is enough for it
+    monkeypatch.setattr("noisytune._comparison.LocalEngine", InlineEngine)  # what workers do is tested elsewhere
     example = {"input_ids": torch.arange(2000, 2008), "labels": torch.tensor(1)}
     folder = llama if page.stem == "trl" else tiny.path
     namespace = {"model": torch.nn.Linear(8, 4), "MODEL": str(folder), "train_dataset": [example] * 8}

@@ -71,7 +71,7 @@ def records(folder):
 def first(tiny, tmp_path_factory):
     """A study of two pairs, and its run folder: not to be written to."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    return noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 2, "--out", run), run
+    return noisytune("compare", "--model", tiny.path, *QUICK, "--seeds", 2, "--workers", 1, "--out", run), run
 
 
 @pytest.fixture
@@ -312,8 +312,11 @@ def test_a_study_that_does_not_exist_is_one_line(tmp_path):
     assert "no such directory" in fails(2, "reproduce", "figure5", "--models", tmp_path / "none", "--out", tmp_path)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-@pytest.mark.parametrize("arguments", [["compare", "--help"], ["methods"], ["compare", "--task", "n\u0101\u202e.csv"]])
+@pytest.mark.parametrize(("arguments", "encoding"), [
+    (["compare", "--help"], "ascii"),
+    (["methods"], "cp1252"),
+    (["compare", "--task", "n\u0101\u202e.csv"], "ascii"),
+])  # fmt: skip
 def test_any_encoding_of_the_output_will_do(arguments, encoding):
     done = noisytune(*arguments, PYTHONIOENCODING=encoding, LC_ALL="C")
     assert done.returncode == (2 if "--task" in arguments else 0)

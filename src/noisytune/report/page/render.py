@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ Report = tuple[StudyRecord, Iterable[TrialRecord], str]
 """A study, its finished trials, and the name of its page."""
 
 
+@cache
 def _environment(shown: Callable[[object], str]) -> Environment:
     """Templates in which every value passes ``shown``, unless it is a macro's own or marked as safe."""
     loader = PackageLoader("noisytune.report.page")
