@@ -34,20 +34,15 @@ $(VENV)-demo/.set-up: pyproject.toml constraints.txt
 	@touch $@
 
 test: setup
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(foreach long,$(RANKS) $(FRAMEWORKS) $(PAGES),--ignore=$(long))
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(LONG:%=--ignore=%)
 
 # What takes longer has targets of its own: processes that train together, frameworks that compile, pages in a browser.
-RANKS := tests/integrations/test_transformers_distributed.py tests/torch/distributed tests/lab/trials/test_launched.py
-FRAMEWORKS := tests/jax tests/integrations/test_keras.py tests/integrations/test_recipes.py tests/torch/test_triton.py
-PAGES := tests/report/page/test_browser.py
-test-ranks: setup
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(RANKS)
-
-test-frameworks: setup
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(FRAMEWORKS)
-
-test-pages: setup
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(PAGES)
+LONG_ranks := tests/integrations/test_transformers_distributed.py tests/torch/distributed tests/lab/trials/test_launched.py
+LONG_frameworks := tests/jax tests/integrations/test_keras.py tests/integrations/test_recipes.py tests/torch/test_triton.py
+LONG_pages := tests/report/page/test_browser.py
+LONG := $(LONG_ranks) $(LONG_frameworks) $(LONG_pages)
+test-ranks test-frameworks test-pages: test-%: setup
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(LONG_$*)
 
 # The wheel and the source distribution, built twice and installed into environments of their own.
 test-package: setup

@@ -30,7 +30,7 @@ MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
 
 
 def results(store: Store, pages: Path | None = None) -> list[dict[str, Any]]:
-    """What the records show: the content of ``report.json`` of each study, in the order of `STUDIES`.
+    """What the records show: ``report.json`` of each study, in the order of `STUDIES`, primary comparisons first.
 
     Args:
         store: the run folder.
@@ -41,19 +41,20 @@ def results(store: Store, pages: Path | None = None) -> list[dict[str, Any]]:
         records = store.records(entry["key"] for entry in study.trials)
         if pages:
             sys.stdout.write(f"{write_report(pages, study, records, study.name, failures)}\n")
-        found.append(report_json(study, records, failures))
+        report = report_json(study, records, failures)
+        report["comparisons"].sort(key=lambda row: not row["primary"])
+        found.append(report)
     return found
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """A line for each comparison: the primary ones of each study first, then task by task."""
+    """A line for each comparison."""
     lines = [
         "| study | task | arm | pairs | plain | arm's | difference | 95 % anytime | e / needed | verdict |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for report in found:
-        rows = sorted(report["comparisons"], key=lambda row: not row["primary"])
-        lines += [_line(report["study"], row) for row in rows]
+        lines += [_line(report["study"], row) for row in report["comparisons"]]
     return "\n".join(lines)
 
 
@@ -84,12 +85,7 @@ def forest(found: list[dict[str, Any]], file: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    rows = [
-        (report, row)
-        for report in found
-        for row in sorted(report["comparisons"], key=lambda row: not row["primary"])
-        if row["difference"] is not None
-    ]
+    rows = [(report, row) for report in found for row in report["comparisons"] if row["difference"] is not None]
     with mpl.rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
         figure = Figure(figsize=(8, 1 + 0.28 * len(rows)), layout="constrained")
         axes = figure.subplots()

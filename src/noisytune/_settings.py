@@ -75,6 +75,11 @@ def whole(default: int | None, about: str, allowed: str, holds: Callable[[int], 
     return _field(default, Setting(about, allowed, read, int, metavar))
 
 
+def seed(about: str, metavar: str = "N") -> Any:
+    """A field that holds a seed, or None."""
+    return whole(None, about, "0 <= seed < 2**32", lambda seed: 0 <= seed < 2**32, metavar)
+
+
 def choice(default: str | None, about: str, *options: str) -> Any:
     """A field for one of several words."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from noisytune._settings import later, like, whole
+from noisytune._settings import later, like, seed, whole
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.methods._base import Method, Run, Stage
@@ -46,14 +46,7 @@ class NoisyTune(Method):
             1, "train so often, each time with other noise, and score the mean of the weights", ">= 1", lambda k: k >= 1
         )
     )
-    noise_seed: int | None = later(
-        whole(
-            None,
-            "draw the noise from this seed; by itself from the run's",
-            "0 <= seed < 2**32",
-            lambda s: 0 <= s < 2**32,
-        )
-    )
+    noise_seed: int | None = later(seed("draw the noise from this seed; by itself from the run's"))
 
     @property
     def label(self) -> str:

@@ -130,8 +130,9 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
             continue
         speed = speeds[source.kind]
         training, rows = study.training_for(task), len(task.train)
-        times = [mine.count(arm.name) * reads(arm, training, rows) for arm in study.arms]
-        train = speed.lengths[source.name]["train"] * rows * sum(times) / max(1, len(mine))
+        arms = {arm.name: mine.count(arm.name) for arm in study.arms}
+        times = sum(arms[arm.name] * reads(arm, training, rows) for arm in study.arms)
+        train = speed.lengths[source.name]["train"] * rows * times / max(1, len(mine))
         dev = sum(speed.lengths[task.name][name] * len(split) for name, split in task.evaluate.items())
         if task.trained_on:
             # Another task that is to be run pays for the training.
@@ -140,7 +141,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
         tasks.append(
             TaskCost(
                 task=task.name,
-                arms={arm.name: mine.count(arm.name) for arm in study.arms},
+                arms=arms,
                 tokens=train,
                 flops=flops(speed.parameters, train, dev, frozen=bool(study.training.lora)),
                 seconds=speed.load_seconds + (train + dev / 3) / speed.tokens_per_second,

@@ -166,7 +166,7 @@ class _Training:
             clock: of the trial.
         """
         settings, kind, seed, task = self.settings, self.evaluator.kind, self.trial.seed, self.trial.settings["task"]
-        set_seed(seed if settings.head_seed is None else settings.head_seed)
+        set_seed(settings.seed_of_head(seed))
         model = _load(self.trial, self.model_dir)
         clock.lap("load")
         if member == 0:
@@ -290,7 +290,7 @@ def _load(trial: Trial, model_dir: Path) -> Any:
     if settings.keep_head:
         keep_head_(model, loading, model_dir, task["labels"])
     else:
-        model = without_head(model, loading, trial.seed if settings.head_seed is None else settings.head_seed)
+        model = without_head(model, loading, settings.seed_of_head(trial.seed))
     if settings.gradient_checkpointing:
         checkpoint_(model)
     body = [key for key in model.state_dict() if key.startswith(f"{model.base_model_prefix}.")]

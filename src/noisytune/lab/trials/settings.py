@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from noisytune._settings import check, choice, common, keyed, later, number, switch, whole, written
+from noisytune._settings import check, choice, common, keyed, later, number, seed, switch, whole, written
 from noisytune.errors import ConfigError
 from noisytune.lab.trials.lora import ALLOWED, Lora
 
@@ -26,10 +26,6 @@ MAY_BE_REFUSED = ("optimizer", "precision", "gradient_checkpointing", "attention
 
 LORA_RATE = 2e-4
 """The usual learning rate of LoRA, whatever the model."""
-
-
-def _is_seed(number: int) -> bool:
-    return 0 <= number < 2**32
 
 
 def _lora(given: Any) -> str:
@@ -95,9 +91,7 @@ class TrainingSettings:
 
     keep_head: bool = later(switch("Keep the head of an earlier fine-tuning; its classes are mapped by name."))
     """Without it each trial's seed sets a new head."""
-    head_seed: int | None = later(
-        whole(None, "Draw a new head from this seed, not from each trial's own.", "0 <= seed < 2**32", _is_seed, "SEED")
-    )
+    head_seed: int | None = later(seed("Draw a new head from this seed, not from each trial's own.", "SEED"))
     """The same head in every trial: what is left of a pair's spread is the order of the data and dropout."""
     optimizer: str = later(choice("AdamW", "Train with this optimizer of torch.optim.", *OPTIMIZERS))
     """With torch's defaults besides learning rate and weight decay."""
@@ -136,6 +130,17 @@ class TrainingSettings:
         """
         usual = LORA_RATE if self.lora else model.usual_learning_rate
         return self if self.learning_rate is not None else replace(self, learning_rate=usual)
+
+    def seed_of_head(self, of_trial: int) -> int:
+        """The seed of a new head.
+
+        Args:
+            of_trial: the trial's own, which counts without ``head_seed``.
+
+        >>> TrainingSettings().seed_of_head(5), TrainingSettings(head_seed=0).seed_of_head(5)
+        (5, 0)
+        """
+        return of_trial if self.head_seed is None else self.head_seed
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of a training on so many examples.
