@@ -59,8 +59,12 @@ class Result:
     >>> row = result.summary[0]
     >>> row.verdict.value, row.n, round(row.difference, 2), row.wins
     ('helped', 8, 1.35, 8)
-    >>> len(result.records)
-    16
+    >>> result.verdict[:50], len(result.records), result.failures
+    ('Helped after 8 pairs: NoisyTune (λ = 0.15) raised ', 16, [])
+    >>> result.to_frame().groupby("arm")["accuracy"].mean().round(3).to_dict()
+    {'noisytune(0.15)': 0.848, 'plain': 0.835}
+    >>> result.report().relative_to(folder).as_posix()
+    'report.html'
     """
 
     study: StudyRecord

@@ -36,7 +36,12 @@ DEFAULT = "all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class Model:
-    """A directory of pretrained weights, and what to call it."""
+    """A directory of pretrained weights, and what to call it.
+
+    >>> model = Model.find()  # the default one, which comes as a Python package
+    >>> model.name, model.usual_learning_rate, len(model.digest)
+    ('all-MiniLM-L6-v2', 0.0002, 16)
+    """
 
     name: str
     """For tables and records: the id on the Hub, or the directory's own name."""
@@ -53,9 +58,6 @@ class Model:
         Args:
             directory_or_hub_id: a directory of weights as ``save_pretrained`` writes it, or an id on the Hub, which is
                 downloaded unless it is in the cache. None takes the default one, as its name does.
-
-        >>> Model.find().name
-        'all-MiniLM-L6-v2'
 
         Raises:
             DataError: there is no such model, the directory is not one, or its weights carry noise already.

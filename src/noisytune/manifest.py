@@ -58,8 +58,14 @@ class Manifest:
 
     Example:
         >>> entry = TensorEntry("encoder.weight", ("encoder.weight",), (4, 2), "float32", 0.5, 0.075, 0.0216)
-        >>> Manifest(NoisyTuneConfig(), (entry,)).summary()["perturbed"]
-        1
+        >>> manifest = Manifest(NoisyTuneConfig(), (entry,))
+        >>> [one.name for one in manifest.perturbed], manifest.summary()["perturbed_elements"]
+        (['encoder.weight'], 8)
+        >>> print(manifest.table(width=80))
+        NoisyTune: 1 of 1 tensors (8 of 8 elements) perturbed, lambda 0.15, uniform,
+          matrix scale, seed 0
+        tensor          n  shape    dtype  std  noise std
+        encoder.weight  1    4x2  float32  0.5     0.0216
     """
 
     config: NoisyTuneConfig

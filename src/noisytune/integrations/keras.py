@@ -122,7 +122,7 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return self._asked.with_seed_of(_global_seed())
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Before the first batch."""
+        """Called by Keras before the first batch: add the noise."""
         self._says_when = False  # fit evaluates on the way
         config = self.config
         if (already := _perturbed.get(self.model)) is not None:
@@ -140,11 +140,11 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
             logger.log(VISIBLE, added(self.manifest, origin, "" if trace.is_certain else TOO_SMALL))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Adds nothing."""
+        """Called by Keras: adds nothing."""
         self._say_when("evaluate()")
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Adds nothing."""
+        """Called by Keras: adds nothing."""
         self._say_when("predict()")
 
     def _say_when(self, what: str) -> None:

@@ -53,8 +53,8 @@ class NoisyTuneCallback(Callback):
 
     Example:
         >>> callback = NoisyTuneCallback(noise_lambda=0.15, seed=1, exclude="head.*")
-        >>> callback.config.seed
-        1
+        >>> callback.config.seed, callback.manifest  # nothing has happened yet
+        (1, None)
 
     Source: Wu et al. 2022, equation (1).
     """
@@ -71,7 +71,7 @@ class NoisyTuneCallback(Callback):
         return self._asked.with_seed_of(_global_seed())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add the noise, or see to it that ``configure_model`` ends with it."""
+        """Called by Lightning: add the noise, or see to it that ``configure_model`` ends with it."""
         if stage != "fit":
             if self._says_when and self.config.noise_lambda > 0 and receipt(pl_module) is None:
                 _say(trainer, only_in_training(f"{stage.lower()}()"))  # an enum that prints otherwise
@@ -91,16 +91,22 @@ class NoisyTuneCallback(Callback):
         pl_module.__dict__["configure_model"] = build_and_perturb
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the module's own ``configure_model`` behind."""
+        """Called by Lightning: leave the module's own ``configure_model`` behind."""
         pl_module.__dict__.pop("configure_model", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Record the noise."""
+        """Called by Lightning: record the noise."""
         if found := receipt(pl_module):
             checkpoint[KEY] = dict(found)  # a plain one: torch loads checkpoints with weights_only
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from other noise. A module that is evaluated takes the record over with the weights."""
+        """Called by Lightning: refuse to go on from other noise.
+
+        A module that is evaluated takes the record over with the weights.
+
+        Raises:
+            ConfigError: the checkpoint was trained on other noise, or on none.
+        """
         ours = settings_in(receipt(pl_module))
         theirs = settings_in(checkpoint.get(KEY))
         if trainer.state.fn != "fit":

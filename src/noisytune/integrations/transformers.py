@@ -53,6 +53,16 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
             the trainer's arguments.
         **kwargs: for the trainer.
 
+    Example:
+        >>> class MyTrainer(NoisyTuneMixin, Trainer):
+        ...     pass  # whatever yours does
+        >>> import tempfile
+        >>> from transformers import TrainingArguments
+        >>> settings = TrainingArguments(tempfile.mkdtemp(), use_cpu=True)
+        >>> trainer = MyTrainer(nn.Linear(4, 2), settings, noisytune_config=NoisyTuneConfig(noise_lambda=0.1, seed=1))
+        >>> trainer.noisytune_config.noise_lambda, trainer.noisytune_manifest  # nothing has happened yet
+        (0.1, None)
+
     Source: Wu et al. 2022, equation (1).
     """
 
@@ -77,6 +87,11 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the trainer's own, on weights with noise. Weights that carry noise already get none.
+
+        Args:
+            resume_from_checkpoint: a folder, or True for the last one in ``output_dir``: of a training on this noise.
+            *args: for the trainer.
+            **kwargs: for the trainer.
 
         Raises:
             ConfigError: the checkpoint to resume from was trained on other noise, or on none.
@@ -170,7 +185,22 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
 
 
 class NoisyTuneTrainer(NoisyTuneMixin, Trainer):
-    """transformers' Trainer with NoisyTune: ``NoisyTuneTrainer(model, args, noisytune_config=NoisyTuneConfig())``."""
+    """transformers' Trainer with NoisyTune. Arguments are those of `NoisyTuneMixin`.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=9, **sizes))
+        >>> settings = TrainingArguments(tempfile.mkdtemp(), use_cpu=True, max_steps=1, save_strategy="no")
+        >>> rows = [{"input_ids": [1, 2, 3], "labels": 1}] * 8
+        >>> trainer = NoisyTuneTrainer(model, settings, train_dataset=rows, noisytune_config=NoisyTuneConfig(seed=1))
+        >>> trainer.train()  # doctest: +ELLIPSIS
+        {'train_runtime': ...
+        TrainOutput(global_step=1, ...
+        >>> trainer.noisytune_manifest.headline()[:65]
+        'NoisyTune: 11 of 25 tensors (4,648 of 4,754 elements) perturbed, '
+    """
 
 
 def attach(

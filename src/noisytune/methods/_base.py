@@ -99,6 +99,18 @@ class Method:
     >>> (method,) = parse("mixout(0.8)")
     >>> method.name, method.settings["p"], method.label
     ('mixout', 0.8, 'mixout(p=0.8)')
+    >>> method.trainings, method.passes(epochs=3, batches=10), method.source
+    (1, 1.0, 'Lee et al. 2020, ICLR')
+
+    One of your own overrides a hook or two; `Stack` has a loop for it:
+
+    >>> class Halved(Method):
+    ...     name = "halved"
+    ...     def gradient_(self, run):
+    ...         for parameter in run.model.parameters():
+    ...             parameter.grad /= 2
+    >>> Halved().label, Halved().settings
+    ('halved', {})
     """
 
     name: ClassVar[str]
@@ -152,6 +164,9 @@ class Method:
 
     def check(self, run: Run) -> None:
         """Raise what would go wrong on this model, before any trial is run. Leaves the weights as they are.
+
+        Args:
+            run: with the model, as for every hook.
 
         Raises:
             NoisyTuneError: the method cannot work on the model.

@@ -23,13 +23,26 @@ class Stack:
         run: the model, and what the methods share.
 
     Example:
+        >>> from types import SimpleNamespace
         >>> import torch
         >>> from noisytune.methods import Run, Stack, parse
-        >>> run = Run(torch.nn.Linear(4, 2), seed=1)
-        >>> stack = Stack(parse("noisytune(0.15)"), run)
-        >>> facts = stack.begin_()
-        >>> list(facts)
-        ['noisytune']
+        >>> model = torch.nn.Linear(4, 1)
+        >>> stack = Stack(parse("noisytune(0.15)+ema(decay=0.5)"), Run(model, seed=1, total_steps=4))
+        >>> list(stack.begin_())
+        ['noisytune', 'ema']
+        >>> def compute(inputs):
+        ...     return SimpleNamespace(loss=model(inputs["x"]).square().mean())
+        >>> groups = [{"params": list(model.parameters()), "lr": 0.1, "weight_decay": 0.0}]
+        >>> optimizer = stack.optimizer(groups, torch.optim.SGD)
+        >>> for _ in range(4):
+        ...     stack.loss({"x": torch.ones(2, 4)}, compute).backward()
+        ...     stack.gradient_()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     stack.run.step += 1
+        >>> with stack.evaluated():  # in the middle of a training: the mean of the weights, here
+        ...     score = compute({"x": torch.ones(2, 4)}).loss
+        >>> stack.end_()
     """
 
     def __init__(self, methods: Sequence[Method], run: Run) -> None:

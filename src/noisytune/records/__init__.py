@@ -85,7 +85,12 @@ class _Record:
 class StudyRecord(_Record):
     """A study as it was asked for: arms x tasks x seeds.
 
-    Example: at the head of `noisytune.report`.
+    >>> about = {"kind": "own", "metric": "score", "metric_label": "score", "labels": [], "majority": None}
+    >>> task = {"name": "mine", "digest": "0f", "train_size": 0, "dev_size": 0, **about}
+    >>> plan = [{"key": "0123456789abcdef", "task": "mine", "arm": "plain", "seed": 0}]
+    >>> study = StudyRecord("mine", {"name": "model", "digest": "a1"}, [task], ["plain"], [0], {}, 1.0, plan)
+    >>> StudyRecord.from_json(study.to_json(), "study.json") == study
+    True
     """
 
     name: str
@@ -155,7 +160,15 @@ class StudyRecord(_Record):
 class TrialRecord(_Record):
     """One fine-tuning run: its resolved settings and everything that came out of it.
 
-    Example: at the head of `noisytune.report`.
+    >>> task, arm = {"name": "mine", "digest": "0f"}, {"name": "plain", "methods": []}
+    >>> settings = {"model": {"name": "model", "digest": "a1"}, "task": task, "arm": arm, "seed": 3}
+    >>> outputs = {"dev/predictions": np.array([0, 1]), "dev/references": np.array([0, 0])}
+    >>> key, scores = digest(settings), {"accuracy": 0.5}
+    >>> record = TrialRecord(key, settings, "ok", scores, [0.7, 0.4], {}, {}, {}, outputs=outputs)
+    >>> record.task, record.arm, record.seed, record.split, record.predictions, record.references
+    ('mine', 'plain', 3, 'dev', [0, 1], [0, 0])
+    >>> TrialRecord.from_json(record.to_json(), "trial.json") == record  # the outputs are a store's
+    True
     """
 
     key: str
@@ -275,7 +288,12 @@ class TrialRecord(_Record):
 
 @dataclass(frozen=True)
 class FailureRecord(_Record):
-    """A trial that was begun and has no record, until a later run finishes it."""
+    """A trial that was begun and has no record, until a later run finishes it.
+
+    >>> failure = FailureRecord("0123456789abcdef", "memory", "CUDA out of memory")
+    >>> FailureRecord.from_json(failure.to_json(), "failed.json") == failure
+    True
+    """
 
     key: str
     """The trial's; its study says which one that is."""
@@ -294,7 +312,11 @@ class FailureRecord(_Record):
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
-        """Read a failure back; ``text`` and ``where`` as for `TrialRecord.from_json`.
+        """Read a failure back.
+
+        Args:
+            text: what `to_json` wrote.
+            where: the file's path, for the error message.
 
         Raises:
             DamagedRecordError: not JSON, or not a failure.

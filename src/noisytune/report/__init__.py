@@ -30,6 +30,11 @@ True
 'noisytune.report'
 >>> report.render_markdown(study, records).splitlines()[0]  # render_html and write_report alike, with figures
 '# scores'
+
+One page on several studies that differ in the model only, here on one:
+
+>>> report.write_overview(folder, [(study, records, "report")], "models").name  # render_overview gives its text
+'models.html'
 """
 
 from __future__ import annotations

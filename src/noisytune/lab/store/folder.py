@@ -56,8 +56,20 @@ class Store:
         study: the study's file name, without its ending.
 
     >>> import tempfile
-    >>> Store(tempfile.mkdtemp()).records()
-    []
+    >>> from noisytune.records import digest
+    >>> task, arm = {"name": "mine", "digest": "0f"}, {"name": "plain", "methods": []}
+    >>> settings = {"task": task, "arm": arm, "seed": 3}
+    >>> record = TrialRecord(digest(settings), settings, "ok", {"accuracy": 0.5}, [], {}, {}, {})
+    >>> store = Store(tempfile.mkdtemp())
+    >>> with store.lock():
+    ...     store.write(record)
+    ...     store.write_failure(FailureRecord("0123456789abcdef", "error", "no such file"))
+    >>> [(one.arm, one.seed, one.scores) for one in store.records()]
+    [('plain', 3, {'accuracy': 0.5})]
+    >>> store.has(record.key), store.index() == {record.key}, store.read_study()
+    (True, True, None)
+    >>> {key: failure.reason for key, failure in store.failures().items()}
+    {'0123456789abcdef': 'no such file'}
     """
 
     def __init__(self, folder: str | Path, study: str = STUDY) -> None:
@@ -247,9 +259,11 @@ class Store:
 
         >>> import tempfile
         >>> store, key = Store(tempfile.mkdtemp()), "0123456789abcdef"
-        >>> store.claim(key), store.has(key)
-        (True, False)
+        >>> store.claim(key), store.claim_state(key), store.has(key)
+        (True, 'held', False)
         >>> store.release(key)
+        >>> store.claim_state(key)
+        'free'
         """
         refuse_links(self.claims.folder)
         return self.claims.take(key)
@@ -263,7 +277,7 @@ class Store:
         self.claims.give_back(key)
 
     def claim_state(self, key: str) -> str:
-        """Who has it: see `noisytune.lab.store.claims.Claims.state`.
+        """Who has it: "free" (nobody), "held" (somebody, who is alive), or "unknown" (nothing was heard yet).
 
         Args:
             key: of a trial, sixteen hexadecimal digits.

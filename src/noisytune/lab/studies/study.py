@@ -42,8 +42,12 @@ class Study:
     ...     training=TrainingSettings(),
     ...     margin=1.0,
     ... )
-    >>> len(study.plan), study.training.learning_rate
-    (8, 0.0002)
+    >>> len(study.plan), study.plan[1].label, study.training.learning_rate
+    (8, 'rows-noisytune(0.15)-seed0', 0.0002)
+    >>> study.file_name, [examples for settings, examples in study.trained], study.notices[0][:44]
+    ('two_words-all-MiniLM-L6-v2', [16], 'rows: classification, 16 train and 4 dev exa')
+    >>> study.record.arms, study.record.seeds  # what a run folder keeps
+    (['plain', 'noisytune(0.15)'], [0, 1, 2, 3])
     """
 
     name: str

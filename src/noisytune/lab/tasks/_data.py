@@ -32,6 +32,8 @@ class TaskData:
     >>> task = task_from_rows(rows)
     >>> task.kind, task.labels, task.metric, len(task.train), len(task.dev)
     ('classification', ('bad', 'good'), 'accuracy', 16, 4)
+    >>> list(task.splits), task.majority, len(task.digest)
+    (['train', 'dev'], 0.5, 16)
     """
 
     name: str

@@ -36,8 +36,18 @@ _HOSTS = (
 class OwnTrial:
     """What a training function gets: one arm, one seed.
 
-    The arm has to reach the model, or the trial fails: by `perturb_`, or by `methods`, which does that as well. A
-    function that trains and runs stands at `noisytune.lab.Result`.
+    The arm has to reach the model, or the trial fails: by `perturb_`, or by `methods`, which does that as well.
+
+    >>> import tempfile, torch
+    >>> from noisytune.lab import InlineEngine, compare
+    >>> def train(trial):
+    ...     model = trial.perturb_(torch.nn.Linear(4, 2), exclude=["bias"])
+    ...     print(trial.arm, trial.seed, trial.noise and trial.noise.noise_lambda, list(trial.applied))
+    ...     return 0.5
+    >>> here = {"out": tempfile.mkdtemp(), "engine": InlineEngine(), "rerun": False}
+    >>> _ = compare(train, arms=["noisytune(0.1)"], seeds=1, **here)
+    plain 0 None []
+    noisytune(0.1) 0 0.1 ['noisytune']
     """
 
     def __init__(self, trial: Trial, model_dir: Path | None, out: Path) -> None:

@@ -27,7 +27,10 @@ from noisytune.report.statistics.practical import Chances, chances
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One comparison in numbers; scores and differences in points."""
+    """One comparison in numbers; scores and differences in points.
+
+    Example: at the head of `noisytune.report`.
+    """
 
     task: str
     arm: str

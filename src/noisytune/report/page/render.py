@@ -110,6 +110,8 @@ def render_overview(models: Sequence[Report]) -> str:
 
     Args:
         models: of each study its plan, its finished trials, and the name of its page's file without the ending.
+
+    Example: at the head of `noisytune.report`.
     """
     return _environment(html).get_template("overview.html.j2").render(overview(_gathered(models), drawn=True))
 
@@ -127,8 +129,13 @@ def write_overview(folder: str | Path, models: Sequence[Report], name: str) -> P
         models: as for `render_overview`.
         name: of the files.
 
+    Returns:
+        The path of the HTML file.
+
     Raises:
         RunFolderError: the folder cannot be written.
+
+    Example: at the head of `noisytune.report`.
     """
     return _write(Path(folder), name, render_overview(models), render_overview_markdown(models))
 
