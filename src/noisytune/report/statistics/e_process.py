@@ -34,19 +34,13 @@ class SignEvidence:
 
 
 def log_e_values(differences: npt.ArrayLike) -> Floats:
-    """The logarithm of E_n after each pair, of bets on better and on worse apart.
-
-    E_n = sum over stakes c of w_c prod_{i<=n} 2 / (1 + exp(-2 c d_i / s_i)), s_i the root mean square of d_1 .. d_i;
-    of c > 0 and of c < 0. A tie leaves it as it is. The mean of the two is the evidence against no effect.
+    """The logarithm of E_n after each pair, of bets on better (c > 0) and on worse (c < 0) apart: see `e_values`.
 
     Args:
         differences: shape (..., n), points, in the order in which the pairs were planned.
 
     Returns:
-        Shape (2, ..., n).
-
-    Source: de la Peña 1999, "A general class of exponential inequalities for martingales and ratios", for the bets;
-    Ramdas, Grünwald, Vovk & Shafer 2023, "Game-theoretic statistics and safe anytime-valid inference".
+        Shape (2, ..., n). The mean of the two, not of their logarithms, is E_n.
     """
     values = finite(differences)
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
@@ -63,12 +57,27 @@ def log_e_values(differences: npt.ArrayLike) -> Floats:
 
 
 def e_values(differences: npt.ArrayLike) -> Floats:
-    """E_n after each pair, along the last axis; see `log_e_values`.
+    """The evidence E_n against no effect after each pair: exact for any distribution, however often one looks.
+
+    E_n = sum over stakes c of w_c prod_{i<=n} 2 / (1 + exp(-2 c d_i / s_i)), s_i the root mean square of d_1 .. d_i.
+    The weights w_c of c > 0 add up to 1/2, those of c < 0 too. A tie leaves it as it is.
+
+    Args:
+        differences: shape (..., n), points, in the order in which the pairs were planned.
+
+    Returns:
+        The same shape: E_1 .. E_n along the last axis, > 0; 1 is no evidence, and `needed` is enough.
+
+    Raises:
+        DataError: a difference is not finite.
 
     >>> e_values([0.0, 0.0, 0.0]).tolist()
     [1.0, 1.0, 1.0]
     >>> e_values([0.5] * 7).round(1).tolist()
     [1.0, 1.5, 2.4, 4.1, 7.3, 13.3, 24.5]
+
+    Source: de la Peña 1999, "A general class of exponential inequalities for martingales and ratios", for the bets;
+    Ramdas, Grünwald, Vovk & Shafer 2023, "Game-theoretic statistics and safe anytime-valid inference".
     """
     logs = log_e_values(differences)
     exponentials: Floats = np.exp(np.minimum(np.logaddexp(*logs) - math.log(2.0), 700.0))
@@ -90,9 +99,15 @@ def sign_evidence(differences: npt.ArrayLike) -> SignEvidence:
 
 
 def needed(comparisons: int = 1, alpha: float = ALPHA) -> float:
-    """What E_n must reach where so many comparisons are judged side by side: comparisons / alpha.
+    """What E_n must reach: comparisons / alpha, so that all of them err together with probability alpha at most.
+
+    Args:
+        comparisons: that are judged side by side, >= 1.
+        alpha: 0 < alpha < 1.
 
     >>> needed(2)
     40.0
+
+    Source: Ville's inequality, and Bonferroni's over the comparisons.
     """
     return round(comparisons / alpha, 9)

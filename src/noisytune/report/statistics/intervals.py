@@ -98,21 +98,27 @@ def e_value(differences: npt.ArrayLike, mean: float = 0.0, g: float = 1.0) -> fl
 
 
 def critical_t(n: npt.ArrayLike, alpha: float = ALPHA, g: float = 1.0) -> Floats:
-    """|t| beyond which `e_value` reaches 1/alpha: infinite where n is too small for any data to reach it.
+    """|t| from which on the anytime-valid interval leaves out a mean; infinite where n is too small for any data.
 
-    With x = t^2/v and r = (sqrt(1 + n g) / alpha)^(2/n), E_n < 1/alpha inverts to x < (r - 1) / (1 - r/(1 + n g))
-    where r < 1 + n g.
+    There the paired-t e-process E_n with prior N(0, g) on the effect size reaches 1/alpha. With x = t^2/v and
+    r = (sqrt(1 + n g) / alpha)^(2/n), E_n < 1/alpha inverts to x < (r - 1) / (1 - r/(1 + n g)) where r < 1 + n g.
 
     Args:
         n: numbers of pairs, any shape.
         alpha: error probability over all n, 0 < alpha < 1.
-        g: as in `e_value`.
+        g: prior variance of mean/sd, > 0.
+
+    Returns:
+        The same shape.
 
     Raises:
         ConfigError: ``alpha`` or ``g`` out of range.
 
     >>> critical_t([4, 5, 20]).round(2).tolist()
     [inf, 8.45, 3.42]
+
+    Source: Lai 1976; Wang & Ramdas 2023, "Anytime-valid t-tests and confidence sequences for Gaussian means with
+    unknown variance".
     """
     if not 0.0 < alpha < 1.0 or not g > 0.0:
         raise ConfigError(f"alpha = {alpha}, g = {g}: need 0 < alpha < 1 and g > 0")

@@ -58,18 +58,19 @@ def plan(
 
     Args:
         effect: the true mean difference, points, not 0.
-        sd: of the paired differences, points.
-        power: the share of studies that are to show it.
-        margin: what counts as no difference, points: ``--until-decided`` stops at equivalent too.
-        most: ``--max-seeds``.
-        comparisons: judged at once.
+        sd: of the paired differences, points, > 0.
+        power: the share of studies that are to show it, 0 < power < 1.
+        margin: what counts as no difference, points, >= 0: ``--until-decided`` stops at equivalent too.
+        most: ``--max-seeds``, 1 to 2000.
+        comparisons: judged at once, >= 1.
         seed: of the simulation.
 
     Raises:
         ConfigError: a number out of its range.
 
-    >>> plan(1.0, 1.0).fixed
-    10
+    >>> found = plan(1.0, 1.0)
+    >>> found.fixed, found.anytime, found.stops.median
+    (10, 19, 12.0)
     """
     for name, value in (("sd", sd), ("effect", abs(effect))):
         if not (value > 0.0 and math.isfinite(value)):

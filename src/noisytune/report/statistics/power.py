@@ -26,6 +26,11 @@ def detectable(n: int, sd: float, critical: float, power: float = POWER) -> floa
 def chance_of_t(n: int, effect: float, alpha: float = ALPHA) -> float:
     """Probability that a paired t test of n pairs, looked at once, shows a true mean of ``effect`` standard deviations.
 
+    Args:
+        n: pairs, >= 2.
+        effect: the true mean difference over the standard deviation of the differences; its sign does not matter.
+        alpha: of the two-sided test, 0 < alpha < 1.
+
     >>> round(chance_of_t(10, 1.0), 2)
     0.8
     """
@@ -55,7 +60,20 @@ def _chi(n: int) -> Floats:
 
 
 def pairs_needed(sd: float, half_width: float, alpha: float = ALPHA, g: float = 1.0, most: int = 100_000) -> int | None:
-    """Pairs after which the anytime-valid interval at this sd is within +- ``half_width``; None beyond ``most``.
+    """Pairs after which the anytime-valid interval at this sd is within +- ``half_width`` of the mean.
+
+    Args:
+        sd: of the paired differences, points, > 0.
+        half_width: points, > 0: a margin, say.
+        alpha: error probability over all n, 0 < alpha < 1.
+        g: prior variance of mean/sd, > 0.
+        most: pairs that are looked at.
+
+    Returns:
+        The smallest number of pairs; None beyond ``most``.
+
+    Raises:
+        ConfigError: ``alpha`` or ``g`` out of range.
 
     >>> pairs_needed(sd=1.0, half_width=1.0)
     14
@@ -102,7 +120,10 @@ def _log_cosh(x: Floats) -> Floats:
 
 
 def first_to_settle(enough: float) -> int:
-    """Pairs from which on the sign-flip e-process can reach ``enough``, where all differences are equal.
+    """Pairs from which on E_n can reach ``enough`` at all: those it takes where all differences are equal.
+
+    Args:
+        enough: as of `needed`, > 1.
 
     >>> first_to_settle(20.0), first_to_settle(40.0)
     (7, 8)
@@ -116,6 +137,12 @@ def first_to_settle(enough: float) -> int:
 @lru_cache(maxsize=64)
 def selection_bias(k: int) -> float:
     """Expected maximum of k standard normals: what "best of k" gains by selection alone, in standard errors.
+
+    Args:
+        k: of how many equally good ones the best is taken, >= 1.
+
+    Raises:
+        ConfigError: ``k`` is less than 1.
 
     >>> round(selection_bias(7), 2)
     1.35
