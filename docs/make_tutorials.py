@@ -36,7 +36,7 @@ jupyter:
 
 """
 """Before a page, it tells jupytext that cells are Python where nothing else is said."""
-COLUMNS = "100"
+COLUMNS = "90"
 """Of the terminal that the commands believe to write to."""
 
 
