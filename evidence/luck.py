@@ -54,12 +54,17 @@ def differences_of(store: Store) -> NDArray[np.float64]:
     return np.array(heads)
 
 
+def table(found: NDArray[np.float64]) -> str:
+    """What the differences show, as Markdown."""
+    lines = [
+        f"{found.size} differences, {found.mean():+.2f} points on average, standard deviation {found.std(ddof=1):.2f}:",
+        "",
+        "| from | variance, points squared |",
+        "|---|--:|",
+        *(f"| {name} | {variance:.2f} |" for name, variance in components(found).items()),
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    found = differences_of(Store(RECORDS))
-    shares = components(found)
-    spread = found.std(ddof=1)
-    sys.stdout.write(
-        f"{found.size} differences, {found.mean():+.2f} on average, standard deviation {spread:.2f} points\n"
-    )
-    for name, variance in shares.items():
-        sys.stdout.write(f"{name:6} {variance:8.3f} points squared\n")
+    sys.stdout.write(f"{table(differences_of(Store(RECORDS)))}\n")

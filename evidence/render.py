@@ -6,45 +6,55 @@ python evidence/render.py --check   # says whether README.md agrees with the rec
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from claims import CLAIMS, Finding, judged
+from luck import differences_of
+from luck import table as luck_table
+
 from noisytune.lab.store import Store
 from noisytune.report import report_json, write_report
+from noisytune.report.evidence.pairs import Evidence, gather
 
 HERE = Path(__file__).resolve().parent
 RECORDS, README, FOREST = HERE / "records", HERE / "README.md", HERE / "forest.svg"
-STUDIES = (
-    "main",
-    "second",
-    "base",
-    "dose",
-    "kinds",
-    "shares",
-    "on-top",
-    *(f"luck-{head}" for head in range(4)),
-    "language",
-)
+LUCK = tuple(f"luck-{head}" for head in range(4))
+STUDIES = ("main", "second", "base", "dose", "kinds", "shares", "on-top", *LUCK, "language")
 """In the order in which they are shown."""
 MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
 
 
-def results(store: Store, pages: Path | None = None) -> list[dict[str, Any]]:
-    """What the records show: ``report.json`` of each study, in the order of `STUDIES`, primary comparisons first.
-
-    Args:
-        store: the run folder.
-        pages: where each study's page is written; None: nowhere.
-    """
-    found, failures = [], list(store.failures().values())
+def studies(store: Store) -> dict[str, Evidence]:
+    """What the records show, by the name of the study, in the order of `STUDIES`; of finished studies only."""
+    failures, found = list(store.failures().values()), {}
     for study in sorted(store.studies().values(), key=lambda study: STUDIES.index(study.name)):
-        records = store.records(entry["key"] for entry in study.trials)
-        if pages:
-            sys.stdout.write(f"{write_report(pages, study, records, study.name, failures)}\n")
-        report = report_json(study, records, failures)
-        report["comparisons"].sort(key=lambda row: not row["primary"])
-        found.append(report)
+        evidence = gather(study, store.records(entry["key"] for entry in study.trials), failures)
+        if evidence.complete:
+            found[study.name] = evidence
+        else:
+            sys.stderr.write(f"{study.name}: {evidence.done} of {evidence.planned} trials, left out until finished\n")
     return found
+
+
+def report_of(evidence: Evidence) -> dict[str, Any]:
+    """``report.json`` of a study, its primary comparisons first."""
+    report = report_json(evidence.study, evidence.trials.values(), evidence.failed.values())
+    report["comparisons"].sort(key=lambda row: not row["primary"])
+    return report
+
+
+def paragraphs(there: Mapping[str, Evidence], store: Store) -> list[str]:
+    """Everything that README.md says of results, from the records alone."""
+    reports = [report_of(evidence) for evidence in there.values()]
+    says = [f"- **{one['study']}**, {one['trials_done']} trials: {one['sentence']}" for one in reports]
+    blocks = ["\n".join(says), "![Every difference with its intervals](forest.svg)", table(reports)]
+    blocks = blocks if reports else ["No study has been run yet."]
+    blocks += ["### What the paper says", claims_table([judged(claim, there) for claim in CLAIMS])]
+    if there.keys() >= set(LUCK):
+        blocks += ["### How much is luck", luck_table(differences_of(store))]
+    return blocks
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -73,6 +83,28 @@ def _line(study: str, row: dict[str, Any]) -> str:
         f"{bold}{row['verdict']}{bold}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def claims_table(findings: list[Finding]) -> str:
+    """A line for each part of each claim."""
+    lines = [
+        "| the paper | in | seen as | study | seeds | seen | 95 % anytime | e / needed | so |",
+        "|---|---|---|---|--:|--:|--:|--:|---|",
+    ]
+    for finding in findings:
+        claim, word = finding.claim, finding.word
+        first = f"| {claim.says} | {claim.where} | {claim.seen_as} | {claim.study} |"
+        if not finding.parts:
+            lines.append(f"{first} | | | | {word} |")
+        for part in finding.parts:
+            ends = " to ".join(_number(end, "+.2f") for end in (part.anytime.low, part.anytime.high))
+            ends = ends if part.anytime.bounded else "unbounded"
+            seen = f"{_number(part.mean, '+.2f')}{'' if claim.unit == 'points' else f' {claim.unit}'}"
+            lines.append(
+                f"{first} {part.n} | {seen} | {ends} | {part.evidence.e:.3g} / {part.needed:.0f} | **{word}** |"
+            )
+            first, word = "| | | | |", word
+    return "\n".join(lines)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -106,13 +138,10 @@ def forest(found: list[dict[str, Any]], file: Path) -> None:
         figure.savefig(file, metadata={"Date": None})
 
 
-def with_results(text: str, found: list[dict[str, Any]]) -> str:
-    """README.md with the table and the sentence of each study between the marks."""
+def with_results(text: str, blocks: list[str]) -> str:
+    """README.md with other words between the marks."""
     begin, end = MARKS
-    says = "\n".join(
-        f"- **{report['study']}**, {report['trials_done']} trials: {report['sentence']}" for report in found
-    )
-    block = f"{begin}\n\n{says}\n\n![Every difference with its intervals](forest.svg)\n\n{table(found)}\n\n{end}"
+    block = "\n\n".join([begin, *blocks, end])
     changed, times = re.subn(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
     if times != 1:
         raise ValueError(f"README.md must have {begin} and {end} once")
@@ -120,11 +149,14 @@ def with_results(text: str, found: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    if not RECORDS.is_dir():
-        sys.exit("no study has been run yet: see README.md")
-    check, text = "--check" in sys.argv, README.read_text(encoding="utf-8")
-    found = results(Store(RECORDS), None if check else RECORDS)
-    if check:
-        sys.exit(0 if with_results(text, found) == text else "README.md differs from the records: run  make evidence")
-    forest(found, FOREST)
-    README.write_text(with_results(text, found), encoding="utf-8")
+    store = Store(RECORDS)
+    there, text = studies(store) if RECORDS.is_dir() else {}, README.read_text(encoding="utf-8")
+    wanted = with_results(text, paragraphs(there, store))
+    if "--check" in sys.argv:
+        sys.exit(0 if wanted == text else "README.md differs from the records: run  make evidence")
+    for name, evidence in there.items():
+        page = write_report(RECORDS, evidence.study, evidence.trials.values(), name, evidence.failed.values())
+        sys.stdout.write(f"{page}\n")
+    if there:
+        forest([report_of(evidence) for evidence in there.values()], FOREST)
+    README.write_text(wanted, encoding="utf-8")
