@@ -1,0 +1,80 @@
+"""SAM, the mean of the weights, and symmetric noise against what they promise."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from noisytune.errors import ConfigError
+from noisytune.methods import Run, parse
+from noisytune.methods.symnoise import SymmetricNoise
+
+from .conftest import batches, load, start, state_of
+
+Checkpoints = dict[str, Path]
+
+
+def test_sam_climbs_only_while_a_gradient_is_taken(checkpoints: Checkpoints) -> None:
+    """What was climbed is taken back exactly, and the random numbers are those of a plain pass."""
+    loop, plain = start(checkpoints["bert"], "sam(0.5)"), start(checkpoints["bert"], "plain")
+    model, batch = loop.stack.run.model, batches(1)[0]
+    before, seen, drawn = state_of(model), list[float](), list[torch.Tensor]()
+    for each in (loop, plain):
+        torch.manual_seed(4)
+        each.stack.run.model.train()
+        loss = each.stack.loss(batch, lambda inputs, each=each: each.stack.run.model(**inputs))
+        seen.append(float(loss.detach()))
+        loss.backward()
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert seen[0] == pytest.approx(seen[1], rel=1e-6), "the loss that is told is that of the weights themselves"
+    climbed = sum(float((p.detach() - before[name]).square().sum()) for name, p in model.named_parameters())
+    assert math.sqrt(climbed) == pytest.approx(0.5, rel=1e-4)
+    loop.stack.gradient_()
+    assert all(torch.equal(p.detach(), before[name]) for name, p in model.named_parameters())
+
+
+def test_sam_is_refused_where_its_first_gradient_would_be_wrong(checkpoints: Checkpoints) -> None:
+    sam = parse("sam")[0]
+    with pytest.raises(ConfigError, match="take bf16 or float32"):
+        sam.check(Run(load(checkpoints["bert"]), precision="fp16"))
+    sharded = nn.Module()
+    sharded.register_parameter("_flat_param", nn.Parameter(torch.ones(2)))
+    with pytest.raises(ConfigError, match="sharded weights"):
+        sam.loss(Run(sharded), {}, lambda _: SimpleNamespace(loss=sharded._flat_param.sum()))
+
+
+def test_the_mean_leaves_training_alone_and_counts_its_last_tenth(checkpoints: Checkpoints) -> None:
+    loop, plain = start(checkpoints["bert"], "ema"), start(checkpoints["bert"], "plain")
+    torch.manual_seed(1)
+    losses = loop.run(4)
+    torch.manual_seed(1)
+    assert plain.run(4) == losses
+    last = state_of(loop.stack.run.model)
+    with loop.stack.evaluated():
+        mean = state_of(loop.stack.run.model)
+    assert all(torch.equal(value, last[name]) for name, value in state_of(loop.stack.run.model).items())
+    assert any(not torch.equal(mean[name], last[name]) for name in last)
+    run = Run(load(checkpoints["bert"]), total_steps=200)
+    assert parse("ema")[0].attach_(run) == {"decay": pytest.approx(0.95)}
+    assert parse("ema")[0].attach_(Run(run.model, total_steps=1_000_000)) == {"decay": 0.999}
+
+
+def test_symmetric_noise_is_opposite_and_of_one_size(checkpoints: Checkpoints) -> None:
+    model, ids = load(checkpoints["bert"]), batches(1)[0]["input_ids"]
+    noise, table = SymmetricNoise(model, alpha=5.0), model.bert.embeddings.word_embeddings
+    clean = table(ids)
+    noise.sign = 1
+    there = table(ids) - clean
+    noise.sign = -1
+    back = table(ids) - clean
+    torch.testing.assert_close(there, -back)
+    torch.testing.assert_close(there.abs(), torch.full_like(there, 5 / math.sqrt(8 * 16)))
+    assert 0.4 < float((there > 0).float().mean()) < 0.6
+    noise.sign = 0
+    assert torch.equal(table(ids), clean)

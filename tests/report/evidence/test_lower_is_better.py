@@ -1,0 +1,54 @@
+"""Scores of which less is better, and what training costs on other text."""
+
+from dataclasses import replace
+
+import pytest
+
+from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.pairs import gather
+from noisytune.report.evidence.summary import primary_rows, summary_rows
+from noisytune.report.page.notes import page_notes
+from noisytune.report.page.wording import verdict_sentence
+from tests.support.records import synthetic
+
+
+def notes_of(study: StudyRecord, records: list[TrialRecord]) -> str:
+    evidence = gather(study, records)
+    return " ".join(page_notes(evidence, primary_rows(evidence)))
+
+
+def test_where_less_is_better_a_gain_is_a_fall() -> None:
+    """The same study told by its errors: the same differences, verdicts and tests, and words that say which way."""
+    study, records = synthetic(seeds=12)
+    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
+    fallen = [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
+    lower = replace(study, tasks=tasks)
+    (up,), (down,) = summary_rows(study, records), summary_rows(lower, fallen)
+    for name in ("difference", "low", "high", "p", "wins", "losses", "verdict", "detectable"):
+        assert getattr(up, name) == pytest.approx(getattr(down, name)), name
+    assert down.baseline_mean == pytest.approx(100 - up.baseline_mean)
+    assert "Of nats less is better" in notes_of(lower, fallen)
+    better = [replace(one, scores={"nll": 2.0 - (one.arm != "plain") * (1 + 0.001 * one.seed)}) for one in records]
+    assert "lowered nats on task-0 by 100.55 points" in verdict_sentence(lower, better)
+    lost = [replace(one, scores={}, status="diverged") if one.arm != "plain" else one for one in better]
+    evidence = gather(lower, lost)
+    assert evidence.score(next(one for one in lost if not one.scores)) == 200.0, "the worst of the study"
+
+
+def test_what_training_costs_elsewhere_is_told() -> None:
+    study, records = synthetic(seeds=3)
+    assert "not trained on" not in notes_of(study, records)
+    watched = [
+        replace(
+            one, evaluations={"dev": {"status": "ok", "scores": one.scores}} | elsewhere(2.5 + (one.arm != "plain"))
+        )
+        for one in records
+    ]
+    assert (
+        "A text that was not trained on (task-0, elsewhere): 200.00 points of nats per token before training, "
+        "250.00 (plain), 350.00 (noisytune(0.05)) after it; more is forgetting." in notes_of(study, watched)
+    )
+
+
+def elsewhere(nll: float) -> dict[str, dict[str, object]]:
+    return {"elsewhere": {"status": "ok", "scores": {"nll": nll}, "before": {"nll": 2.0}}}
