@@ -57,14 +57,19 @@ def paragraphs(there: Mapping[str, Evidence], store: Store) -> list[str]:
     return blocks
 
 
+def shown(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons that README.md shows: the primary ones, and each task of ``main``; a study's page has all."""
+    return [row for row in report["comparisons"] if row["primary"] or report["study"] == "main"]
+
+
 def table(found: list[dict[str, Any]]) -> str:
-    """A line for each comparison."""
+    """A line for each comparison that is shown."""
     lines = [
         "| study | task | arm | pairs | plain | arm's | difference | 95 % anytime | e / needed | verdict |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for report in found:
-        lines += [_line(report["study"], row) for row in report["comparisons"]]
+        lines += [_line(report["study"], row) for row in shown(report)]
     return "\n".join(lines)
 
 
@@ -78,7 +83,7 @@ def _line(study: str, row: dict[str, Any]) -> str:
         _number(row["baseline"], ".2f"),
         _number(row["score"], ".2f"),
         f"{bold}{_number(row['difference'], '+.2f')}{bold}",
-        " to ".join(_number(row[end], "+.2f") or "unbounded" for end in ("anytime_low", "anytime_high")),
+        _interval(row["anytime_low"], row["anytime_high"]),
         f"{_number(row['e'], '.3g')} / {row['e_needed']:.0f}",
         f"{bold}{row['verdict']}{bold}",
     ]
@@ -97,8 +102,7 @@ def claims_table(findings: list[Finding]) -> str:
         if not finding.parts:
             lines.append(f"{first} | | | | {word} |")
         for part in finding.parts:
-            ends = " to ".join(_number(end, "+.2f") for end in (part.anytime.low, part.anytime.high))
-            ends = ends if part.anytime.bounded else "unbounded"
+            ends = _interval(part.anytime.low, part.anytime.high) if part.anytime.bounded else "unbounded"
             seen = f"{_number(part.mean, '+.2f')}{'' if claim.unit == 'points' else f' {claim.unit}'}"
             lines.append(
                 f"{first} {part.n} | {seen} | {ends} | {part.evidence.e:.3g} / {part.needed:.0f} | **{word}** |"
@@ -107,35 +111,48 @@ def claims_table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
+def _interval(low: float | None, high: float | None) -> str:
+    return "unbounded" if low is None or high is None else f"{_number(low, '+.2f')} to {_number(high, '+.2f')}"
+
+
 def _number(value: float | None, form: str) -> str:
     """As text, with a minus sign; nothing where there is no number."""
     return "" if value is None else format(value, form).replace("-", "\N{MINUS SIGN}")
 
 
 def forest(found: list[dict[str, Any]], file: Path) -> None:
-    """Draw the differences of all comparisons with their intervals: thick at one look, thin at any number of looks."""
+    """Draw the comparisons that are shown, with their intervals: thick at one look, thin at any number of looks.
+
+    Studies with a margin of their own have points of their own, and a panel of their own.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    rows = [(report, row) for report in found for row in report["comparisons"] if row["difference"] is not None]
+    panels: dict[float, list[tuple[str, dict[str, Any]]]] = {}
+    for report in found:
+        panels.setdefault(report["margin"], []).extend((report["study"], row) for row in shown(report))
+    heights = [1.5 + len(rows) for rows in panels.values()]
     with mpl.rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 1 + 0.28 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        margin = found[0]["margin"]
-        axes.axvspan(-margin, margin, color="0.92", label=f"within the margin of {margin:g}")
-        axes.axvline(0, color="0.4", linewidth=0.8)
-        for place, (_, row) in enumerate(rows):
-            color = "C0" if row["primary"] else "0.45"
-            for low, high, width in (("anytime_low", "anytime_high", 1), ("fixed_low", "fixed_high", 3)):
-                if row[low] is not None and row[high] is not None:
-                    axes.plot([row[low], row[high]], [place, place], color=color, linewidth=width)
-            axes.plot(row["difference"], place, "o", color=color, markersize=6 if row["primary"] else 4)
-        names = [f"{report['study']}: {row['task']}, {row['arm']} ({row['pairs']})" for report, row in rows]
-        axes.set_yticks(range(len(rows)), names)
-        axes.invert_yaxis()
-        axes.set_xlabel("difference from plain fine-tuning, points")
-        axes.legend(loc="lower right", frameon=False)
+        figure = Figure(figsize=(10, 0.6 + 0.28 * sum(heights)), layout="constrained")
+        every = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (margin, rows) in zip(every, panels.items(), strict=True):
+            axes.axvspan(-margin, margin, color="0.92")
+            axes.axvline(0, color="0.4", linewidth=0.8)
+            for place, (_, row) in enumerate(rows):
+                _draw(axes, place, row)
+            names = [f"{study}, {row['task']}: {row['arm']} ({row['pairs']})" for study, row in rows]
+            axes.set_yticks(range(len(rows)), names, fontsize=8)
+            axes.set_ylim(len(rows) - 0.4, -0.6)
+            axes.set_xlabel(f"difference from plain fine-tuning, points; grey: within the margin of {margin:g}")
         figure.savefig(file, metadata={"Date": None})
+
+
+def _draw(axes: Any, place: int, row: dict[str, Any]) -> None:
+    color = "C0" if row["primary"] else "0.45"
+    for low, high, width in (("anytime_low", "anytime_high", 1), ("fixed_low", "fixed_high", 3)):
+        if row[low] is not None and row[high] is not None:
+            axes.plot([row[low], row[high]], [place, place], color=color, linewidth=width)
+    axes.plot(row["difference"], place, "o", color=color, markersize=6 if row["primary"] else 4)
 
 
 def with_results(text: str, blocks: list[str]) -> str:
