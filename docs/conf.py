@@ -71,6 +71,8 @@ llms_txt_title = "noisytune"
 llms_txt_summary = (
     "Noise on a pretrained model's weights before fine-tuning, done right, and evidence whether it helped."
 )
+highlight_language = "none"  # of blocks that name no language: trees, equations, messages
+html_static_path, html_css_files = ["_static"], ["site.css"]
 copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # nobody types what a command prints
 copybutton_prompt_text = r"^\$ "
 copybutton_prompt_is_regexp = True

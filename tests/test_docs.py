@@ -67,7 +67,7 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, t
 def test_command_lines_parse(block):
     """Every option exists and every value has the right type; nothing is run."""
     group = typer.main.get_command(app)
-    for line in block.strip().splitlines():
+    for line in block.replace("\\\n", " ").strip().splitlines():
         program, command, *arguments = shlex.split(line)
         assert program == "noisytune"
         group.commands[command].make_context(command, arguments)

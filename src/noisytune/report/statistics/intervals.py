@@ -98,7 +98,7 @@ def e_value(differences: npt.ArrayLike, mean: float = 0.0, g: float = 1.0) -> fl
 
 
 def critical_t(n: npt.ArrayLike, alpha: float = ALPHA, g: float = 1.0) -> Floats:
-    """|t| from which on the anytime-valid interval leaves out a mean; infinite where n is too small for any data.
+    """The size of t from which on the anytime-valid interval leaves out a mean; infinite where n is too small.
 
     There the paired-t e-process E_n with prior N(0, g) on the effect size reaches 1/alpha. With x = t^2/v and
     r = (sqrt(1 + n g) / alpha)^(2/n), E_n < 1/alpha inverts to x < (r - 1) / (1 - r/(1 + n g)) where r < 1 + n g.
