@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from sweep.pairings import EQUAL, UNBUILT
@@ -67,7 +68,9 @@ def _names(found: list[dict[str, Any]], result: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")[:240]
+    """What was seen; what follows from it is the same in every row and stands above the table."""
+    seen = shorten(text.partition("; ")[0], 240, placeholder=" ...")
+    return seen.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

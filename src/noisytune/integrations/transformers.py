@@ -222,10 +222,12 @@ def attach(
         ConfigError: it is no trainer, it has trained already, or it has other settings of NoisyTune already.
 
     Example:
+        >>> import tempfile
         >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
         >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
         >>> model = BertForSequenceClassification(BertConfig(vocab_size=9, **sizes))
-        >>> trainer = attach(Trainer(model, TrainingArguments("out", use_cpu=True)), noise_lambda=0.15, seed=1)
+        >>> arguments = TrainingArguments(tempfile.mkdtemp(), use_cpu=True)
+        >>> trainer = attach(Trainer(model, arguments), noise_lambda=0.15, seed=1)
         >>> type(trainer).__name__, trainer.noisytune_config.noise_lambda  # nothing has happened yet
         ('NoisyTuneTrainer', 0.15)
     """
