@@ -45,9 +45,8 @@ def report_of(evidence: Evidence) -> dict[str, Any]:
     return report
 
 
-def paragraphs(there: Mapping[str, Evidence], store: Store) -> list[str]:
+def paragraphs(reports: list[dict[str, Any]], there: Mapping[str, Evidence], store: Store) -> list[str]:
     """Everything that README.md says of results, from the records alone."""
-    reports = [report_of(evidence) for evidence in there.values()]
     says = [f"- **{one['study']}**, {one['trials_done']} trials: {one['sentence']}" for one in reports]
     blocks = ["\n".join(says), "![Every difference with its intervals](forest.svg)", table(reports)]
     blocks = blocks if reports else ["No study has been run yet."]
@@ -97,17 +96,17 @@ def claims_table(findings: list[Finding]) -> str:
         "|---|---|---|---|--:|--:|--:|--:|---|",
     ]
     for finding in findings:
-        claim, word = finding.claim, finding.word
+        claim = finding.claim
         first = f"| {claim.says} | {claim.where} | {claim.seen_as} | {claim.study} |"
         if not finding.parts:
-            lines.append(f"{first} | | | | {word} |")
+            lines.append(f"{first} | | | | {finding.word} |")
         for part in finding.parts:
             ends = _interval(part.anytime.low, part.anytime.high) if part.anytime.bounded else "unbounded"
             seen = f"{_number(part.mean, '+.2f')}{'' if claim.unit == 'points' else f' {claim.unit}'}"
             lines.append(
-                f"{first} {part.n} | {seen} | {ends} | {part.evidence.e:.3g} / {part.needed:.0f} | **{word}** |"
+                f"{first} {part.n} | {seen} | {ends} | {part.evidence.e:.3g} / {part.needed:.0f} | **{finding.word}** |"
             )
-            first, word = "| | | | |", word
+            first = "| | | | |"
     return "\n".join(lines)
 
 
@@ -168,12 +167,13 @@ def with_results(text: str, blocks: list[str]) -> str:
 if __name__ == "__main__":
     store = Store(RECORDS)
     there, text = studies(store) if RECORDS.is_dir() else {}, README.read_text(encoding="utf-8")
-    wanted = with_results(text, paragraphs(there, store))
+    reports = [report_of(evidence) for evidence in there.values()]
+    wanted = with_results(text, paragraphs(reports, there, store))
     if "--check" in sys.argv:
         sys.exit(0 if wanted == text else "README.md differs from the records: run  make evidence")
     for name, evidence in there.items():
         page = write_report(RECORDS, evidence.study, evidence.trials.values(), name, evidence.failed.values())
         sys.stdout.write(f"{page}\n")
-    if there:
-        forest([report_of(evidence) for evidence in there.values()], FOREST)
+    if reports:
+        forest(reports, FOREST)
     README.write_text(wanted, encoding="utf-8")
