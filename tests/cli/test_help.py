@@ -1,5 +1,6 @@
 """Help pages, examples, and what is said of a word that does not exist."""
 
+import inspect
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 import typer.main
+from typer.models import OptionInfo
 from typer.testing import CliRunner
 
 from noisytune.cli import app
@@ -128,3 +130,12 @@ def test_no_color_is_heeded():
 
 
 COLOUR = r"\x1b\[(\d+;)*[34]\d"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_whose_value_is_called_like_it_says_its_name(command):
+    """typer 0.27.0 to 0.27.3 make --TASK of an option task with a value TASK, unless a name is given."""
+    for name, parameter in inspect.signature(GROUP.commands[command].callback).parameters.items():
+        for known in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(known, OptionInfo) and known.metavar and known.metavar.lower() == name:
+                assert str(known.default).startswith("--")  # in an annotation, its name stands there

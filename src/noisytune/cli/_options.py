@@ -172,6 +172,7 @@ Task = Annotated[
         "Fine-tune on this: topics, replies, glue, glue/NAME, xtreme, xtreme/NAME or a FILE "
         "(CSV, TSV, JSONL, Parquet).",
         "TASK",
+        "--task",
     ),
 ]
 Arms = Annotated[

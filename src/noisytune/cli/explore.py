@@ -28,6 +28,7 @@ def explore(
             WHAT,
             "Fine-tune on this: topics, replies, glue/NAME, xtreme/NAME or a FILE (CSV, TSV, JSONL, Parquet).",
             "TASK",
+            "--task",
         ),
     ] = "topics",
     noise_seeds: Annotated[int, option(WHAT, "Draw this many noises for each seed.", "N", min=2)] = 32,

@@ -38,7 +38,7 @@ def gate(
         float | None,
         option(WHAT, "Points that count as no difference. Default: the study's; 1 for a file.", "POINTS", min=0),
     ] = None,
-    arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM")] = None,
+    arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM", "--arm")] = None,
     as_json: Json = False,
 ) -> None:
     """Say by the exit code whether a study shows what is required: 0 yes, 1 no, 3 not decided yet.

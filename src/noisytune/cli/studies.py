@@ -58,7 +58,7 @@ def reproduce(
     ] = "",
     tasks: Annotated[str, option(WHAT, "Fine-tune on these instead of the paper's.", "T[,T...]")] = "",
     arm: Annotated[
-        list[str] | None, option(WHAT, "Compare this arm instead of the paper's. May be repeated.", "ARM")
+        list[str] | None, option(WHAT, "Compare this arm instead of the paper's. May be repeated.", "ARM", "--arm")
     ] = None,
     seeds: Annotated[int | None, option(WHAT, "Run this many pairs. The paper has 5.", "N", min=1)] = None,
     show: Annotated[bool, option(WHAT, "Print the study's file, to copy and edit.", "", "--show")] = False,

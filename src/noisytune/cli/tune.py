@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 def tune(
     model: Model = None,
     task: Annotated[
-        str, option(WHAT, "Fine-tune on this: topics, replies, glue/NAME or a FILE (CSV, TSV, JSONL, Parquet).", "TASK")
+        str,
+        option(
+            WHAT,
+            "Fine-tune on this: topics, replies, glue/NAME or a FILE (CSV, TSV, JSONL, Parquet).",
+            "TASK",
+            "--task",
+        ),
     ] = "topics",
     arm: Arms = None,
     budget: Annotated[int, option(WHAT, "Try this many settings of each arm, the baseline included.", "N", min=1)] = 20,
