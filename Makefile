@@ -9,7 +9,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-ranks test-frameworks test-pages test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
+.PHONY: setup demo test test-ranks test-frameworks test-pages test-docs test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
 
 setup: $(STAMP)
 
@@ -36,12 +36,14 @@ $(VENV)-demo/.set-up: pyproject.toml constraints.txt
 test: setup
 	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(LONG:%=--ignore=%)
 
-# What takes longer has targets of its own: processes that train together, frameworks that compile, pages in a browser.
+# What takes longer has targets of its own: processes that train together, frameworks that compile, pages in a browser, and
+# whatever the documentation, the examples and the evidence tell people to run.
 LONG_ranks := tests/integrations/test_transformers_distributed.py tests/torch/distributed tests/lab/trials/test_launched.py
 LONG_frameworks := tests/jax tests/integrations/test_keras.py tests/integrations/test_recipes.py tests/torch/test_triton.py
 LONG_pages := tests/report/page/test_browser.py
-LONG := $(LONG_ranks) $(LONG_frameworks) $(LONG_pages)
-test-ranks test-frameworks test-pages: test-%: setup
+LONG_docs := tests/test_docs.py tests/test_tutorials.py tests/test_examples.py tests/test_evidence.py
+LONG := $(LONG_ranks) $(LONG_frameworks) $(LONG_pages) $(LONG_docs)
+test-ranks test-frameworks test-pages test-docs: test-%: setup
 	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' $(LONG_$*)
 
 # The wheel and the source distribution, built twice and installed into environments of their own.

@@ -40,8 +40,8 @@ class Claim:
     study: str
     seen_as: str
     """The contrast in words."""
-    contrasts: Callable[[Evidence], list[Floats]]
-    """One array of shape (seeds,) for each part of the claim; every part must hold. Usually one."""
+    contrasts: Callable[[Evidence], dict[str, Floats]]
+    """Shape (seeds,) for each part of the claim, by name; all must hold. A part that is alone has no name."""
     unit: str = "points"
 
 
@@ -50,7 +50,7 @@ class Finding:
     """What was seen of a claim."""
 
     claim: Claim
-    parts: list[Summary]
+    parts: dict[str, Summary]
     word: str
     """One of `WORDS`, or *not run yet*."""
 
@@ -67,9 +67,9 @@ def gain(evidence: Evidence, *arms: str, among: Callable[[str], bool] = bool) ->
     return np.array([np.mean([one[seed] for one in each]) for seed in complete])
 
 
-def each_task(evidence: Evidence) -> list[Floats]:
+def each_task(evidence: Evidence) -> dict[str, Floats]:
     """Noise minus plain by task."""
-    return [comparison.differences for comparison in evidence.comparisons if comparison.arm == NOISY]
+    return {one.task["name"]: one.differences for one in evidence.comparisons if one.arm == NOISY}
 
 
 def near_its_best(evidence: Evidence) -> Floats:
@@ -97,7 +97,11 @@ def less_growth(evidence: Evidence) -> Floats:
 
 CLAIMS = (
     Claim(
-        "Noise helps on average", "Table 2", "main", "noise minus plain, mean of six tasks", lambda e: [gain(e, NOISY)]
+        "Noise helps on average",
+        "Table 2",
+        "main",
+        "noise minus plain, mean of six tasks",
+        lambda e: {"": gain(e, NOISY)},
     ),
     Claim("Noise helps on every task", "Table 2", "main", "noise minus plain on each of six tasks", each_task),
     Claim(
@@ -105,66 +109,66 @@ CLAIMS = (
         "Table 3",
         "second",
         "noise minus plain, mean of six languages",
-        lambda e: [gain(e, *e.study.arms[1:])],
+        lambda e: {"": gain(e, *e.study.arms[1:])},
     ),
     Claim(
         "Noise helps a model of base size",
         "Table 2",
         "base",
         "noise minus plain, mean of two tasks",
-        lambda e: [gain(e, NOISY)],
+        lambda e: {"": gain(e, NOISY)},
     ),
     Claim(
         "Noise helps more where there is less data",
         "Figure 4",
         "shares",
         "(noise minus plain) at 25 % of the data minus the same at all of it",
-        lambda e: [more_with_less(e)],
+        lambda e: {"": more_with_less(e)},
     ),
     Claim(
         "Uniform noise is better than Gaussian",
         "Figure 2",
         "kinds",
         "uniform minus Gaussian, both matrix by matrix",
-        lambda e: [gain(e, NOISY) - gain(e, GAUSSIAN)],
+        lambda e: {"": gain(e, NOISY) - gain(e, GAUSSIAN)},
     ),
     Claim(
         "One strength for all parameters harms",
         "Figure 2",
         "kinds",
         "plain minus global, mean of uniform and Gaussian",
-        lambda e: [-gain(e, GLOBAL, GLOBAL_GAUSSIAN)],
+        lambda e: {"": -gain(e, GLOBAL, GLOBAL_GAUSSIAN)},
     ),
     Claim(
         "Matrix by matrix is better than one strength for all",
         "Figure 2",
         "kinds",
         "matrix by matrix minus global, mean of uniform and Gaussian",
-        lambda e: [gain(e, NOISY, GAUSSIAN) - gain(e, GLOBAL, GLOBAL_GAUSSIAN)],
+        lambda e: {"": gain(e, NOISY, GAUSSIAN) - gain(e, GLOBAL, GLOBAL_GAUSSIAN)},
     ),
     Claim(
         "λ of 0.1 to 0.15 is best",
         "Figure 6",
         "dose",
         "mean of 0.1 and 0.15 minus mean of 0.05, 0.2, 0.25 and 0.3",
-        lambda e: [near_its_best(e)],
+        lambda e: {"": near_its_best(e)},
     ),
     Claim(
         "Noise adds to RecAdam and Mixout",
         "Figure 3",
         "on-top",
         "method with noise minus method, mean of both",
-        lambda e: [
-            gain(e, f"{NOISY}+recadam(gamma=500)", f"{NOISY}+mixout(p=0.7)")
+        lambda e: {
+            "": gain(e, f"{NOISY}+recadam(gamma=500)", f"{NOISY}+mixout(p=0.7)")
             - gain(e, "recadam(gamma=500)", "mixout(p=0.7)")
-        ],
+        },
     ),
     Claim(
         "Norms change less after noise",
         "Figure 5",
         "main",
         "change of the L1 norm, plain minus noise, mean over the roles of parameters",
-        lambda e: [less_growth(e)],
+        lambda e: {"": less_growth(e)},
         unit="% of the norm",
     ),
 )
@@ -177,11 +181,11 @@ def judged(claim: Claim, studies: Mapping[str, Evidence]) -> Finding:
     A claim of several parts is supported where all are, contradicted where one is; its parts share the 5 % of error.
     """
     if claim.study not in studies:
-        return Finding(claim, [], "not run yet")
+        return Finding(claim, {}, "not run yet")
     evidence = studies[claim.study]
     margin = evidence.study.margin if claim.unit == "points" else 0.0
     contrasts = claim.contrasts(evidence)
-    parts = [summarise(np.round(one, 9), len(contrasts)) for one in contrasts]
-    words = {WORDS[judge(one.evidence, one.needed, one.mean, one.anytime, margin)] for one in parts}
+    parts = {name: summarise(np.round(one, 9), len(contrasts)) for name, one in contrasts.items()}
+    words = {WORDS[judge(one.evidence, one.needed, one.mean, one.anytime, margin)] for one in parts.values()}
     word = words.pop() if len(words) == 1 else "contradicted" if "contradicted" in words else "not decided"
     return Finding(claim, parts, word)

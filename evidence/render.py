@@ -6,8 +6,10 @@ python evidence/render.py --check   # says whether README.md agrees with the rec
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from claims import CLAIMS, Finding, judged
@@ -19,41 +21,84 @@ from noisytune.report import report_json, write_report
 from noisytune.report.evidence.pairs import Evidence, gather
 
 HERE = Path(__file__).resolve().parent
-RECORDS, README, FOREST = HERE / "records", HERE / "README.md", HERE / "forest.svg"
+README, FOREST = HERE / "README.md", HERE / "forest.svg"
+FOLDERS = HERE / "records", HERE / "records-gpu"
+"""The run folders: of studies on two cores, and on a graphics processor. No study is in both."""
+AGAIN = HERE / "records-again"
+"""Two pairs of ``main`` drawn at random (again-rte.yaml and again-stsb.yaml), on two cores."""
 LUCK = tuple(f"luck-{head}" for head in range(4))
 STUDIES = ("main", "second", "base", "dose", "kinds", "shares", "on-top", *LUCK, "language")
 """In the order in which they are shown."""
 MARKS = "<!-- results: written by render.py -->", "<!-- end of results -->"
 
 
-def studies(store: Store) -> dict[str, Evidence]:
-    """What the records show, by the name of the study, in the order of `STUDIES`; of finished studies only."""
-    failures, found = list(store.failures().values()), {}
-    for study in sorted(store.studies().values(), key=lambda study: STUDIES.index(study.name)):
+@dataclass(frozen=True)
+class Finished:
+    """A study whose trials are all there."""
+
+    evidence: Evidence
+    folder: Path
+    """Where they are."""
+
+    def report(self) -> dict[str, Any]:
+        """``report.json``, its primary comparisons first, with the page that shows it all."""
+        evidence = self.evidence
+        report = report_json(evidence.study, evidence.trials.values(), evidence.failed.values())
+        report["comparisons"].sort(key=lambda row: not row["primary"])
+        return report | {"page": f"{self.folder.name}/{evidence.study.name}.html"}
+
+    def write_page(self) -> Path:
+        """The page, beside the records."""
+        evidence = self.evidence
+        name, trials, failed = evidence.study.name, evidence.trials.values(), evidence.failed.values()
+        return write_report(self.folder, evidence.study, trials, name, failed)
+
+
+def studies(folder: Path) -> Iterator[tuple[str, Finished]]:
+    """The finished studies of a run folder, by name."""
+    store = Store(folder)
+    failures = list(store.failures().values())
+    for study in store.studies().values():
         evidence = gather(study, store.records(entry["key"] for entry in study.trials), failures)
         if evidence.complete:
-            found[study.name] = evidence
+            yield study.name, Finished(evidence, folder)
         else:
             sys.stderr.write(f"{study.name}: {evidence.done} of {evidence.planned} trials, left out until finished\n")
-    return found
 
 
-def report_of(evidence: Evidence) -> dict[str, Any]:
-    """``report.json`` of a study, its primary comparisons first."""
-    report = report_json(evidence.study, evidence.trials.values(), evidence.failed.values())
-    report["comparisons"].sort(key=lambda row: not row["primary"])
-    return report
-
-
-def paragraphs(reports: list[dict[str, Any]], there: Mapping[str, Evidence], store: Store) -> list[str]:
+def paragraphs(reports: list[dict[str, Any]], there: Mapping[str, Finished]) -> list[str]:
     """Everything that README.md says of results, from the records alone."""
+    evidence = {name: study.evidence for name, study in there.items()}
     says = [f"- **{one['study']}**, {one['trials_done']} trials: {one['sentence']}" for one in reports]
     blocks = ["\n".join(says), "![Every difference with its intervals](forest.svg)", table(reports)]
     blocks = blocks if reports else ["No study has been run yet."]
-    blocks += ["### What the paper says", claims_table([judged(claim, there) for claim in CLAIMS])]
+    blocks += ["### What the paper says", claims_table([judged(claim, evidence) for claim in CLAIMS])]
     if there.keys() >= set(LUCK):
-        blocks += ["### How much is luck", luck_table(differences_of(store))]
+        blocks += ["### How much is luck", luck_table(differences_of(Store(there[LUCK[0]].folder)))]
+    if AGAIN.is_dir() and "main" in evidence:
+        blocks += ["### The same trials on another machine", again_table(evidence["main"], Store(AGAIN))]
     return blocks
+
+
+def again_table(first: Evidence, store: Store) -> str:
+    """A line for each trial that was run a second time: both scores, and how far seeds lie apart."""
+    lines = [
+        "| task | arm | seed | at first | again | standard deviation over seeds |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for study in sorted(store.studies().values(), key=lambda study: study.name):
+        for record in store.records(entry["key"] for entry in study.trials):
+            metric = next(task["metric"] for task in study.tasks if task["name"] == record.task)
+            seeds = [
+                100 * one.scores[metric]
+                for one in first.trials.values()
+                if (one.task, one.arm) == (record.task, record.arm)
+            ]
+            before, now = (100 * one.scores[metric] for one in (first.trials[record.key], record))
+            lines.append(
+                f"| {record.task} | `{record.arm}` | {record.seed} | {before:.2f} | {now:.2f} | {stdev(seeds):.2f} |"
+            )
+    return "\n".join(lines)
 
 
 def shown(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,14 +113,14 @@ def table(found: list[dict[str, Any]]) -> str:
         "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for report in found:
-        lines += [_line(report["study"], row) for row in shown(report)]
+        lines += [_line(report, row) for row in shown(report)]
     return "\n".join(lines)
 
 
-def _line(study: str, row: dict[str, Any]) -> str:
+def _line(report: dict[str, Any], row: dict[str, Any]) -> str:
     bold = "**" if row["primary"] else ""
     cells = [
-        f"[{study}](records/{study}.html)",
+        f"[{report['study']}]({report['page']})",
         row["task"],
         f"`{row['arm']}`",
         f"{row['pairs']}",
@@ -97,16 +142,17 @@ def claims_table(findings: list[Finding]) -> str:
     ]
     for finding in findings:
         claim = finding.claim
-        first = f"| {claim.says} | {claim.where} | {claim.seen_as} | {claim.study} |"
+        said = f"| {claim.says} | {claim.where} |"
         if not finding.parts:
-            lines.append(f"{first} | | | | {finding.word} |")
-        for part in finding.parts:
+            lines.append(f"{said} {claim.seen_as} | {claim.study} | | | | | {finding.word} |")
+        for name, part in finding.parts.items():
             ends = _interval(part.anytime.low, part.anytime.high) if part.anytime.bounded else "unbounded"
             seen = f"{_number(part.mean, '+.2f')}{'' if claim.unit == 'points' else f' {claim.unit}'}"
             lines.append(
-                f"{first} {part.n} | {seen} | {ends} | {part.evidence.e:.3g} / {part.needed:.0f} | **{finding.word}** |"
+                f"{said} {name or claim.seen_as} | {claim.study} | {part.n} | {seen} | {ends} | "
+                f"{part.evidence.e:.3g} / {part.needed:.0f} | **{finding.word}** |"
             )
-            first = "| | | | |"
+            said = "| | |"
     return "\n".join(lines)
 
 
@@ -165,15 +211,14 @@ def with_results(text: str, blocks: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    store = Store(RECORDS)
-    there, text = studies(store) if RECORDS.is_dir() else {}, README.read_text(encoding="utf-8")
-    reports = [report_of(evidence) for evidence in there.values()]
-    wanted = with_results(text, paragraphs(reports, there, store))
+    found = dict(study for folder in FOLDERS if folder.is_dir() for study in studies(folder))
+    there = {name: found[name] for name in STUDIES if name in found}
+    text, reports = README.read_text(encoding="utf-8"), [study.report() for study in there.values()]
+    wanted = with_results(text, paragraphs(reports, there))
     if "--check" in sys.argv:
         sys.exit(0 if wanted == text else "README.md differs from the records: run  make evidence")
-    for name, evidence in there.items():
-        page = write_report(RECORDS, evidence.study, evidence.trials.values(), name, evidence.failed.values())
-        sys.stdout.write(f"{page}\n")
+    for study in there.values():
+        sys.stdout.write(f"{study.write_page()}\n")
     if reports:
         forest(reports, FOREST)
     README.write_text(wanted, encoding="utf-8")

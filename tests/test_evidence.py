@@ -73,7 +73,7 @@ def _trial(task: str, arm: str, seed: int, points: dict[str, float], more: float
 def judged(claims: ModuleType, says: str, evidence: Evidence) -> tuple[float, str]:
     (claim,) = (one for one in claims.CLAIMS if one.says.startswith(says))
     finding = claims.judged(claim, {evidence.study.name: evidence})
-    return round(float(np.mean([part.mean for part in finding.parts])), 1), finding.word
+    return round(float(np.mean([part.mean for part in finding.parts.values()])), 1), finding.word
 
 
 def test_tables_agree_with_the_records() -> None:
