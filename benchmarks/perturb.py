@@ -1,11 +1,11 @@
 """perturb_ against the paper's snippet: time and extra memory, alternating in one process.
 
-    python benchmarks/perturb.py [--rounds 7] [--dtype float32] [--model bert-base]
+    python benchmarks/perturb.py [--rounds 7] [--dtype float32] [--model bert-base] [--device cpu]
 
 The models, of random weights: BERT-base (110M parameters) and a Llama of 1B parameters.
 
-The snippet is the paper's, with the two changes without which it does not run: ``state_dict()`` is called, and tensors
-of no dimension do not exist in this model. A third rival is the plain in-place scale of the same memory: the limit that
+The snippet is the paper's, with the changes without which it does not run: ``state_dict()`` is called, random numbers
+are drawn where the weights are, and tensors of no dimension do not exist in this model. A third rival is the plain in-place scale of the same memory: the limit that
 the machine's bandwidth sets.
 """
 
@@ -26,13 +26,15 @@ from noisytune.torch import perturb_
 
 def snippet(model: torch.nn.Module, noise_lambda: float) -> None:
     for name, para in model.named_parameters():
-        model.state_dict()[name][:] += (torch.rand(para.size()) - 0.5) * noise_lambda * torch.std(para)
+        model.state_dict()[name][:] += (
+            (torch.rand(para.size(), device=para.device) - 0.5) * noise_lambda * torch.std(para)
+        )
 
 
 def snippet_with_one_state_dict(model: torch.nn.Module, noise_lambda: float) -> None:
     state = model.state_dict()
     for name, para in model.named_parameters():
-        state[name][:] += (torch.rand(para.size()) - 0.5) * noise_lambda * torch.std(para)
+        state[name][:] += (torch.rand(para.size(), device=para.device) - 0.5) * noise_lambda * torch.std(para)
 
 
 def ours(model: torch.nn.Module, noise_lambda: float) -> None:
@@ -52,13 +54,13 @@ RIVALS: dict[str, Callable[[torch.nn.Module, float], None]] = {
 }
 
 
-def make(name: str, dtype: torch.dtype) -> torch.nn.Module:
+def make(name: str, dtype: torch.dtype, device: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if name == "bert-base":
-        return BertModel(BertConfig()).to(dtype)
+        return BertModel(BertConfig()).to(device, dtype)
     with torch.device("meta"):
         model = LlamaModel(LlamaConfig(hidden_size=2048, intermediate_size=7168, num_hidden_layers=16))
-    model = model.to(dtype).to_empty(device="cpu")
+    model = model.to(dtype).to_empty(device=device)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.02)
     return model
@@ -68,8 +70,14 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def peak_extra_memory(action: Callable[[], None]) -> int:
-    """Resident bytes above the start, sampled every 0.2 ms by another thread while the action runs."""
+def peak_extra_memory(action: Callable[[], None], device: str) -> int:
+    """Resident bytes above the start, sampled every 0.2 ms by another thread while the action runs; on a GPU what its
+    allocator counts."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        action()
+        return torch.cuda.max_memory_allocated() - start
     stop, start = threading.Event(), resident_bytes()
     peak = start
 
@@ -92,20 +100,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="bert-base", choices=["bert-base", "llama-1b"])
     options = parser.parse_args()
-    model = make(options.model, getattr(torch, options.dtype))
+    model = make(options.model, getattr(torch, options.dtype), options.device)
     elements = sum(p.numel() for p in model.parameters())
-    print(machine())
+    print(machine() if options.device == "cpu" else torch.cuda.get_device_name())
     print(f"{options.model}, {elements:,} parameters, {options.dtype}, median of {options.rounds} alternating rounds\n")
     times: dict[str, list[float]] = {name: [] for name in RIVALS}
     for number in range(options.rounds + 1):
         for name, rival in RIVALS.items():
             start = time.perf_counter()
             rival(model, 1e-6)
+            if options.device == "cuda":
+                torch.cuda.synchronize()
             if number:  # the first round compiles and warms up
                 times[name].append(time.perf_counter() - start)
-    memory = {name: peak_extra_memory(partial(rival, model, 1e-6)) for name, rival in RIVALS.items()}
+    memory = {name: peak_extra_memory(partial(rival, model, 1e-6), options.device) for name, rival in RIVALS.items()}
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     mine = medians["noisytune.perturb_"]
     print(f"{'':28}{'ms':>8}{'1e9 elements/s':>16}{'times ours':>12}{'extra memory':>15}")

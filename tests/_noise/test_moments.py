@@ -61,3 +61,21 @@ def test_few_numbers():
     assert moments.merge([]) == moments.EMPTY
     assert np.isnan(Moments(1, 3.0, 0.0).std)
     assert moments.merge([moments.EMPTY, moments.of(np.array([1.0, 3.0])), moments.EMPTY]).std == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 63, 64, 65, 129, 1000, 4097])
+@pytest.mark.parametrize("last", [1, 7, 65_535, 65_536])
+def test_many_blocks_are_merged_as_few_are_to_the_bit(blocks, last):
+    random = np.random.default_rng([blocks, last])
+    means, m2s = random.normal(0, 3, blocks), random.exponential(9, blocks)
+    counts = [moments.BLOCK] * (blocks - 1) + [last]
+    one_by_one = moments.merge(
+        [moments.Moments(*part) for part in zip(counts, means.tolist(), m2s.tolist(), strict=True)]
+    )
+    assert moments.of_blocks(sum(counts), means, m2s) == one_by_one
+
+
+def test_many_blocks_one_of_which_is_not_finite():
+    means = np.zeros(200)
+    means[150] = np.inf
+    assert not moments.of_blocks(200 * moments.BLOCK, means, np.ones(200)).is_finite

@@ -87,7 +87,7 @@ class TensorTarget(MemoryTarget):
             has_arithmetic = flat.element_size() > 1  # float8 has none
             non_finite = int((~(flat if has_arithmetic else flat.float()).isfinite()).sum())
         if moments.n and facts.limit(self.dtype) is not None:
-            largest = max(float(chunk.float().abs().max()) for chunk in torch.split(flat, 1 << 20))
+            largest = float(torch.stack([part.float().abs().max() for part in torch.split(flat, 1 << 22)]).max())
         return Facts(moments, non_finite, largest)
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:

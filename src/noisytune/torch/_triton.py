@@ -153,13 +153,12 @@ def moments(weights: torch.Tensor) -> Moments:
     programs = triton.cdiv(size, reference.BLOCK)
     if programs == 0:
         return reference.EMPTY
-    means, m2s = (torch.empty(programs, dtype=torch.float64, device=weights.device) for _ in range(2))
+    both = _two_of_each(programs, torch.float64, weights.device)
     with _device_of(weights):
         moments_kernel[(programs,)](
-            _words(weights), means, m2s, size, _is_bfloat16(weights), reference.BLOCK, field.BLOCK, **OPTIONS
+            _words(weights), *both, size, _is_bfloat16(weights), reference.BLOCK, field.BLOCK, **OPTIONS
         )
-    counts = [reference.BLOCK] * (programs - 1) + [size - (programs - 1) * reference.BLOCK]
-    return reference.merge([Moments(*part) for part in zip(counts, means.tolist(), m2s.tolist(), strict=True)])
+    return reference.of_blocks(size, *both.cpu().numpy())  # waits for the device, once
 
 
 def add_noise_(
@@ -184,12 +183,11 @@ def add_noise_(
     (scale_bits,) = struct.unpack("<q", struct.pack("<d", scale))  # as bits: Triton passes every float as float32
     k0, k1 = field.key(seed, name)
     programs = -(-(start + size) // field.BLOCK) - start // field.BLOCK
-    sums, squares = (torch.empty(programs, dtype=work, device=weights.device) for _ in range(2))
+    both = _two_of_each(programs, work, weights.device)
     with _device_of(weights):
         add_kernel[(programs,)](
             _words(weights),
-            sums,
-            squares,
+            *both,
             size,
             start,
             k0 | k1 << 32,
@@ -199,8 +197,14 @@ def add_noise_(
             start % 16 == 0,
             **OPTIONS,
         )
-    total, total_squares = torch.stack((sums.double().sum(), squares.double().sum())).tolist()
+    total, total_squares = both.double().sum(1).tolist()
     return Moments(size, total / size, max(total_squares - total * total / size, 0.0))
+
+
+def _two_of_each(programs: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Room for two results of each program, shape (2, programs), fetched at once. Both rows begin at a multiple of 16
+    bytes, or Triton would compile the kernel a second time."""
+    return torch.empty((2, -(-programs // 4) * 4), dtype=dtype, device=device)[:, :programs]
 
 
 def _is_bfloat16(weights: torch.Tensor) -> bool:
