@@ -83,6 +83,8 @@ def paragraphs(reports: list[dict[str, Any]], there: Mapping[str, Finished]) -> 
 def again_table(first: Evidence, store: Store) -> str:
     """A line for each trial that was run a second time: both scores, and how far seeds lie apart."""
     lines = [
+        "Two pairs of `main`, drawn at random: at first on the graphics processor, again on two cores.",
+        "",
         "| task | arm | seed | at first | again | standard deviation over seeds |",
         "|---|---|--:|--:|--:|--:|",
     ]
