@@ -5,8 +5,8 @@
 The models, of random weights: BERT-base (110M parameters) and a Llama of 1B parameters.
 
 The snippet is the paper's, with the changes without which it does not run: ``state_dict()`` is called, random numbers
-are drawn where the weights are, and tensors of no dimension do not exist in this model. A third rival is the plain in-place scale of the same memory: the limit that
-the machine's bandwidth sets.
+are drawn where the weights are, and tensors of no dimension do not exist in this model. A third rival is the plain
+in-place scale of the same memory: the limit that the machine's bandwidth sets.
 """
 
 import argparse
