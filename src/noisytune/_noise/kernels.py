@@ -77,11 +77,9 @@ def moments(weights: Array, pool: Executor | None = None) -> Moments:
         piece = weights[chunk]
         if piece.dtype in FLOAT8:
             piece = piece.astype(np.float32)
-        starts = range(0, piece.size, reference.BLOCK)
-        means, m2s = np.empty(len(starts)), np.empty(len(starts))
+        means, m2s = np.empty((2, -(-piece.size // reference.BLOCK)))
         _numba.moments(_as_compiled(piece), means, m2s)
-        sizes = (min(reference.BLOCK, piece.size - start) for start in starts)
-        return reference.merge(list(map(Moments, sizes, means.tolist(), m2s.tolist())))
+        return reference.of_blocks(piece.size, means, m2s)
 
     if 0 < weights.size <= CHUNK:
         return of_chunk(slice(0, weights.size))

@@ -107,21 +107,24 @@ def noise(
 
 def moments(weights: torch.Tensor) -> Moments:
     """The moments of a contiguous 1-dimensional tensor."""
+    if weights.numel() == 0:
+        return reference.EMPTY
     parts = []
     for chunk in torch.split(weights, CHUNK):
         wide = chunk.cpu() if chunk.device.type == "mps" else chunk
         whole = wide.numel() // reference.BLOCK * reference.BLOCK
         for blocks in (wide[:whole].view(-1, reference.BLOCK), wide[whole:].view(1, -1)):
             if blocks.numel():
-                parts += _of_blocks(blocks.to(torch.float64))
-    return reference.merge(parts)
+                parts.append(_mean_and_m2(blocks.to(torch.float64)))
+    return reference.of_blocks(weights.numel(), *torch.cat(parts, dim=1).cpu().numpy())
 
 
-def _of_blocks(blocks: torch.Tensor) -> list[Moments]:
+def _mean_and_m2(blocks: torch.Tensor) -> torch.Tensor:
+    """Of each block; shape (2, blocks)."""
     first = blocks[:, :1]
     mean = first + (blocks - first).mean(dim=1, keepdim=True)
     m2 = (blocks - mean).square_().sum(dim=1)
-    return [Moments(blocks.shape[1], *pair) for pair in zip(mean[:, 0].tolist(), m2.tolist(), strict=True)]
+    return torch.stack((mean[:, 0], m2))
 
 
 def add_noise_(
