@@ -165,9 +165,10 @@ class StudyDisplay:
         task = next(task for task in self._study.tasks if task["name"] == record.task) if self._study else {}
         score = record.scores.get(task.get("metric", ""), math.nan)
         place = f"{len(self._records)}/{self._total}"
+        asked = "ok" if record.settings["training"].get("max_steps") != 0 else "untrained"
         return (
             f"{place:>7}  {self._named(record)} {task.get('metric_label', '')} {100 * score:6.2f}  "
-            f"{record.timing['total']:.0f} s{'' if record.status == 'ok' else '  ' + record.status}"
+            f"{record.timing['total']:.0f} s{'' if record.status == asked else '  ' + record.status}"
         )
 
     def _differences(self) -> Text:

@@ -30,6 +30,17 @@ def describe(threads: int, processes: int = 1) -> dict[str, Any]:
     return _machine() | {"threads": threads, **together, "started": started}
 
 
+def accelerator() -> dict[str, str]:
+    """The name of what torch trains on in this process (``NVIDIA H200``); nothing where that is the processor."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        return {}
+    device = torch.accelerator.current_accelerator()
+    name = getattr(torch.get_device_module(device), "get_device_name", lambda: str(device))
+    return {"accelerator": name()}
+
+
 def versions() -> dict[str, str | None]:
     """Of the libraries that have a part in a trial; None where one is missing."""
     return {name: _version(name) for name in LIBRARIES}

@@ -26,7 +26,7 @@ from noisytune.lab.trials.adapter import adapt_
 from noisytune.lab.trials.arguments import arguments_of, checkpoint_, optimizer_of, refuse_machine, refuse_methods
 from noisytune.lab.trials.arm import methods_of, passes_of
 from noisytune.lab.trials.callbacks import BestEpoch, Report, Steps
-from noisytune.lab.trials.environment import describe
+from noisytune.lab.trials.environment import accelerator, describe
 from noisytune.lab.trials.evaluate import DIVERGED, Evaluation, Evaluator, mean_scores, trial_status
 from noisytune.lab.trials.head import keep_head_, without_head
 from noisytune.lab.trials.norms import copies, have_moved, l1_norms, weights_of
@@ -77,7 +77,7 @@ def run_trials(
         NonFiniteError: the weights hold NaN or infinity.
         AlreadyPerturbedError: noise is asked for, and the weights carry some.
     """
-    environment, clock = describe(torch.get_num_threads(), _processes()), _Clock()
+    environment, clock = describe(torch.get_num_threads(), _processes()) | accelerator(), _Clock()
     how = _Training.of(training, model_dir, tokens)
     members, soup, curves, epoch_scores = trainings_of(how.methods), Soup(), [], []
     for member in range(members):
