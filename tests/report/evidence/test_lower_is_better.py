@@ -29,7 +29,7 @@ def test_where_less_is_better_a_gain_is_a_fall() -> None:
     assert down.baseline_mean == pytest.approx(100 - up.baseline_mean)
     assert "Of nats less is better" in notes_of(lower, fallen)
     better = [replace(one, scores={"nll": 2.0 - (one.arm != "plain") * (1 + 0.001 * one.seed)}) for one in records]
-    assert "lowered nats on task-0 by 100.55 points" in verdict_sentence(lower, better)
+    assert "was better in nats on task-0 by 100.55 points" in verdict_sentence(lower, better)
     lost = [replace(one, scores={}, status="diverged") if one.arm != "plain" else one for one in better]
     evidence = gather(lower, lost)
     assert evidence.score(next(one for one in lost if not one.scores)) == 200.0, "the worst of the study"

@@ -213,12 +213,12 @@ def lower_is_better(evidence: Evidence, row: SummaryRow) -> bool:
 
 
 def _change(evidence: Evidence, row: SummaryRow) -> str:
-    lower = lower_is_better(evidence, row)
+    better, worse = ("was better in", "was worse in") if lower_is_better(evidence, row) else ("raised", "lowered")
     metric, where = _metric(evidence, row), f"over {row.task}" if row.pooled else f"on {row.task}"
     if row.verdict is Verdict.HELPED:
-        return f"{row.label} {'lowered' if lower else 'raised'} {metric} {where} by {number(row.difference)} points"
+        return f"{row.label} {better} {metric} {where} by {number(row.difference)} points"
     if row.verdict is Verdict.HURT:
-        return f"{row.label} {'raised' if lower else 'lowered'} {metric} {where} by {number(-row.difference)} points"
+        return f"{row.label} {worse} {metric} {where} by {number(-row.difference)} points"
     if row.verdict is Verdict.MIXED:
         return (
             f"{row.label} was better in {metric} {where} in {row.wins} of {count(row.n, _unit(row))} and worse in "
