@@ -9,7 +9,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-ranks test-frameworks test-pages test-docs test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials evidence bench clean
+.PHONY: setup demo test test-ranks test-frameworks test-pages test-docs test-package test-slow test-faults test-deepspeed test-oldest test-trackers test-ray sweep sweep-table sweep-oldest families extras lint types docs docs-serve tutorials picture evidence bench clean
 
 setup: $(STAMP)
 
@@ -152,6 +152,10 @@ docs-serve: docs
 # Run the tutorials, and write what they print into their pages and notebooks: half an hour on two cores.
 tutorials: setup
 	$(BIN)/python docs/make_tutorials.py
+
+# The README's picture of a report, light and dark, from the run in docs/first-report. Needs Chromium.
+picture: setup
+	$(BIN)/python docs/make_picture.py
 
 # The pages, the table and the forest plot of evidence/, from its records.
 evidence: setup

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from noisytune import __version__
 
@@ -12,6 +13,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # of the development environment
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 from command_line import commands  # noqa: E402 (beside this file)
+from make_picture import CHROMIUM, photograph  # noqa: E402
 from study_keys import keys  # noqa: E402
 
 WRITTEN = {
@@ -34,7 +36,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_llms_txt",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "first-report"]
 suppress_warnings = ["myst.header", "config.cache"]
 smartquotes = False  # options begin with two hyphens
 
@@ -109,7 +111,14 @@ def _lead_out(app: object, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)", absolute, source[0])
 
 
-def setup(app: object) -> None:
+def _take_picture(app: Any, error: Exception | None) -> None:
+    """Show the report as it looks now; where no browser is there, as it looked when its picture was last made."""
+    if error is None and app.builder.format == "html" and CHROMIUM:
+        photograph({Path(app.outdir, "_images", "report.png"): False}, CHROMIUM)
+
+
+def setup(app: Any) -> None:
     """Called by Sphinx."""
     for change in (_lead_out, _written):
-        app.connect("source-read", change)  # type: ignore[attr-defined]
+        app.connect("source-read", change)
+    app.connect("build-finished", _take_picture)

@@ -1,13 +1,13 @@
-"""Writes docs/report.png: what the report of a run shows first, in Chromium, at 1,400 x 900.
+"""Writes docs/report.png and docs/report-dark.png: what the report of a run shows first, in Chromium, at 1,400 x 900.
 
-    python docs/make_picture.py RUN
+    python docs/make_picture.py       # make picture
 
-RUN is the run folder of the command that the README names below the picture. Its report is rendered anew.
+The run is the one in docs/first-report, of the command that the README names below the picture. Its report is rendered
+anew; the build of the site does the same for the picture in its pages.
 """
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,29 +16,36 @@ from PIL import Image
 from noisytune.lab.store import STUDY, Store
 from noisytune.report import write_report
 
-PICTURE = Path(__file__).with_name("report.png")
+DOCS = Path(__file__).resolve().parent
+RUN = DOCS / "first-report"
+PICTURES = {DOCS / "report.png": False, DOCS / "report-dark.png": True}
+"""Each picture, and whether it is of a browser that asks for dark pages."""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 COLOURS = 64
 """Of the picture: so many keep letters sharp in few bytes."""
 
 
-def main(run: Path) -> None:
-    """Photograph the first screen of a run's report.
+def photograph(pictures: dict[Path, bool], browser: str) -> None:
+    """Photograph the first screen of the run's report.
 
     Args:
-        run: the run folder.
+        pictures: where each is written, and whether its page is dark.
+        browser: Chromium.
     """
-    if CHROMIUM is None:
-        sys.exit("no Chromium on the PATH: the picture is one of a browser")
-    store = Store(run)
+    store = Store(RUN)
     study = store.studies()[STUDY]
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,900")
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(folder, study, store.records(entry["key"] for entry in study.trials))
-        taken = Path(folder) / "report.png"
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,900")
-        subprocess.run([CHROMIUM, *flags, f"--screenshot={taken}", page.as_uri()], check=True, capture_output=True)
-        Image.open(taken).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+        for picture, dark in pictures.items():
+            taken = Path(folder) / picture.name
+            scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+            command = [browser, *flags, scheme, f"--screenshot={taken}", page.as_uri()]
+            subprocess.run(command, check=True, capture_output=True)
+            Image.open(taken).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if CHROMIUM is None:
+        raise SystemExit("no Chromium on the PATH: the picture is one of a browser")
+    photograph(PICTURES, CHROMIUM)

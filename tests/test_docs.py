@@ -17,10 +17,12 @@ from noisytune._perturb.names import ROLES
 from noisytune._settings import settings_of
 from noisytune.cli import app
 from noisytune.lab.engines import InlineEngine
+from noisytune.lab.store import STUDY, Store
 from noisytune.lab.studies import file
 from noisytune.lab.tasks import TaskOptions
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.records import Status
+from noisytune.report import summary_rows
 from noisytune.report.statistics.paired import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,8 +77,22 @@ def test_command_lines_parse(block):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_inside_the_repository_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"(?:\]\(|src=\"|srcset=\")(?!https?:)([^)\"#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_words_below_the_picture_of_a_report_are_those_of_its_run():
+    store = Store(DOCS / "first-report")
+    study = store.studies()[STUDY]
+    weak, strong = summary_rows(study, store.records(entry["key"] for entry in study.trials))
+    assert (weak.verdict, strong.verdict) == (Verdict.INCONCLUSIVE, Verdict.HURT)
+    low, high, weaker, stronger = (
+        f"{number:+.2f}".replace("-", "\N{MINUS SIGN}")
+        for number in (weak.low, weak.high, weak.difference, strong.difference)
+    )
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"The stronger noise hurts: {strong.losses} pairs of {strong.n}, {stronger} points." in words
+    assert f"stays inconclusive: {weaker} points, {low} to {high}." in words
 
 
 NEXT = re.compile(r"\*\*Next:\*\* (?=.*\]\().+\n\Z", re.DOTALL)
