@@ -1,70 +1,93 @@
-"""How much of a pair's spread is the noise, the head, the order of the data? Printed from the records of ``luck``.
+"""How much of a pair's spread is the noise, the head, the order of the data?"""
 
-python evidence/luck.py
-"""
-
-import sys
-from pathlib import Path
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noisytune.lab.store import Store
+from noisytune.report.evidence.pairs import Evidence
 
-RECORDS = Path(__file__).resolve().parent / "records"
-FACTORS = ("head", "order", "noise")
+Floats = NDArray[np.float64]
 
 
-def components(differences: NDArray[np.float64]) -> dict[str, float]:
-    """The variance that each factor adds to a difference, and what is left with the factors' interactions.
+class Component(NamedTuple):
+    """What one source adds to the variance of a difference."""
 
-    A crossed analysis of variance with random effects and one value a cell: a factor's mean square is expected to be
-    the rest's variance plus, for each value of the factor, so many cells times the factor's own. A negative estimate is
-    shown as it is: about 0.
+    variance: float
+    """Points squared. A negative estimate is not told from 0."""
+    freedom: int
+    """Degrees of freedom of its mean square: with few, the variance is hardly known."""
+
+
+def components(differences: Floats) -> dict[str, Component]:
+    """The variance that the head, the order, their combination and the noise add to a difference, and what is left.
+
+    A crossed analysis of variance with random effects. The plain run of a head and an order is in the differences of
+    every draw of the noise: it is a part of what head and order have together, which is why that has a component of
+    its own, and why head and order are compared with it. Expected mean squares, with H heads, O orders and N draws:
+
+        rest + N both + O N head,   rest + N both + H N order,   rest + N both,   rest + H O noise,   rest
 
     Args:
-        differences: in points, one axis a factor, in the order of `FACTORS`; every axis of 2 or more.
+        differences: in points, shape (heads, orders, draws), each 2 or more.
 
     Source: Searle, Casella and McCulloch 1992, "Variance Components", chapter 4.
     """
-    whole, size = differences.mean(), differences.size
-    squares, freedom, means = float(((differences - whole) ** 2).sum()), size - 1, {}
-    for axis, name in enumerate(FACTORS):
-        others = tuple(one for one in range(differences.ndim) if one != axis)
-        cells, levels = size // differences.shape[axis], differences.shape[axis]
-        between = cells * float(((differences.mean(axis=others) - whole) ** 2).sum())
-        squares, freedom = squares - between, freedom - (levels - 1)
-        means[name] = (between / (levels - 1), cells)
-    rest = squares / freedom
-    return {name: (mean - rest) / cells for name, (mean, cells) in means.items()} | {"rest": rest}
+    heads, orders, draws = differences.shape
+    whole = differences.mean()
+    head = differences.mean(axis=(1, 2), keepdims=True) - whole
+    order = differences.mean(axis=(0, 2), keepdims=True) - whole
+    noise = differences.mean(axis=(0, 1), keepdims=True) - whole
+    both = differences.mean(axis=2, keepdims=True) - whole - head - order
+    left = differences - whole - head - order - noise - both
+
+    def mean_square(effect: Floats, freedom: int) -> float:
+        return float((np.broadcast_to(effect, differences.shape) ** 2).sum()) / freedom
+
+    free = {"head": heads - 1, "order": orders - 1, "both": (heads - 1) * (orders - 1), "noise": draws - 1}
+    free["rest"] = differences.size - 1 - sum(free.values())
+    effects = {"head": head, "order": order, "both": both, "noise": noise, "rest": left}
+    found = {name: mean_square(effect, free[name]) for name, effect in effects.items()}
+    variances = {
+        "head": (found["head"] - found["both"]) / (orders * draws),
+        "order": (found["order"] - found["both"]) / (heads * draws),
+        "both": (found["both"] - found["rest"]) / draws,
+        "noise": (found["noise"] - found["rest"]) / (heads * orders),
+        "rest": found["rest"],
+    }
+    return {name: Component(variance, free[name]) for name, variance in variances.items()}
 
 
-def differences_of(store: Store) -> NDArray[np.float64]:
-    """Arm minus plain in points: heads, orders, draws of the noise."""
-    heads = []
-    for study in sorted(
-        (one for one in store.studies().values() if one.name.startswith("luck-")), key=lambda s: s.name
-    ):
-        metric = study.tasks[0]["metric"]
-        scores = {
-            (one.arm, one.seed): one.scores[metric] for one in store.records(entry["key"] for entry in study.trials)
-        }
-        plain, *noises = study.arms
-        heads.append([[100 * (scores[arm, seed] - scores[plain, seed]) for arm in noises] for seed in study.seeds])
-    return np.array(heads)
+def differences_of(studies: Sequence[Evidence]) -> Floats:
+    """Arm minus plain in points, shape (heads, orders, draws of the noise): a study is a head, a seed an order."""
+    return np.stack([np.stack([one.differences for one in study.comparisons], axis=1) for study in studies])
 
 
-def table(found: NDArray[np.float64]) -> str:
+SOURCES = {
+    "head": "the head",
+    "order": "the order of the data, and dropout",
+    "both": "head and order together, the plain run among it",
+    "noise": "the draw of the noise",
+    "rest": "what is left",
+}
+
+
+def table(differences: Floats) -> str:
     """What the differences show, as Markdown."""
     lines = [
-        f"{found.size} differences, {found.mean():+.2f} points on average, standard deviation {found.std(ddof=1):.2f}:",
+        f"{differences.size} differences, {_number(differences.mean(), '+.2f')} points on average, standard deviation "
+        f"{differences.std(ddof=1):.2f}. A variance below 0 is not told from 0; with few degrees of freedom "
+        "little is known of it.",
         "",
-        "| from | variance, points squared |",
-        "|---|--:|",
-        *(f"| {name} | {variance:.2f} |" for name, variance in components(found).items()),
+        "| from | variance, points squared | degrees of freedom |",
+        "|---|--:|--:|",
     ]
-    return "\n".join(lines)
+    found = components(differences).items()
+    return "\n".join(
+        [*lines, *(f"| {SOURCES[name]} | {_number(one.variance)} | {one.freedom} |" for name, one in found)]
+    )
 
 
-if __name__ == "__main__":
-    sys.stdout.write(f"{table(differences_of(Store(RECORDS)))}\n")
+def _number(value: float, form: str = ".2f") -> str:
+    return format(value, form).replace("-", "\N{MINUS SIGN}")

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -70,11 +71,16 @@ def paragraphs(reports: list[dict[str, Any]], there: Mapping[str, Finished]) -> 
     """Everything that README.md says of results, from the records alone."""
     evidence = {name: study.evidence for name, study in there.items()}
     says = [f"- **{one['study']}**, {one['trials_done']} trials: {one['sentence']}" for one in reports]
-    blocks = ["\n".join(says), "![Every difference with its intervals](forest.svg)", table(reports)]
+    blocks = ["\n".join(says), "![The differences of the table, with their intervals](forest.svg)", table(reports)]
     blocks = blocks if reports else ["No study has been run yet."]
     blocks += ["### What the paper says", claims_table([judged(claim, evidence) for claim in CLAIMS])]
     if there.keys() >= set(LUCK):
-        blocks += ["### How much is luck", luck_table(differences_of(Store(there[LUCK[0]].folder)))]
+        pages = " · ".join(f"[{name}]({there[name].folder.name}/{name}.html)" for name in LUCK)
+        blocks += [
+            "### How much is luck",
+            luck_table(differences_of([evidence[name] for name in LUCK])),
+            f"Pages: {pages}.",
+        ]
     if AGAIN.is_dir() and "main" in evidence:
         blocks += ["### The same trials on another machine", again_table(evidence["main"], Store(AGAIN))]
     return blocks
@@ -92,11 +98,11 @@ def again_table(first: Evidence, store: Store) -> str:
         for record in store.records(entry["key"] for entry in study.trials):
             metric = next(task["metric"] for task in study.tasks if task["name"] == record.task)
             seeds = [
-                100 * one.scores[metric]
+                100 * one.scores.get(metric, nan)
                 for one in first.trials.values()
                 if (one.task, one.arm) == (record.task, record.arm)
             ]
-            before, now = (100 * one.scores[metric] for one in (first.trials[record.key], record))
+            before, now = (100 * one.scores.get(metric, nan) for one in (first.trials[record.key], record))
             lines.append(
                 f"| {record.task} | `{record.arm}` | {record.seed} | {before:.2f} | {now:.2f} | {stdev(seeds):.2f} |"
             )
@@ -104,8 +110,8 @@ def again_table(first: Evidence, store: Store) -> str:
 
 
 def shown(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons that README.md shows: the primary ones, and each task of ``main``; a study's page has all."""
-    return [row for row in report["comparisons"] if row["primary"] or report["study"] == "main"]
+    """The comparisons that README.md shows: the primary ones, and each task of two studies; a study's page has all."""
+    return [row for row in report["comparisons"] if row["primary"] or report["study"] in ("main", "shares")]
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -123,7 +129,7 @@ def _line(report: dict[str, Any], row: dict[str, Any]) -> str:
     bold = "**" if row["primary"] else ""
     cells = [
         f"[{report['study']}]({report['page']})",
-        row["task"],
+        _task(report, row),
         f"`{row['arm']}`",
         f"{row['pairs']}",
         _number(row["baseline"], ".2f"),
@@ -134,6 +140,11 @@ def _line(report: dict[str, Any], row: dict[str, Any]) -> str:
         f"{bold}{row['verdict']}{bold}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _task(report: dict[str, Any], row: dict[str, Any]) -> str:
+    """A task is one, at every share of its training data."""
+    return "2 tasks, 3 shares each" if row["pooled"] and report["study"] == "shares" else str(row["task"])
 
 
 def claims_table(findings: list[Finding]) -> str:
@@ -148,8 +159,9 @@ def claims_table(findings: list[Finding]) -> str:
         if not finding.parts:
             lines.append(f"{said} {claim.seen_as} | {claim.study} | | | | | {finding.word} |")
         for name, part in finding.parts.items():
-            ends = _interval(part.anytime.low, part.anytime.high) if part.anytime.bounded else "unbounded"
-            seen = f"{_number(part.mean, '+.2f')}{'' if claim.unit == 'points' else f' {claim.unit}'}"
+            form = "+.2f" if claim.unit == "points" else "+.4f"
+            ends = _interval(part.anytime.low, part.anytime.high, form) if part.anytime.bounded else "unbounded"
+            seen = f"{_number(part.mean, form)}{'' if claim.unit == 'points' else f' {claim.unit} ({finding.levels})'}"
             lines.append(
                 f"{said} {name or claim.seen_as} | {claim.study} | {part.n} | {seen} | {ends} | "
                 f"{part.evidence.e:.3g} / {part.needed:.0f} | **{finding.word}** |"
@@ -158,8 +170,8 @@ def claims_table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "unbounded" if low is None or high is None else f"{_number(low, '+.2f')} to {_number(high, '+.2f')}"
+def _interval(low: float | None, high: float | None, form: str = "+.2f") -> str:
+    return "unbounded" if low is None or high is None else f"{_number(low, form)} to {_number(high, form)}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -168,29 +180,31 @@ def _number(value: float | None, form: str) -> str:
 
 
 def forest(found: list[dict[str, Any]], file: Path) -> None:
-    """Draw the comparisons that are shown, with their intervals: thick at one look, thin at any number of looks.
-
-    Studies with a margin of their own have points of their own, and a panel of their own.
-    """
+    """Draw the comparisons that are shown, with their intervals, a panel with an axis of its own for each study."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    panels: dict[float, list[tuple[str, dict[str, Any]]]] = {}
-    for report in found:
-        panels.setdefault(report["margin"], []).extend((report["study"], row) for row in shown(report))
-    heights = [1.5 + len(rows) for rows in panels.values()]
+    heights = [1.8 + len(shown(report)) for report in found]
     with mpl.rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(10, 0.6 + 0.28 * sum(heights)), layout="constrained")
-        every = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (margin, rows) in zip(every, panels.items(), strict=True):
+        figure = Figure(figsize=(10, 0.6 + 0.25 * sum(heights)), layout="constrained")
+        every = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, report in zip(every, found, strict=True):
+            rows, margin = shown(report), report["margin"]
             axes.axvspan(-margin, margin, color="0.92")
             axes.axvline(0, color="0.4", linewidth=0.8)
-            for place, (_, row) in enumerate(rows):
+            for place, row in enumerate(rows):
                 _draw(axes, place, row)
-            names = [f"{study}, {row['task']}: {row['arm']} ({row['pairs']})" for study, row in rows]
+            names = [f"{_task(report, row)}: {row['arm']}" for row in rows]
             axes.set_yticks(range(len(rows)), names, fontsize=8)
             axes.set_ylim(len(rows) - 0.4, -0.6)
-            axes.set_xlabel(f"difference from plain fine-tuning, points; grey: within the margin of {margin:g}")
+            axes.tick_params(axis="x", labelsize=8)
+            pairs = f"{rows[0]['pairs']} {'seeds' if rows[0]['pooled'] else 'pairs'}"
+            axes.set_title(f"{report['study']}, {pairs}; grey: ±{margin:g} points", fontsize=9, loc="left")
+        every[-1].set_xlabel(
+            "difference from plain fine-tuning, points, each study on a scale of its own\n"
+            "dot: mean; thick: 95 % at one look; thin: 95 % at any number of looks; blue: primary comparisons",
+            fontsize=8,
+        )
         figure.savefig(file, metadata={"Date": None})
 
 
@@ -213,9 +227,13 @@ def with_results(text: str, blocks: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    found = dict(study for folder in FOLDERS if folder.is_dir() for study in studies(folder))
+    found: dict[str, Finished] = {}
+    for name, study in (one for folder in FOLDERS if folder.is_dir() for one in studies(folder)):
+        if name in found:
+            sys.exit(f"{name} is in two folders: each study runs on one kind of machine")
+        found[name] = study
     there = {name: found[name] for name in STUDIES if name in found}
-    text, reports = README.read_text(encoding="utf-8"), [study.report() for study in there.values()]
+    text, reports = README.read_text(encoding="utf-8"), [there[name].report() for name in there if name not in LUCK]
     wanted = with_results(text, paragraphs(reports, there))
     if "--check" in sys.argv:
         sys.exit(0 if wanted == text else "README.md differs from the records: run  make evidence")

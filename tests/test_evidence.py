@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,6 @@ NOISY = "noisytune(0.15)"
 GAUSSIAN, GLOBAL = "noisytune(0.15, distribution=gaussian)", "noisytune(0.15, scale=global)"
 MIXOUT = "mixout(p=0.7)"
 FOLDER = Path(__file__).resolve().parent.parent / "evidence"
-SEEDS = 12
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def claims(monkeypatch) -> ModuleType:
     return pytest.importorskip("claims", reason="the checkout has no evidence")
 
 
-def finished(name: str, points: dict[str, float], quarter: float = 0.0) -> Evidence:
+def finished(name: str, points: Mapping[str, float] = MappingProxyType({}), quarter: float = 0.0) -> Evidence:
     """A study as its file plans it, finished.
 
     Args:
@@ -39,24 +40,32 @@ def finished(name: str, points: dict[str, float], quarter: float = 0.0) -> Evide
     whole = [task["task"] for task in written["tasks"]]
     shares = [f" {100 * share:g} %" if share != 1 else "" for share in written.get("train_shares", [1])]
     tasks = [
-        {"name": task + share, "kind": "classification", "metric": "accuracy", "dev_size": 100, "digest": task}
+        {
+            "name": task + share,
+            "kind": "classification",
+            "metric": "accuracy",
+            "metric_label": "accuracy",
+            "dev_size": 9,
+            "digest": task,
+        }
         for task in whole
         for share in shares
     ]
     arms = ["plain", *(Arm.parse(arm).name for arm in written["arms"])]
     assert points.keys() <= set(arms)
+    seeds = list(range(written["seeds"]))
     records = [
         _trial(task["name"], arm, seed, points, quarter * (arm != "plain" and task["name"].endswith(" 25 %")))
         for task in tasks
         for arm in arms
-        for seed in range(SEEDS)
+        for seed in seeds
     ]
     plan = [{"key": one.key, "task": one.task, "arm": one.arm, "seed": one.seed} for one in records]
-    study = StudyRecord(name, {"name": "m", "digest": "0"}, tasks, arms, list(range(SEEDS)), {}, 0.5, plan)
+    study = StudyRecord(name, {"name": "m", "digest": "0"}, tasks, arms, seeds, {}, written["margin"], plan)
     return gather(study, records)
 
 
-def _trial(task: str, arm: str, seed: int, points: dict[str, float], more: float) -> TrialRecord:
+def _trial(task: str, arm: str, seed: int, points: Mapping[str, float], more: float) -> TrialRecord:
     noise = np.random.default_rng([seed, *map(ord, arm)]).normal(0, 0.01)
     settings: dict[str, Any] = {
         "model": {"name": "m"},
@@ -126,20 +135,74 @@ def test_nothing_is_said_of_a_study_that_has_not_run(claims) -> None:
 
 
 def test_variance_goes_to_its_source(claims) -> None:
-    """The mean of many simulated studies: the estimates are unbiased."""
+    """The mean of many simulated studies: the estimates are unbiased. Both draws of the noise share a plain run."""
     import luck
 
     rng = np.random.default_rng(0)
-    wanted = {"head": 4.0, "order": 1.0, "noise": 0.25, "rest": 2.0}
+    wanted = {"head": 4.0, "order": 1.0, "both": 3.0, "noise": 0.25, "rest": 2.0}
+    shapes = {"head": (4, 1, 1), "order": (1, 5, 1), "both": (4, 5, 1), "noise": (1, 1, 2), "rest": (4, 5, 2)}
 
     def simulated() -> dict[str, float]:
-        heads, orders, noises = (
-            rng.normal(0, wanted[name] ** 0.5, shape)
-            for name, shape in (("head", (4, 1, 1)), ("order", (1, 5, 1)), ("noise", (1, 1, 2)))
-        )
-        return luck.components(heads + orders + noises + rng.normal(0, wanted["rest"] ** 0.5, (4, 5, 2)))
+        parts = (rng.normal(0, wanted[name] ** 0.5, shape) for name, shape in shapes.items())
+        return {name: one.variance for name, one in luck.components(sum(parts)).items()}
 
     many = [simulated() for _ in range(4000)]
     for name, variance in wanted.items():
         each = np.array([one[name] for one in many])
         assert abs(each.mean() - variance) < 4 * each.std() / len(many) ** 0.5, name
+
+
+def test_luck_is_read_from_heads_orders_and_draws(claims) -> None:
+    import luck
+
+    noises = "noisytune(0.15, noise_seed=100)", "noisytune(0.15, noise_seed=101)"
+    heads = [finished(f"luck-{head}", {noises[0]: head, noises[1]: -head}) for head in range(4)]
+    found = luck.differences_of(heads)
+    assert found.shape == (4, 5, 2)
+    np.testing.assert_allclose(found, [[[head, -head]] * 5 for head in range(4)], atol=0.05)
+    assert [one.freedom for one in luck.components(found).values()] == [3, 4, 12, 1, 19]
+    assert "| the draw of the noise | " in luck.table(found)
+
+
+def test_where_nothing_ended_well_nothing_is_decided(claims) -> None:
+    evidence = finished("base", {NOISY: 2.0})
+    collapsed = [replace(one, status="collapsed") for one in evidence.trials.values()]
+    assert judged(claims, "Noise helps a model of base", evidence)[1] == "supported"
+    (claim,) = (one for one in claims.CLAIMS if one.study == "base")
+    assert claims.judged(claim, {"base": gather(evidence.study, collapsed)}).word == "not decided"
+
+
+def test_a_diverged_trial_has_no_norms_and_its_seed_does_not_count(claims) -> None:
+    evidence = finished("main")
+    first, *others = evidence.trials.values()
+    diverged = replace(first, status="diverged", scores={}, norms={})
+    (claim,) = (one for one in claims.CLAIMS if one.says.startswith("Norms"))
+    finding = claims.judged(claim, {"main": gather(evidence.study, [diverged, *others])})
+    assert finding.parts[""].n == len(evidence.study.seeds) - 1
+    assert finding.levels == "plain 3.0000, noise 2.0000; 100% of the difference is the query's"
+
+
+def test_an_arm_that_a_study_does_not_have_is_an_error(claims) -> None:
+    with pytest.raises(ValueError, match=r"base: no arm is called mixout\(p=0.9\)"):
+        claims.gain(finished("base"), "mixout(p=0.9)")
+
+
+def test_every_study_has_its_place_when_it_is_finished(claims, tmp_path, monkeypatch) -> None:
+    import render
+
+    monkeypatch.setattr(render, "AGAIN", tmp_path / "none")  # real trials, of which these know nothing
+    there = {name: render.Finished(finished(name), Path("records")) for name in render.STUDIES}
+    reports = [there[name].report() for name in there if name not in render.LUCK]
+    text = "\n\n".join(render.paragraphs(reports, there))
+    rows = [line.split(" | ") for line in text.splitlines() if "](records/" in line and line.startswith("| ")]
+    assert {row[0].partition("]")[0].strip("| [") for row in rows} == there.keys() - set(render.LUCK)
+    assert [row[1] for row in rows if "[shares]" in row[0]] == [
+        "2 tasks, 3 shares each",
+        *(f"{task}{share}" for task in ("glue/cola", "topics") for share in (" 25 %", " 50 %", "")),
+    ]
+    assert "not run yet" not in text
+    assert "**luck" not in text, "one draw of the noise is no verdict on the method"
+    assert "(records/luck-3.html)" in text
+    render.forest(reports, tmp_path / "forest.svg")
+    drawn = (tmp_path / "forest.svg").read_text()
+    assert all(f"{name}, " in drawn for name in there.keys() - set(render.LUCK))
