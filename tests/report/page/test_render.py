@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
+from support.records import synthetic
 
 from noisytune import report
 from noisytune._text import plain
@@ -230,6 +231,13 @@ def test_forest_marks_an_interval_that_runs_on(build: Build) -> None:
     row = task_rows(evidence)[0]
     differences = [evidence.comparisons[0].differences]
     assert "unbounded" in figures.forest(figures.Lines([row], differences, 1.0), 0, 1)
+
+
+@pytest.mark.parametrize(("arms", "says"), [(4, ""), (5, "3 of 4 comparisons; every one is below.")])
+def test_the_first_figure_says_where_it_has_not_every_arm(arms: int, says: str) -> None:
+    page = report.render_html(*synthetic(arms=arms, seeds=8))
+    assert ("comparisons; every one is below." in page) == bool(says)
+    assert says in page
 
 
 def test_item_level_only_where_the_metric_can_be_recomputed(build: Build) -> None:

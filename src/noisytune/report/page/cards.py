@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from noisytune._paper import numbers as paper
 from noisytune.report.evidence.combinations import combinations, pooled_combinations
@@ -59,6 +59,15 @@ def first_rows(rows: list[SummaryRow]) -> list[SummaryRow]:
     """The primary comparisons that the page begins with, the one of the verdict among them."""
     known, told = [row for row in rows if row.n], headline(rows)
     return [row for row in known if row in known[:FIRST_ROWS] or row is told][-FIRST_ROWS:]
+
+
+def first_card(evidence: Evidence, primary: list[SummaryRow]) -> Card:
+    """The figure that the page begins with; it says where it does not have all of them."""
+    rows = first_rows(primary)
+    card = forest_card(evidence, rows, key="first")
+    known = sum(row.n > 0 for row in primary)
+    left = f" {len(rows)} of {known} comparisons; every one is below." if len(rows) < known else ""
+    return replace(card, caption=card.caption + left)
 
 
 def forest_card(evidence: Evidence, rows: list[SummaryRow], *, key: str) -> Card:

@@ -24,7 +24,7 @@ from noisytune.report.evidence.summary import (
     primary_rows,
     task_rows,
 )
-from noisytune.report.page.cards import all_cards, first_rows, forest_card, is_lone, paper_cards, undrawn
+from noisytune.report.page.cards import all_cards, first_card, is_lone, paper_cards, undrawn
 from noisytune.report.page.facts import what_was_run
 from noisytune.report.page.languages import languages_view
 from noisytune.report.page.notes import next_step, page_notes
@@ -185,7 +185,7 @@ def view(evidence: Evidence, *, drawn: bool, overview: str = "") -> dict[str, An
         "complete": evidence.complete,
         "told": told,
         "numbers": _key_numbers(told) if told else [],
-        "first": forest_card(evidence, first_rows(primary), key="first") if drawn and told else None,
+        "first": first_card(evidence, primary) if drawn and told else None,
         "cards": cards,
         "lone": is_lone(cards),
         "undrawn": undrawn(evidence),
