@@ -55,7 +55,8 @@ class Finding:
     parts: dict[str, Summary]
     word: str
     """One of `WORDS`, or *not run yet*."""
-    levels: str = ""
+    more: str = ""
+    """The claim's ``levels``, or why nothing was seen."""
 
 
 class NoSoundPairError(Exception):
@@ -75,8 +76,8 @@ def gain(evidence: Evidence, *arms: str, among: Callable[[str], bool] = bool) ->
     if unknown := set(arms) - set(evidence.study.arms):
         raise ValueError(f"{evidence.study.name}: no arm is called {', '.join(sorted(unknown))}")
     chosen = [one for one in evidence.comparisons if one.arm in arms and among(one.task["name"])]
-    if not all(any(pair.both_ok for pair in one.pairs) for one in chosen):
-        raise NoSoundPairError
+    if silent := {one.task["name"] for one in chosen if not any(pair.both_ok for pair in one.pairs)}:
+        raise NoSoundPairError(f"on {', '.join(sorted(silent))} no pair ended well")
     each = [{pair.seed: pair.difference for pair in one.pairs} for one in chosen]
     complete = [seed for seed in evidence.study.seeds if all(seed in one for one in each)]
     return np.array([np.mean([one[seed] for one in each]) for seed in complete])
@@ -229,8 +230,8 @@ def judged(claim: Claim, studies: Mapping[str, Evidence]) -> Finding:
     margin = evidence.study.margin if claim.unit == "points" else 0.0
     try:
         contrasts = claim.contrasts(evidence)
-    except NoSoundPairError:
-        return Finding(claim, {}, "not decided")
+    except NoSoundPairError as error:
+        return Finding(claim, {}, "not decided", str(error))
     parts = {name: summarise(np.round(one, 9), len(contrasts)) for name, one in contrasts.items()}
     words = {WORDS[judge(one.evidence, one.needed, one.mean, one.anytime, margin)] for one in parts.values()}
     word = words.pop() if len(words) == 1 else "contradicted" if "contradicted" in words else "not decided"

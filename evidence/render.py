@@ -157,11 +157,12 @@ def claims_table(findings: list[Finding]) -> str:
         claim = finding.claim
         said = f"| {claim.says} | {claim.where} |"
         if not finding.parts:
-            lines.append(f"{said} {claim.seen_as} | {claim.study} | | | | | {finding.word} |")
+            word = f"**{finding.word}**: {finding.more}" if finding.more else finding.word
+            lines.append(f"{said} {claim.seen_as} | {claim.study} | | | | | {word} |")
         for name, part in finding.parts.items():
             form = "+.2f" if claim.unit == "points" else "+.4f"
             ends = _interval(part.anytime.low, part.anytime.high, form) if part.anytime.bounded else "unbounded"
-            seen = f"{_number(part.mean, form)}{'' if claim.unit == 'points' else f' {claim.unit} ({finding.levels})'}"
+            seen = f"{_number(part.mean, form)}{'' if claim.unit == 'points' else f' {claim.unit} ({finding.more})'}"
             lines.append(
                 f"{said} {name or claim.seen_as} | {claim.study} | {part.n} | {seen} | {ends} | "
                 f"{part.evidence.e:.3g} / {part.needed:.0f} | **{finding.word}** |"

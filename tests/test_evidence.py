@@ -169,7 +169,8 @@ def test_where_nothing_ended_well_nothing_is_decided(claims) -> None:
     collapsed = [replace(one, status="collapsed") for one in evidence.trials.values()]
     assert judged(claims, "Noise helps a model of base", evidence)[1] == "supported"
     (claim,) = (one for one in claims.CLAIMS if one.study == "base")
-    assert claims.judged(claim, {"base": gather(evidence.study, collapsed)}).word == "not decided"
+    finding = claims.judged(claim, {"base": gather(evidence.study, collapsed)})
+    assert (finding.word, finding.more) == ("not decided", "on glue/cola, glue/rte no pair ended well")
 
 
 def test_a_diverged_trial_has_no_norms_and_its_seed_does_not_count(claims) -> None:
@@ -179,7 +180,7 @@ def test_a_diverged_trial_has_no_norms_and_its_seed_does_not_count(claims) -> No
     (claim,) = (one for one in claims.CLAIMS if one.says.startswith("Norms"))
     finding = claims.judged(claim, {"main": gather(evidence.study, [diverged, *others])})
     assert finding.parts[""].n == len(evidence.study.seeds) - 1
-    assert finding.levels == "plain 3.0000, noise 2.0000; 100% of the difference is the query's"
+    assert finding.more == "plain 3.0000, noise 2.0000; 100% of the difference is the query's"
 
 
 def test_an_arm_that_a_study_does_not_have_is_an_error(claims) -> None:
