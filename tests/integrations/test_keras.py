@@ -6,7 +6,7 @@ import pytest
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 
 from noisytune.arrays import perturb_arrays  # noqa: E402
-from noisytune.errors import ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
+from noisytune.errors import AlreadyPerturbedError, ConfigError, NonFiniteError, UnsupportedTensorError  # noqa: E402
 from noisytune.integrations.keras import NoisyTuneCallback, perturb_  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -139,7 +139,45 @@ def test_what_happens_to_the_noise_is_said(caplog):
     assert second.endswith(
         "too small to see whether such noise was in it before: start from weights that never had any"
     )
-    assert third == "NoisyTune: the weights carry noise of lambda 0.15, seed 1 already: none was added"
+    assert third == (
+        "NoisyTune: the weights carry noise of lambda 0.15, seed 1 already: none was added; the model is too small to "
+        "see whether its weights still carry it"
+    )
+
+
+def test_weights_that_are_set_back_get_noise_anew():
+    """Folds: one model, its first weights again before each ``fit``."""
+    model, clean = make(), weights(make())
+    for _ in range(2):
+        model.set_weights(clean)
+        model.compile("adam", "mse")
+        x, start = np.zeros((4, 8), "float32"), AtStart()
+        model.fit(x, x[:, :2], callbacks=[NoisyTuneCallback(seed=1), start], verbose=0)
+        assert not np.array_equal(start.seen[0], clean[0])
+
+
+def test_noise_on_noise_is_refused_unless_it_is_meant():
+    model = make()
+    perturb_(model, seed=4)
+    once = weights(model)
+    with pytest.raises(
+        AlreadyPerturbedError, match=r"carry noise already \(lambda 0.15, seed 4\): make the model anew"
+    ):
+        perturb_(model, seed=5)
+    start = AtStart()
+    fit(model, NoisyTuneCallback(seed=1), start)
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, once, strict=True))
+    perturb_(model, seed=5, again=True)
+
+
+def test_a_model_whose_noise_is_gone_is_not_passed_over_in_silence(caplog):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6000), keras.layers.Dense(2)])
+    perturb_(model, noise_lambda=0.3, seed=1)
+    model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
+    fit(model, NoisyTuneCallback(noise_lambda=0.3, seed=1))
+    assert lines(caplog)[0].endswith(
+        "none of it is to be seen in them: if other weights were set since, make the model anew"
+    )
 
 
 def test_trained_weights_get_no_noise_again_however_they_were_loaded(tmp_path, caplog):
@@ -185,15 +223,15 @@ def test_token_embeddings_are_found_where_a_backbone_names_them():
         backbone, inputs = Backbone(), [keras.Input((4,), dtype="int32"), keras.Input((4,), dtype="int32")]
         return keras.Model(inputs, backbone(inputs))
 
-    for model in (Backbone(), around()):
-        manifest = perturb_(model, seed=1, exclude="@token_embeddings")
+    for build in (Backbone, around):
+        manifest = perturb_(build(), seed=1, exclude="@token_embeddings")
         left = {entry.name: entry.left_alone for entry in manifest.entries if entry.left_alone != "constant"}
         (name,) = (name for name, reason in left.items() if reason)
         assert name.endswith("embeddings")
         assert left[name] == "excluded: @token_embeddings"
         assert len(left) == 4
         assert manifest.config.exclude == ("@token_embeddings",)
-        assert [e.name for e in perturb_(model, seed=1, include="@token_embeddings").perturbed] == [name]
+        assert [e.name for e in perturb_(build(), seed=1, include="@token_embeddings").perturbed] == [name]
     with pytest.raises(ConfigError, match="no part of the model has a token_embedding: give"):
         perturb_(make(), exclude="@token_embeddings")
 

@@ -12,10 +12,12 @@ from transformers import (
     BertForSequenceClassification,
     DataCollatorWithPadding,
     Trainer,
+    TrainerCallback,
     default_data_collator,
 )
 
 from noisytune.config import NoisyTuneConfig
+from noisytune.integrations._record import noise_of, with_training_section
 from noisytune.integrations.transformers import NoisyTuneTrainer, attach
 from noisytune.lab.kinds.columns import Labelled
 from noisytune.lab.trials.tokens import tokenise
@@ -125,6 +127,40 @@ def test_hyperparameter_search(make_trainer, at_start, noised, same, make_model,
     )
     assert len(at_start.weights) == 2
     assert all(same(found, noised) for found in at_start.weights)
+
+
+def test_the_noise_of_a_trial_is_that_of_its_seed(make_trainer, make_model, examples):
+    pytest.importorskip("optuna", reason="hyperparameter_search needs a backend")
+    options = {"eval_dataset": examples, "save_strategy": "no"}
+    trainer = attach(make_trainer(model_init=lambda trial: make_model(), **options), noise_lambda=0.3)
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, **settings):
+            seen.append((args.seed, trainer.noisytune_manifest.config.seed))
+
+    trainer.add_callback(Watch())
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"seed": trial.suggest_int("seed", 100, 10_000)},
+        n_trials=3,
+        direction="minimize",
+        backend="optuna",
+    )
+    assert len({args for args, _ in seen}) == 3
+    assert all(args == noise for args, noise in seen)
+
+
+def test_clean_weights_in_a_folder_of_noised_ones_are_not_taken_for_them(make_trainer, tmp_path):
+    folder = tmp_path / "model"
+    for strength in (0.3, 0.0):
+        trainer = attach(make_trainer(), noise_lambda=strength, seed=1)
+        trainer.train()
+        trainer.save_model(str(folder))
+        (folder / "README.md").write_text(with_training_section("# Mine", NoisyTuneConfig(seed=1), adapter=False))
+        trainer.save_model(str(folder))
+        assert (folder / "noisytune.json").exists() == (strength > 0)
+        assert (noise_of(folder) is not None) == (strength > 0)
+    assert (folder / "README.md").read_text().strip() == "# Mine"
 
 
 def test_a_smaller_batch_after_running_out_of_memory_adds_no_noise(make_trainer, at_start, noised, same):

@@ -233,11 +233,10 @@ BUFFERS = (
     "*.masked_bias",
     "*.final_logits_bias",
     "final_logits_bias",
-    "h.*.attn.bias",  # GPT-2's causal mask, in older files; its projections are c_attn and c_proj
-    "h.*.attn.attention.bias",
-    "layers.*.attention.bias",  # GPT-NeoX's
 )
 """Globs of canonical names, without the namespace of heads: floating tensors of a file that are no parameters."""
+MASKS = ("h.*.attn.bias", "h.*.attn.attention.bias", "layers.*.attention.bias")
+"""Causal masks of shape (1, 1, n, n) in older files of GPT-2, GPT-Neo and GPT-NeoX. With fewer axes it is a bias."""
 
 
 def guess(model_type: str, names: Iterable[str]) -> Family:

@@ -16,7 +16,7 @@ from noisytune._machine import thread_pool
 from noisytune._noise import kernels
 from noisytune._noise import moments as moments_module
 from noisytune._perturb import doubtful, names, refusals
-from noisytune._perturb.families import BUFFERS
+from noisytune._perturb.families import BUFFERS, MASKS
 from noisytune._perturb.target import MemoryTarget, Target
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
@@ -126,16 +126,19 @@ def why_no_parameter(
     """
     if target.dtype not in codes and not target.dtype.startswith(("float", "bfloat", "longdouble")):
         return refusals.not_floating(target.dtype)
-    return refusals.BUFFER if is_usual_buffer(target.name) or is_buffer(target.name) else None
+    is_usual = is_usual_buffer(target.name, len(target.shape))
+    return refusals.BUFFER if is_usual or is_buffer(target.name) else None
 
 
-def is_usual_buffer(name: str) -> bool:
-    """Whether a floating tensor is no parameter, by its canonical name: running statistics, rotary frequencies.
+def is_usual_buffer(name: str, axes: int) -> bool:
+    """Whether a floating tensor is no parameter, by its canonical name: running statistics, rotary frequencies, masks.
 
-    >>> is_usual_buffer("bn.running_mean"), is_usual_buffer("bn.weight")
+    >>> is_usual_buffer("bn.running_mean", 1), is_usual_buffer("bn.weight", 1)
+    (True, False)
+    >>> is_usual_buffer("h.0.attn.bias", 4), is_usual_buffer("h.0.attn.bias", 1)
     (True, False)
     """
-    return names.match([name.removeprefix(names.HEAD)], BUFFERS)
+    return names.match([name.removeprefix(names.HEAD)], BUFFERS if axes < 4 else BUFFERS + MASKS)
 
 
 # --- measure ---

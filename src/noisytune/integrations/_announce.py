@@ -11,6 +11,8 @@ VISIBLE = logging.WARNING
 """The level of these lines: Python shows nothing below it unless logging is set up."""
 
 TRACED = " (their record was lost; the noise itself was found)"
+NOT_WHOLE = "; no process holds its weights whole, so nobody looked whether such noise was in them before"
+CANNOT_TELL = "; the model is too small to see whether its weights still carry it"
 TOO_SMALL = "; the model is too small to see whether such noise was in it before: start from weights that never had any"
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from noisytune._perturb.receipt import none_added, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, UnsupportedTensorError
-from noisytune.integrations._announce import TOO_SMALL, TRACED
+from noisytune.integrations._announce import CANNOT_TELL, NOT_WHOLE, TOO_SMALL, TRACED
 from noisytune.integrations._trace import TENSORS, Array, Trace, look, sample_size
 from noisytune.torch import mark, receipt
 from noisytune.torch._module import find_targets
@@ -44,15 +44,18 @@ def find_noise(module: nn.Module, config: NoisyTuneConfig) -> Found:
         config: the noise that is about to be added.
     """
     if recorded := settings_in(receipt(module)):
-        doubt = _doubt(module, recorded)
+        doubt, is_sure = _doubt(module, recorded)
         if doubt:
             warnings.warn(none_added(recorded) + doubt, stacklevel=3)
-        return Found(recorded, doubt)
-    trace = _trace(_chosen(module, config), config)
+        return Found(recorded, doubt or ("" if is_sure else CANNOT_TELL))
+    targets = _chosen(module, config)
+    trace = _trace(targets, config)
     if trace.config:
         mark(module, trace.config)
         return Found(trace.config, TRACED)
-    return Found(None, "" if trace.is_certain else TOO_SMALL)
+    if trace.is_certain:
+        return Found(None)
+    return Found(None, TOO_SMALL if _readable(targets) or not targets else NOT_WHOLE)
 
 
 def refuse_averages(holders: Iterable[object], instead: str) -> None:
@@ -73,15 +76,17 @@ def refuse_averages(holders: Iterable[object], instead: str) -> None:
                 )
 
 
-def _doubt(module: nn.Module, recorded: NoisyTuneConfig) -> str:
-    """What speaks against a receipt; nothing, most of the time."""
+def _doubt(module: nn.Module, recorded: NoisyTuneConfig) -> tuple[str, bool]:
+    """What speaks against a receipt; nothing, most of the time. And whether its noise was seen, or could not be looked
+    for: a small model neither has it nor lacks it for sure."""
     targets = _chosen(module, recorded)
     trace = _trace(targets, recorded)
     if trace.config is None and trace.is_certain:
-        return _NOT_SEEN
+        return _NOT_SEEN, True
+    is_sure = trace.config is not None or not _readable(targets)
     names = unmarked(module)
     later = [t.own_names[0] for t in targets if t.own_names[0] in names and _can_be_read(t.tensor)]
-    return _PARTLY.format(later[0], f" and {len(later) - 1} more" if later[1:] else "") if later else ""
+    return _PARTLY.format(later[0], f" and {len(later) - 1} more" if later[1:] else "") if later else "", is_sure
 
 
 def _chosen(module: nn.Module, config: NoisyTuneConfig) -> list[TensorTarget]:
@@ -96,9 +101,13 @@ def _chosen(module: nn.Module, config: NoisyTuneConfig) -> list[TensorTarget]:
 
 
 def _trace(targets: list[TensorTarget], config: NoisyTuneConfig) -> Trace:
-    readable = sorted((t for t in targets if all(map(_can_be_read, t.tensors))), key=lambda t: -t.size)[:TENSORS]
+    readable = sorted(_readable(targets), key=lambda target: -target.size)[:TENSORS]
     held = [(target.name, target.whole()) for target in readable]
     return look([(name, _first(tensor, sample_size(config))) for name, tensor in held if tensor is not None], config)
+
+
+def _readable(targets: list[TensorTarget]) -> list[TensorTarget]:
+    return [target for target in targets if all(map(_can_be_read, target.tensors))]
 
 
 def _can_be_read(tensor: torch.Tensor) -> bool:

@@ -48,6 +48,18 @@ def write_record(folder: str | Path, manifest: Manifest) -> None:
     manifest.with_notices(_TRAINED).write(folder)
 
 
+def remove_record(folder: str | Path) -> None:
+    """Take away what an earlier training on noise wrote into a folder that clean weights are about to be saved in."""
+    (Path(folder) / FILE_NAME).unlink(missing_ok=True)
+    card = Path(folder) / "README.md"
+    if card.is_file() and _BEGIN in (text := card.read_text(encoding="utf-8")):
+        card.write_text(_without_section(text), encoding="utf-8")
+
+
+def _without_section(card: str) -> str:
+    return re.sub(rf"\n*{_BEGIN}.*?{_END}\n?", "", card, flags=re.DOTALL)
+
+
 def carried(config: NoisyTuneConfig) -> Manifest:
     """A manifest of noise that was there before: it names no tensors."""
     return Manifest(config, (), ("the weights carried this noise when they were loaded",))
@@ -61,7 +73,7 @@ def with_training_section(card: str, config: NoisyTuneConfig, adapter: bool) -> 
         config: of the noise that the training started from.
         adapter: the card is an adapter's, which belongs on noised weights.
     """
-    rest = re.sub(rf"\n*{_BEGIN}.*?{_END}\n?", "", card, flags=re.DOTALL)
+    rest = _without_section(card)
     hint = (
         "\n\nThe adapter belongs on weights with this noise: "
         "`noisytune.integrations.transformers.load_adapter(base_model, folder)` adds it and loads the adapter."

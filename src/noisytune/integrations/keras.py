@@ -6,20 +6,20 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
 
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
-from noisytune._perturb.receipt import none_added
+from noisytune._perturb.receipt import carries, none_added, receipt_of
 from noisytune.arrays import perturb_arrays
 from noisytune.config import TOKEN_EMBEDDINGS, NoiseSettings, NoisyTuneConfig
-from noisytune.errors import MissingExtraError, UnsupportedTensorError
-from noisytune.integrations._announce import TOO_SMALL, TRACED, VISIBLE, added, only_in_training
+from noisytune.errors import AlreadyPerturbedError, MissingExtraError, UnsupportedTensorError
+from noisytune.integrations._announce import CANNOT_TELL, TOO_SMALL, TRACED, VISIBLE, added, only_in_training
 from noisytune.integrations._settings import Asked
-from noisytune.integrations._trace import TENSORS, Trace, look, sample_size
+from noisytune.integrations._trace import TENSORS, Array, Trace, look, sample_size
 from noisytune.manifest import Manifest
 
 try:
@@ -31,10 +31,25 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-_perturbed: weakref.WeakKeyDictionary[Any, NoisyTuneConfig] = weakref.WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Carried:
+    """The noise of a model in this process."""
+
+    config: NoisyTuneConfig
+    clean: dict[str, Array]
+    """The first elements of each perturbed weight before it: weights that are these again carry none."""
 
 
-def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpack[NoiseSettings]) -> Manifest:
+_FIRST = 64
+"""So many of each weight."""
+_NOT_SEEN = "; none of it is to be seen in them: if other weights were set since, make the model anew"
+_perturbed: weakref.WeakKeyDictionary[Any, _Carried] = weakref.WeakKeyDictionary()
+
+
+def perturb_(
+    model: Any, config: NoisyTuneConfig | None = None, *, again: bool = False, **settings: Unpack[NoiseSettings]
+) -> Manifest:
     """Add noise to a built Keras model's trainable weights, in place: equation (1) of the paper.
 
     Keras numbers the layers of a process (``dense``, ``dense_1`` ...), so its paths differ between two builds of one
@@ -44,6 +59,7 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
     Args:
         model: built: it knows its weights. Frozen layers take noise as well; moving statistics do not.
         config: the settings; or give them by name instead.
+        again: add noise to a model that carries some.
         **settings: fields of `NoisyTuneConfig`. Globs match the names above, and Keras' own paths
             (``exclude="*embedding*"``). The role ``@token_embeddings`` is found in ``token_embedding``, as KerasHub's
             backbones have it. ``scope`` has no effect: exclude a new head.
@@ -52,6 +68,8 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
         what was done to which weight.
 
     Raises:
+        AlreadyPerturbedError: this process added noise to the model before. Weights that were set back to what they
+            were before it carry none.
         UnsupportedTensorError: the model is not built, or a layer is quantised.
         ConfigError: a setting is out of range, or a glob or a role matches nothing.
         NonFiniteError: a weight is NaN or infinite.
@@ -66,6 +84,8 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
     config = perturbation.settled(config, settings)
     if not getattr(model, "built", False):
         raise UnsupportedTensorError(f"{model.name} is not built: give its Input, or call it once, before the noise")
+    if (before := _carried(model)) and not again:
+        raise AlreadyPerturbedError(f"{carries(receipt_of(before))}: make the model anew, or pass again=True")
     variables = dict(_variables(model, ""))
     roles = _roles(model, variables)
     either = [name for own, variable in variables.items() for name in (own, variable.path)]
@@ -79,6 +99,9 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
     selected = config.replace(include=matched(config.include), exclude=matched(config.exclude))
     arrays = {own: np.array(keras.ops.convert_to_numpy(variable.value)) for own, variable in variables.items()}
     noisy, manifest = perturb_arrays(arrays, selected)
+    if manifest.perturbed:
+        first = {entry.name: arrays[entry.name].reshape(-1)[:_FIRST].copy() for entry in manifest.perturbed}
+        _perturbed[model] = _Carried(config, first)
     for entry in manifest.perturbed:
         variables[entry.name].assign(noisy[entry.name])
     reasons = {own: refusals.excluded_by(role) for own in roles for role in roles[own] if role in config.exclude}
@@ -86,6 +109,17 @@ def perturb_(model: Any, config: NoisyTuneConfig | None = None, **settings: Unpa
         replace(entry, left_alone=reasons[entry.name]) if entry.name in reasons else entry for entry in manifest.entries
     )
     return Manifest(config, tuple(entries), manifest.notices)
+
+
+def _carried(model: Any) -> NoisyTuneConfig | None:
+    """The noise that this process added to a model and that its weights may still carry."""
+    found = _perturbed.get(model)
+    if found is None:
+        return None
+    variables = dict(_variables(model, ""))
+    now = {name: _first(variables[name], _FIRST) for name in found.clean if name in variables}
+    is_clean = now.keys() == found.clean.keys() and all(np.array_equal(now[name], found.clean[name]) for name in now)
+    return None if is_clean and now else found.config
 
 
 class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -125,17 +159,17 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Called by Keras before the first batch: add the noise."""
         self._says_when = False  # fit evaluates on the way
         config = self.config
-        if (already := _perturbed.get(self.model)) is not None:
-            logger.log(VISIBLE, none_added(already))
+        if (already := _carried(self.model)) is not None:
+            seen = _look(self.model, already)
+            doubt = "" if seen.config else _NOT_SEEN if seen.is_certain else CANNOT_TELL
+            logger.log(VISIBLE, none_added(already) + doubt)
         elif (steps := int(self.model.optimizer.iterations)) > 0:
             logger.log(VISIBLE, f"NoisyTune: the model has trained for {steps} steps: no noise was added")
         elif (trace := _look(self.model, config)).config:
-            _perturbed[self.model] = trace.config
+            _perturbed[self.model] = _Carried(trace.config, {})
             logger.log(VISIBLE, none_added(trace.config) + TRACED)
         else:
             self.manifest = perturb_(self.model, config)
-            if config.noise_lambda > 0:
-                _perturbed[self.model] = config
             origin = self._asked.origin(_global_seed(), "keras.utils.set_random_seed")
             logger.log(VISIBLE, added(self.manifest, origin, "" if trace.is_certain else TOO_SMALL))
 
@@ -148,7 +182,7 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._say_when("predict()")
 
     def _say_when(self, what: str) -> None:
-        if self._says_when and self.config.noise_lambda > 0 and self.model not in _perturbed:
+        if self._says_when and self.config.noise_lambda > 0 and _carried(self.model) is None:
             self._says_when = False
             logger.log(VISIBLE, only_in_training(what))
 
@@ -178,8 +212,12 @@ def _look(model: Any, config: NoisyTuneConfig) -> Trace:
         name: v for name, v in variables.items() if not names.match((name, v.path), config.exclude, roles.get(name, ()))
     }
     largest = sorted(usual.items(), key=lambda pair: -math.prod(pair[1].shape))[:TENSORS]
-    first = ((name, keras.ops.convert_to_numpy(v.value).reshape(-1)[: sample_size(config)]) for name, v in largest)
-    return look(first, config)
+    return look(((name, _first(variable, sample_size(config))) for name, variable in largest), config)
+
+
+def _first(variable: Any, count: int) -> Array:
+    first: Array = keras.ops.convert_to_numpy(variable.value).reshape(-1)[:count]
+    return first
 
 
 def _variables(layer: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorEr
 from noisytune.integrations._adapters import check_adapter, load_adapter, noise_below
 from noisytune.integrations._announce import VISIBLE, added, only_in_training
 from noisytune.integrations._modules import Found, find_noise, refuse_averages
-from noisytune.integrations._record import carried, with_training_section, write_record
+from noisytune.integrations._record import carried, remove_record, with_training_section, write_record
 from noisytune.integrations._settings import Asked
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
@@ -107,6 +107,8 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         """As the trainer's own; the models of ``train()`` and of each trial get noise, one to evaluate does not."""
         model: nn.Module = super().call_model_init(trial)
         if getattr(self, "is_in_train", False):
+            if trial is not None:
+                self._hp_search_setup(trial)  # the host does so later: the seed may be one of the trial's settings
             self._add_noise(model)
         return model
 
@@ -124,10 +126,14 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         """As the trainer's own, with noisytune.json beside the weights; an adapter's card gets a section about it."""
         found = settings_in(receipt(self.model)) if self.args.should_save else None
         folder = output_dir or self.args.output_dir
-        if found:
-            manifest = self.noisytune_manifest
-            for each in {folder, *([self.args.output_dir] if self.args.push_to_hub else [])}:
+        manifest = self.noisytune_manifest
+        for each in (
+            {folder, *([self.args.output_dir] if self.args.push_to_hub else [])} if self.args.should_save else ()
+        ):
+            if found:
                 write_record(each, manifest if manifest and manifest.config == found else carried(found))
+            else:
+                remove_record(each)
         super().save_model(output_dir, *args, **kwargs)
         if found and hasattr(self.model, "peft_config"):
             self._tell_card(folder, found)

@@ -49,12 +49,12 @@ def find_targets(module: nn.Module, config: NoisyTuneConfig) -> tuple[list[Tenso
     _leave_new_tensors_alone(targets, origins, config)
     if config.scope == "all":
         notices = []
-    if any(parameter.grad is not None for parameter in module.parameters()):
+    if config.noise_lambda > 0 and any(parameter.grad is not None for parameter in module.parameters()):
         notices.append(
             "some parameters have gradients: an optimizer, EMA or reference copy made before now holds clean weights"
         )
         warnings.warn(f"noisytune: {notices[-1]}", stacklevel=4)
-    if any(target.left_alone == refusals.ADAPTER for target in targets):
+    if config.noise_lambda > 0 and any(target.left_alone == refusals.ADAPTER for target in targets):
         notices.append(
             "the base of an adapter is perturbed: an adapter trained on it needs the same noise on a clean base"
         )
@@ -198,6 +198,11 @@ def _origins(module: nn.Module, models: dict[str, nn.Module], adapters: set[int]
             notices.append(f"{what}no parameter is marked as loaded from a checkpoint: all count as pretrained{_LOST}")
             continue
         found |= {id(p): refusals.NEW if name in unmarked else _FROM_CHECKPOINT for name, p in named.items()}
+        if head := _resized_head(model, unmarked):
+            notices.append(
+                f"{what}{head} is not marked as loaded from a checkpoint, while the input embeddings are: if "
+                "resize_token_embeddings made it, save the model and load it again; it is left alone"
+            )
         if doubtful := _new_in_base(model, unmarked):
             notices.append(
                 f"{what}{len(doubtful)} tensors of the base model are not marked as loaded from a checkpoint "
@@ -206,6 +211,15 @@ def _origins(module: nn.Module, models: dict[str, nn.Module], adapters: set[int]
     if models:
         found |= {id(parameter): refusals.OUTSIDE for parameter in module.parameters() if id(parameter) not in inside}
     return found, notices
+
+
+def _resized_head(model: Any, unmarked: dict[str, nn.Parameter]) -> str | None:
+    """The output layer's weight where the checkpoint had one and this is another: its input embeddings were resized."""
+    if type(model).__name__ not in (model.config.architectures or ()) or not hasattr(model, "get_output_embeddings"):
+        return None
+    head, tables = model.get_output_embeddings(), {id(table) for table in token_embeddings(model)}
+    new = {id(parameter): name for name, parameter in unmarked.items()}
+    return None if tables & new.keys() else new.get(id(getattr(head, "weight", None)))
 
 
 def _new_in_base(model: Any, unmarked: dict[str, nn.Parameter]) -> list[str]:

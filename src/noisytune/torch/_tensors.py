@@ -79,7 +79,7 @@ class TensorTarget(MemoryTarget):
         return facts.merge(self.shares)
 
     def _facts_of(self, values: torch.Tensor, pool: Executor | None) -> Facts:
-        flat = values.reshape(-1)
+        flat = values.contiguous().reshape(-1)
         if on_cpu(flat):
             return facts.of(as_numpy(flat), pool)
         moments, non_finite, largest = _device.backend(flat).moments(flat), 0, 0.0
@@ -102,7 +102,7 @@ class TensorTarget(MemoryTarget):
         self, piece: Piece, settings: tuple[float, float, Distribution, int, str], pool: Executor | None
     ) -> Moments:
         values = piece.values
-        flat = values.reshape(-1)
+        flat = values.contiguous().reshape(-1)
         runs = piece.runs(self.padding)
         if on_cpu(flat):
             memory = as_numpy(flat)
