@@ -101,12 +101,12 @@ def more_with_less(evidence: Evidence) -> Floats:
 
 
 def growth(evidence: Evidence) -> dict[str, Floats]:
-    """How much the L1 norm of each role but the head changes, in percent of it, up or down: plain minus noise.
+    """How much the L1 norm of each role but the head changes, in percent of it, up or down.
 
     Returns:
         By role, shape (seeds, tasks, 2): plain and noise, of the seeds that have all of them.
     """
-    roles = {role: 0.0 for record in evidence.trials.values() for role in record.norms if role != "head"}
+    roles = dict.fromkeys(role for record in evidence.trials.values() for role in record.norms if role != "head")
     changes = {
         (record.seed, record.task, record.arm): {
             role: 100 * abs(record.norms[role]["after"] / record.norms[role]["before"] - 1) for role in roles

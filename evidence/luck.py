@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisytune.report.evidence.pairs import Evidence
+from noisytune.report.page.wording import number
 
 Floats = NDArray[np.float64]
 
@@ -75,9 +76,10 @@ SOURCES = {
 
 def table(differences: Floats) -> str:
     """What the differences show, as Markdown."""
+    mean, sd = float(differences.mean()), float(differences.std(ddof=1))
     lines = [
-        f"{differences.size} differences, {_number(differences.mean(), '+.2f')} points on average, standard deviation "
-        f"{differences.std(ddof=1):.2f}. A variance below 0 is not told from 0; with few degrees of freedom "
+        f"{differences.size} differences, {number(mean, signed=True)} points on average, standard deviation "
+        f"{number(sd)}. A variance below 0 is not told from 0; with few degrees of freedom "
         "little is known of it.",
         "",
         "| from | variance, points squared | degrees of freedom |",
@@ -85,9 +87,5 @@ def table(differences: Floats) -> str:
     ]
     found = components(differences).items()
     return "\n".join(
-        [*lines, *(f"| {SOURCES[name]} | {_number(one.variance)} | {one.freedom} |" for name, one in found)]
+        [*lines, *(f"| {SOURCES[name]} | {number(one.variance)} | {one.freedom} |" for name, one in found)]
     )
-
-
-def _number(value: float, form: str = ".2f") -> str:
-    return format(value, form).replace("-", "\N{MINUS SIGN}")

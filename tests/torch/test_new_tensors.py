@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import noisytune.torch
 from noisytune.errors import NonFiniteError
@@ -76,3 +76,26 @@ def test_a_head_on_the_meta_device_is_left_alone(model):
     model.classifier.to("meta")
     manifest = noisytune.torch.perturb_(model)
     assert {e.name for e in manifest.entries if e.left_alone == "freshly initialised"} >= {"head:classifier.weight"}
+
+
+@pytest.mark.parametrize("resized", [False, True])
+def test_an_output_layer_that_resizing_made_is_named(tmp_path, resized):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=20, tie_word_embeddings=False, **sizes)).save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path)
+    if resized:
+        model.resize_token_embeddings(23)
+    manifest = noisytune.torch.perturb_(model)
+    left = {entry.own_names[0] for entry in manifest.entries if entry.left_alone == "freshly initialised"}
+    named = any("lm_head.weight is not marked as loaded" in notice for notice in manifest.notices)
+    assert (left, named) == (({"lm_head.weight"}, True) if resized else (set(), False))
+
+
+def test_a_bias_with_the_name_of_a_mask_is_a_parameter():
+    module = torch.nn.ModuleDict(
+        {"layers": torch.nn.ModuleList([torch.nn.ModuleDict({"attention": torch.nn.Linear(8, 8)})])}
+    )
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    noisytune.torch.perturb_state_dict(state, seed=1)
+    noisytune.torch.perturb_(module, seed=1)
+    assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())

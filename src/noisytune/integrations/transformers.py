@@ -126,14 +126,9 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         """As the trainer's own, with noisytune.json beside the weights; an adapter's card gets a section about it."""
         found = settings_in(receipt(self.model)) if self.args.should_save else None
         folder = output_dir or self.args.output_dir
-        manifest = self.noisytune_manifest
-        for each in (
-            {folder, *([self.args.output_dir] if self.args.push_to_hub else [])} if self.args.should_save else ()
-        ):
-            if found:
-                write_record(each, manifest if manifest and manifest.config == found else carried(found))
-            else:
-                remove_record(each)
+        if self.args.should_save:
+            for each in {folder, *([self.args.output_dir] if self.args.push_to_hub else [])}:
+                self._keep_record(each, found)
         super().save_model(output_dir, *args, **kwargs)
         if found and hasattr(self.model, "peft_config"):
             self._tell_card(folder, found)
@@ -143,6 +138,13 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero() and (found := settings_in(receipt(self.model))):
             self._tell_card(self.args.output_dir, found)
+
+    def _keep_record(self, folder: str, found: NoisyTuneConfig | None) -> None:
+        if found is None:
+            remove_record(folder)
+            return
+        manifest = self.noisytune_manifest
+        write_record(folder, manifest if manifest and manifest.config == found else carried(found))
 
     def _tell_card(self, folder: str, found: NoisyTuneConfig) -> None:
         card = Path(folder) / "README.md"
