@@ -148,6 +148,39 @@ def test_result_folders_need_an_arm_each(tmp_path: Path) -> None:
     assert "no such folder" in call("judge", "a=gone", "b=gone", code=2)
 
 
+@pytest.mark.parametrize("margin", ["inf", "nan", "1e308", "-1"])
+def test_a_margin_is_a_finite_number(tmp_path: Path, margin: str) -> None:
+    file = scores_of(tmp_path, [1.0, 1.2])
+    for command in (["judge", file, "--out", tmp_path / "out"], ["gate", file, "--require", "decided"]):
+        assert "Invalid value for '--margin'" in call(*command, "--margin", margin, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_needs_a_folder(tmp_path: Path) -> None:
+    file = scores_of(tmp_path, [1.0, 1.2])
+    before = file.read_bytes()
+    assert f"{file}: cannot be made (File exists); give another --out" in call("judge", file, "--out", file, code=1)
+    assert file.read_bytes() == before
+
+
+def test_a_file_of_losses_has_a_gate(tmp_path: Path) -> None:
+    file = scores_of(tmp_path, [-1.0, -1.2, -0.9, -1.1, -1.3, -0.8, -1.0, -1.1])
+    call("gate", file, "--require", "helped", code=1)
+    call("gate", file, "--require", "helped", "--lower-is-better", code=0)
+
+
+def test_the_unit_of_a_file_can_be_said_and_that_of_a_run_folder_is_known(run: Path, tmp_path: Path) -> None:
+    """Losses of 2.1 nats are no points: at a margin of 1 a difference of 0.3 is 30 points and matters."""
+    rows = [f"{seed},{2.1 + seed % 3 / 50},{1.8 + seed % 3 / 40}" for seed in range(8)]
+    (tmp_path / "nats.csv").write_text("\n".join(["seed,plain,noisy", *rows]))
+    losses = ["--require", "helped", "--lower-is-better"]
+    told = json.loads(call("gate", tmp_path / "nats.csv", *losses, "--score-unit", "fractions", "--json"))
+    assert told["comparisons"][0]["difference"] == pytest.approx(29.5, abs=1.0)
+    told = json.loads(call("gate", tmp_path / "nats.csv", *losses, "--json"))
+    assert told["comparisons"][0]["difference"] == pytest.approx(0.295, abs=0.01)
+    assert "a run folder knows its unit" in call("gate", run, *losses, code=2)
+
+
 def test_gains_of_any_scale_are_judged_alike(tmp_path: Path) -> None:
     gains = np.random.default_rng(0).normal(0.4, 0.5, 12).round(3).tolist()
     points = json.loads(call("judge", scores_of(tmp_path, gains), "--out", tmp_path / "a", "--json"))

@@ -195,6 +195,36 @@ def test_linen_variables_and_their_params_get_the_same_noise():
     Model().apply(whole, jnp.ones((2, 8)), mutable=["batch_stats"])
 
 
+@pytest.mark.parametrize("given", ["state", "module"])
+def test_statistics_and_random_state_of_an_nnx_model_stay_clean(given):
+    nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
+
+    class Scale(nnx.Param):
+        """A kind of parameter."""
+
+    class Normalised(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(4, 3, rngs=rngs)
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.scale = Scale(jnp.arange(3.0))
+            self.dropout = nnx.Dropout(0.1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.scale[...] * self.dropout(self.norm(self.linear(x)))
+
+    model = Normalised(nnx.Rngs(0))
+    model(jax.random.normal(jax.random.key(0), (8, 4)))
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    noisy, manifest = nj.perturb(nnx.state(model) if given == "state" else model, noise_lambda=0.15, seed=1)
+    assert {e.name for e in manifest.perturbed} == {"linear.kernel", "scale"}
+    assert {name for name, why in left_alone(manifest).items() if why == "not an nnx.Param"} >= {
+        "norm.mean",
+        "norm.var",
+    }
+    nnx.update(model, noisy if given == "state" else nnx.state(noisy))
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), before)
+
+
 # --- stacks ---
 
 

@@ -180,7 +180,21 @@ Arms = Annotated[
     option(WHAT, "Compare this arm with plain fine-tuning. May be repeated. See noisytune methods.", "ARM", "--arm"),
 ]
 Seeds = Annotated[int, option(WHAT, "Run this many pairs: seeds 0, 1, 2 ...", "N", min=1)]
-Margin = Annotated[float, option(WHAT, "Count differences within this many points as equivalent.", "POINTS", min=0)]
+
+
+def finite(value: float | None) -> float | None:
+    """The value of an option, which must be a number that can be drawn."""
+    if value is not None and not abs(value) <= LARGEST:
+        raise typer.BadParameter(f"{value} is not a number up to {LARGEST:,}.")
+    return value
+
+
+LARGEST = 1_000_000
+"""Points."""
+Margin = Annotated[
+    float,
+    option(WHAT, "Count differences within this many points as equivalent.", "POINTS", min=0, callback=finite),
+]
 Noise = Annotated[
     dict[str, Any],
     Settings(Noises, NOISES, unset=("noise_lambda",), more={"noise_lambda": "Default, without --arm: 0.15."}),

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noisytune._text import terminal
-from noisytune.cli._options import WHAT, Json, option
+from noisytune.cli._options import WHAT, Json, finite, option
 from noisytune.cli._output import console, print_reports
-from noisytune.errors import RunFolderError
+from noisytune.cli.judge import Unit, judged
+from noisytune.errors import ConfigError, RunFolderError
 from noisytune.errors import require as need
 
 if TYPE_CHECKING:
@@ -36,9 +37,16 @@ def gate(
     require: Annotated[Requirement, option(WHAT, "What must hold: helped, not-worse or decided.", "WHAT")],
     margin: Annotated[
         float | None,
-        option(WHAT, "Points that count as no difference. Default: the study's; 1 for a file.", "POINTS", min=0),
+        option(
+            WHAT, "Points that are no difference. Default: the study's; of a file 1.", "POINTS", min=0, callback=finite
+        ),
     ] = None,
     arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM", "--arm")] = None,
+    score_unit: Annotated[
+        Unit,
+        option(WHAT, "A file's scores are fractions (0.71) or points (71); auto: points if one is beyond 1.", "UNIT"),
+    ] = Unit.AUTO,
+    lower_is_better: Annotated[bool, option(WHAT, "A file's scores are losses.", "", "--lower-is-better")] = False,
     as_json: Json = False,
 ) -> None:
     """Say by the exit code whether a study shows what is required: 0 yes, 1 no, 3 not decided yet.
@@ -53,7 +61,7 @@ def gate(
     from noisytune.report import report_json
 
     answers, told = [], []
-    for study, records, failures in _studies(run):
+    for study, records, failures in _studies(run, {"unit": score_unit.value, "lower_is_better": lower_is_better}):
         one = study if margin is None else replace(study, margin=margin)
         found = asked(one, records, require.value, arm)
         answers += [each.answer for each in found]
@@ -70,16 +78,16 @@ def gate(
         raise typer.Exit(code)
 
 
-def _studies(run: Path) -> Iterator[tuple[StudyRecord, list[TrialRecord], list[FailureRecord]]]:
-    """Every study of a run folder, or of a file of scores."""
+def _studies(run: Path, how: dict[str, Any]) -> Iterator[tuple[StudyRecord, list[TrialRecord], list[FailureRecord]]]:
+    """Every study of a run folder, or of a file of scores, which are taken so."""
     for library in ("scipy", "matplotlib", "jinja2"):
         need(library, extra="report", needed_for="noisytune gate")
     if run.is_file():
-        from noisytune.cli.judge import judged
-
-        for study, records in judged([str(run)], {})[1]:
+        for study, records in judged([str(run)], {}, **how)[1]:
             yield study, records, []
         return
+    if how != {"unit": "auto", "lower_is_better": False}:
+        raise ConfigError(f"{run} is no file of scores: a run folder knows its unit and what is better")
     from noisytune.lab.studies.export import read_run
 
     found = read_run(run)

@@ -12,7 +12,7 @@ import typer
 from noisytune._text import terminal
 from noisytune.cli._options import WHAT, Json, Margin, option
 from noisytune.cli._output import console, print_reports
-from noisytune.errors import ConfigError, require
+from noisytune.errors import ConfigError, RunFolderError, require
 
 if TYPE_CHECKING:
     from noisytune.lab.studies.judged import Built
@@ -83,6 +83,7 @@ def judge(
         noisytune judge scores.parquet --baseline plain --metric f1 --margin 0.5
         noisytune judge plain=evals/a plain=evals/b noisy=evals/c noisy=evals/d
     """
+    from noisytune.cli.reports import writable
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import file_name
     from noisytune.report import report_json, write_report
@@ -108,7 +109,8 @@ def judge(
         unpaired=unpaired.value,
     )
     folder = out or Path("runs") / f"judge-{file_name(name)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    if not writable(folder):
+        raise RunFolderError(f"{folder} cannot be written; give another --out")
     told = []
     for study, records in found:
         page = "report" if len(found) == 1 else file_name(study.name)

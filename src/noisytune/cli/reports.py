@@ -88,7 +88,7 @@ def show(
 
     results, told, failures = [], [], list(Store(folder).failures().values())
     people = console(as_json)
-    place = _writable(out or folder)
+    place = writable(out or folder)
     on_all = file_name(next(iter(studies.values())).name) if len(studies) > 1 else ""
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)
@@ -112,7 +112,7 @@ def show(
     return sum(entry["key"] in failed for study in studies.values() for entry in study.trials), told
 
 
-def _writable(folder: Path) -> Path | None:
+def writable(folder: Path) -> Path | None:
     """The folder, made where it is missing; None where nothing may be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -34,7 +35,8 @@ def perturb(
 
     The tree is not touched; the new one has its structure, dtypes and shardings. A leaf's name is its path joined with
     dots, without a trailing ``value`` (Flax NNX variables); in a dict with ``params`` at the top (Linen variables),
-    only what is inside gets noise, and names begin there. Every leaf is checked before noise is made for the first.
+    only what is inside gets noise, and names begin there; of NNX variables only `nnx.Param` and its kinds do, not batch
+    statistics. Every leaf is checked before noise is made for the first.
     Left alone: constant and one-element leaves, integers, random keys, and what is no array. One array under two paths
     is tied: it gets one noise and stays one array.
 
@@ -71,12 +73,12 @@ def perturb(
     """
     config = perturbation.settled(config, settings)
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    leaves = [leaf for _, leaf in paths_and_leaves]
-    positions = _positions([path for path, _ in paths_and_leaves])
-    is_linen = _has_linen_params(tree)
+    paths, leaves = [path for path, _ in paths_and_leaves], [leaf for _, leaf in paths_and_leaves]
+    positions = _positions(paths)
+    is_linen, outside = _has_linen_params(tree), _outside_params(tree)
     groups = names.tied({name: _identity(leaves[i]) for name, i in positions.items()})
     owners = {own_names[0]: leaves[positions[own_names[0]]] for _, own_names in groups}
-    parts = _parts(groups, owners, is_linen)
+    parts = _parts(groups, owners, is_linen, {name for name, i in positions.items() if _within(outside, paths[i])})
     targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
     refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
@@ -103,8 +105,22 @@ def _has_linen_params(tree: Any) -> bool:
     return is_dict and isinstance(tree.get("params"), Mapping)
 
 
+def _outside_params(tree: Any) -> set[tuple[Any, ...]]:
+    """The paths of Flax NNX variables that are no parameters: batch statistics, the state of random numbers."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        return set()
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    return {path for path, node in nodes if isinstance(node, nnx.Variable) and not isinstance(node, nnx.Param)}
+
+
+def _within(places: set[tuple[Any, ...]], path: tuple[Any, ...]) -> bool:
+    """Whether a path leads into one of the places."""
+    return any(path[:length] in places for length in range(1, len(path) + 1)) if places else False
+
+
 def _parts(
-    groups: Sequence[tuple[str, list[str]]], owners: Mapping[str, Any], is_linen: bool
+    groups: Sequence[tuple[str, list[str]]], owners: Mapping[str, Any], is_linen: bool, outside: set[str]
 ) -> dict[str, list[_Opaque | _HostTarget | _DeviceTarget]]:
     """A target for each leaf; for each matrix of one that stacks some."""
     stacks = matrices({name: leaf.shape for name, leaf in owners.items() if _holds_weights(leaf)})
@@ -115,6 +131,8 @@ def _parts(
             target = _target(spelt(canonical, indices), list(own_names), _at(owners[owner], indices))
             if is_linen and not owner.startswith("params."):
                 target.left_alone = refusals.NOT_IN_PARAMS
+            elif owner in outside and target.left_alone is None:
+                target.left_alone = refusals.NOT_A_PARAM
             parts.setdefault(owner, []).append(target)
     return parts
 

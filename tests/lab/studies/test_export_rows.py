@@ -128,6 +128,16 @@ def test_folders_that_ran_apart_become_one(with_arms: Callable[..., Study], tmp_
     assert (again.copied, again.both) == (0, 4)
 
 
+def test_the_name_and_the_margin_are_those_of_the_folder_that_is_added_to(tiny_study: Study, tmp_path: Path) -> None:
+    """A verdict does not change because somebody else counts other differences as none."""
+    filled(tiny_study, tmp_path / "a", slice(2))
+    filled(replace(tiny_study, name="theirs", margin=9.0), tmp_path / "b", slice(2, 4))
+    join(tmp_path / "a", tmp_path / "b")
+    whole = Store(tmp_path / "a").read_study()
+    assert whole is not None
+    assert (whole.name, whole.margin) == (tiny_study.name, tiny_study.margin)
+
+
 def test_what_cannot_be_one_is_refused_and_nothing_is_changed(tiny_study: Study, tmp_path: Path) -> None:
     filled(tiny_study, tmp_path / "a")
     filled(replace(tiny_study, training=replace(tiny_study.training, epochs=2)), tmp_path / "b")

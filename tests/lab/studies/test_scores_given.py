@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,107 @@ def test_one_run_of_each_arm_is_paired_by_example_or_by_group(tmp_path: Path) ->
     grouped = read(tmp_path, ITEMS, group="doc")
     assert differences(grouped) == [("scores.csv", "b", 50.0, 4)]
     assert "paired by group (4)" in studies_of(grouped, "s", Reading())[0][1][0].applied["scores"]["notices"][0]
+
+
+def test_examples_of_several_tasks_are_judged_task_by_task(tmp_path: Path) -> None:
+    """Example 3 of one task has nothing to do with example 3 of another: no verdict pools such pairs."""
+    rows = [(task, i, arm, int(arm == task or i % 2)) for task in "ab" for i in range(6) for arm in "ab"]
+    text = "task,id,arm,score\n" + "".join(f"{task},{i},{arm},{right}\n" for task, i, arm, right in rows)
+    scores = read(tmp_path, text)
+    assert differences(scores) == [("a", "b", -50.0, 6), ("b", "b", 50.0, 6)]
+    assert [study.name for study, _ in studies_of(scores, "s", Reading())] == ["s, a", "s, b"]
+    assert differences(scores, baseline="b") == [("a", "a", 50.0, 6), ("b", "a", -50.0, 6)]
+    only_a = [score for score in scores if score.task == "a" or score.arm == "a"]
+    with pytest.raises(DataError, match="b: no example of b: give results on the same tasks"):
+        differences(only_a)
+    assert differences(only_a, unpaired="drop") == [("a", "b", -50.0, 6)]
+    with pytest.raises(DataError, match="no task has results of the baseline and of another arm"):
+        differences([score for score in scores if score.task == score.arm], unpaired="drop")
+
+
+def test_runs_of_several_tasks_stay_together_where_another_task_is_paired_by_example(tmp_path: Path) -> None:
+    runs = [(task, seed, "", arm) for task in "ab" for seed in range(3) for arm in "xy"]
+    examples = [("c", "", i, arm) for i in range(4) for arm in "xy"]
+    text = "task,seed,item,arm,score\n" + "".join(
+        f"{task},{seed},{item},{arm},{0.5 + 0.1 * (arm == 'y')}\n" for task, seed, item, arm in runs + examples
+    )
+    assert differences(read(tmp_path, text)) == [
+        ("a", "y", 10.0, 3), ("b", "y", 10.0, 3), ("all 2 tasks", "y", 10.0, 3), ("c", "y", 10.0, 4),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lower", "difference"), [(False, -25.0), (True, -15.0)])
+def test_an_example_without_a_score_counts_as_the_worst_of_its_task(
+    tmp_path: Path, lower: bool, difference: float
+) -> None:
+    """Left out, or taken for 0, it would make the arm better than the other one."""
+    text = (
+        "seed,item,arm,score,status\n"
+        + "".join(f"{seed},{i},{arm},{0.6 - 0.1 * (i == 1)},ok\n" for seed in (0, 1) for i in range(2) for arm in "ab")
+        + "".join(f"{seed},{i},a,0.9,ok\n{seed},{i},b,,diverged\n" for seed in (0, 1) for i in (2, 3))
+    )
+    text = text if not lower else text.replace(",0.9,ok", ",0.3,ok")
+    scores = read(tmp_path, text)
+    worst = 0.6 if lower else 0.5
+    a = [0.6, 0.5, *[0.3 if lower else 0.9] * 2]
+    expected = (1 if not lower else -1) * 100 * (sum([0.6, 0.5, worst, worst]) - sum(a)) / 4
+    assert expected == pytest.approx(difference + 5.0 if not lower else difference)
+    ((study, records),) = studies_of(scores, "s", Reading(lower_is_better=lower))
+    (row,) = summary_rows(study, records)
+    assert row.difference == pytest.approx(expected)
+    assert [record.status for record in records if record.arm == "b"] == ["diverged"] * 2
+    one_run = [score for score in scores if score.run == "0"]
+    grouped = [replace(score, group=str(int(score.item) // 2)) for score in one_run]
+    ((study, records),) = studies_of(grouped, "s", Reading(lower_is_better=lower))
+    (row,) = summary_rows(study, records)
+    assert (row.n, row.difference) == (2, pytest.approx(expected))
+    assert sorted(record.status for record in records) == ["diverged", "ok", "ok", "ok"]
+
+
+def test_examples_that_belong_to_nothing_are_groups_of_their_own(tmp_path: Path) -> None:
+    text = "item,group,arm,score\n" + "".join(
+        f"{i},{'d' if i < 2 else ''},{arm},{(i + (arm == 'b')) / 10}\n" for i in range(6) for arm in "ab"
+    )
+    assert differences(read(tmp_path, text)) == [("scores.csv", "b", 10.0, 5)]
+
+
+@pytest.mark.parametrize("extra", ["", "Unnamed: 0", "index", "Epoch", "step"])
+def test_a_column_that_counts_is_no_arm(tmp_path: Path, extra: str) -> None:
+    lines = WIDE.split()
+    text = "\n".join([f"{extra},{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
+    assert differences(read(tmp_path, text)) == [("scores.csv", "noisy", 2.0, 2)]
+
+
+@pytest.mark.parametrize("cell", ["NA", "71%", "0;71", "n/a"])
+def test_a_cell_that_is_no_number_is_named_and_takes_no_arm_away(tmp_path: Path, cell: str) -> None:
+    text = f"seed,plain,noisy,other\n0,0.70,{cell},0.5\n1,0.72,0.75,0.6\n"
+    with pytest.raises(DataError, match=f"row 1, column noisy: '{cell}' is not a finite number"):
+        differences(read(tmp_path, text))
+
+
+def test_a_column_of_percentages_is_refused_and_one_of_words_is_not_an_arm(tmp_path: Path) -> None:
+    text = "seed,plain,noisy,other,note\n0,70%,71,0.5,good\n1,72%,75,0.6,7\n2,73%,74,0.6,bad\n"
+    with pytest.raises(DataError, match="row 1, column plain: '70%' is not"):
+        differences(read(tmp_path, text))
+    assert [row[1] for row in differences(read(tmp_path, text.replace("%", "")))] == ["noisy", "other"]
+
+
+def test_blanks_around_names_and_cells_mean_nothing(tmp_path: Path) -> None:
+    blank = WIDE.replace(",", " , ").replace("\n", " \n")
+    assert differences(read(tmp_path, blank)) == differences(read(tmp_path, WIDE))
+    text = LONG.replace(",", ", ")
+    assert differences(read(tmp_path, text, seed="seed", score="score")) == differences(read(tmp_path, LONG))
+    assert differences(read(tmp_path, "seed,a,b\n0,1,2\n1, ,3\n2,1,2\n"), unpaired="drop")[0][-1] == 2
+
+
+def test_numbers_of_runs_and_examples_keep_all_their_digits(tmp_path: Path) -> None:
+    rows = [
+        {"item": item, "arm": arm, "score": 0.5 + 0.1 * (arm == "b")}
+        for item in (1234567.0, 1234568.0, 0.12345678, 0.12345679)
+        for arm in "ab"
+    ]
+    scores = read(tmp_path, "\n".join(map(json.dumps, rows)), "a.jsonl")
+    assert list(dict.fromkeys(score.item for score in scores)) == ["1234567", "1234568", "0.12345678", "0.12345679"]
 
 
 def test_examples_of_several_runs_are_kept_for_the_bootstrap(tmp_path: Path) -> None:

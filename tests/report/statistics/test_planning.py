@@ -32,6 +32,17 @@ def test_anytime_pairs_agree_with_simulation_within_three_points(effect: float, 
     assert (e_values(drawn) >= 20 * comparisons).any(axis=1).mean() == pytest.approx(0.8, abs=0.03)
 
 
+def test_many_comparisons_take_more_pairs_and_not_more_than_the_longest_study() -> None:
+    """So many that e does not suffice within three times the pairs of a t test."""
+    single, many = plan(1.0, 0.5, power=0.99).anytime, plan(1.0, 0.5, power=0.99, most=10, comparisons=10**9).anytime
+    assert single is not None
+    assert many is not None
+    drawn = np.random.default_rng(3).normal(1.0, 0.5, (4000, many))
+    assert (e_values(drawn) >= 20 * 10**9).any(axis=1).mean() == pytest.approx(0.99, abs=0.01)
+    assert single < 40 < many < 100
+    assert plan(0.05, 1.0).anytime is None
+
+
 def test_where_until_decided_stops_agrees_with_simulation_within_three_points() -> None:
     """Other studies, cut off and judged after every pair: intervals and directions from what is there by then."""
     effect, sd, margin, most, studies = 0.5, 1.0, 0.8, 30, 4000

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from noisytune.errors import ConfigError, DamagedRecordError, NotFoundError, RunFolderError
 from noisytune.lab.store import Store
 from noisytune.lab.studies.merge import extend
+from noisytune.records import StudyRecord
 
 
 @dataclass
@@ -49,7 +50,7 @@ def join(into: Path, other: Path) -> Joined:
     with Store(into).lock():
         targets = {file: Store(into, file) for file in studies}
         # All or none: what cannot be one is refused before anything is written.
-        wholes = {file: extend(targets[file].read_study(), study, into) for file, study in studies.items()}
+        wholes = {file: _whole(targets[file].read_study(), study, into) for file, study in studies.items()}
         for file, whole in wholes.items():
             targets[file].write_study(whole)
         target = Store(into)
@@ -59,6 +60,12 @@ def join(into: Path, other: Path) -> Joined:
             if not target.has(key) and not target.failure(key):
                 target.write_failure(failure)
     return found
+
+
+def _whole(mine: StudyRecord | None, other: StudyRecord, into: Path) -> StudyRecord:
+    """The study of both, under the name and with the margin that it has here."""
+    whole = extend(mine, other, into)
+    return whole if mine is None else replace(whole, name=mine.name, margin=mine.margin)
 
 
 def _copy(source: Store, target: Store, key: str, found: Joined) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ class Reading:
 
 
 def studies_of(scores: Sequence[Score], name: str, how: Reading) -> list[Built]:
-    """One study; one for each metric where a run has several, for no verdict pools metrics.
+    """One study, or several: no verdict pools metrics, and none pairs examples of one task with those of another.
 
     Args:
         scores: as they were given.
@@ -54,22 +54,53 @@ def studies_of(scores: Sequence[Score], name: str, how: Reading) -> list[Built]:
             raise ConfigError(f"metric must be one of {', '.join(metrics)}, got {how.metric!r}")
         scores, metrics = [score for score in scores if score.metric == how.metric], [how.metric]
     places = {(score.task, score.arm, score.run, score.item) for score in scores}
+    parts = {f"{name}, {metric}": [score for score in scores if score.metric == metric] for metric in metrics}
     if len(metrics) < 2 or len(places) == len(scores):  # each task has a metric of its own
-        return [_study(scores, name, how)]
-    return [
-        _study([score for score in scores if score.metric == metric], f"{name}, {metric}", how) for metric in metrics
-    ]
+        parts = {name: list(scores)}
+    found = [built for title, mine in parts.items() for built in _of_one_metric(mine, title, how)]
+    if not found:
+        raise DataError(f"{name}: no task has results of the baseline and of another arm")
+    return found
 
 
-def _study(scores: Sequence[Score], name: str, how: Reading) -> Built:
-    arms = _arms(scores, how.baseline)
+def _of_one_metric(scores: Sequence[Score], name: str, how: Reading) -> Iterator[Built]:
+    """Tasks that are paired by example, each apart, for a pair is within a task; the others together, paired by run."""
+    arms, by_task = _arms(scores, how.baseline), _of_tasks(scores)
+    apart = {task for task, mine in by_task.items() if len(by_task) > 1 and _one_run_each(mine)}
+    if together := [score for score in scores if score.task not in apart]:
+        yield _study(together, name, how, arms)
+    for task in (task for task in by_task if task in apart):
+        having = {score.arm for score in by_task[task]}
+        here = [arm for arm in arms if arm in having]
+        if len(here) > 1 and here[0] == arms[0]:
+            yield _study(by_task[task], f"{name}, {task}", how, here)
+        elif how.unpaired != "drop":
+            lacking = ", ".join(arm for arm in arms if arm not in having)
+            raise DataError(
+                f"{task}: no example of {lacking}: give results on the same tasks, or unpaired=drop leaves this one out"
+            )
+
+
+def _of_tasks(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    by_task = defaultdict(list)
+    for score in scores:
+        by_task[score.task].append(score)
+    return by_task
+
+
+def _one_run_each(scores: Sequence[Score]) -> bool:
+    """Whether all there is to pair is examples."""
+    return bool(scores[0].item) and len({(score.arm, score.run) for score in scores}) == len({s.arm for s in scores})
+
+
+def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) -> Built:
     beyond = any(score.value is not None and abs(score.value) > 1.0 for score in scores)
     in_points = how.unit == "points" or (how.unit == "auto" and beyond)
     factor = 0.01 if in_points else 1.0
-    by_task: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        by_task[score.task or name].append(score)
-    paired = {task: _paired(mine, task, arms, how.unpaired) for task, mine in by_task.items()}
+    paired = {
+        task or name: _paired(_defined(mine, how.lower_is_better), task or name, arms, how.unpaired)
+        for task, mine in _of_tasks(scores).items()
+    }
     units = {unit for _, unit, _ in paired.values()}
     runs = list(dict.fromkeys(score.run for mine, _, _ in paired.values() for score in mine))
     numbers = _seeds(runs)
@@ -113,6 +144,25 @@ def _seeds(runs: Sequence[str]) -> dict[str, int]:
     return {run: place for place, run in enumerate(runs)}
 
 
+def _defined(scores: list[Score], lower_is_better: bool) -> list[Score]:
+    """An example without a score counts as the task's worst, so that a mean over examples leaves none out."""
+    known = [score.value for score in scores if score.value is not None]
+    if not known or not scores[0].item:
+        return scores
+    worst = max(known) if lower_is_better else min(known)
+    return [replace(score, value=worst) if score.value is None else score for score in scores]
+
+
+def _status(scores: Iterable[Score]) -> str:
+    """How a run ended: as the first of its examples that did not end well."""
+    return next((score.status for score in scores if score.status != "ok"), "ok")
+
+
+def _group(score: Score) -> str:
+    """An example that belongs to nothing is a group of its own."""
+    return score.group or f"example {score.item}"
+
+
 def _paired(scores: list[Score], task: str, arms: list[str], unpaired: str) -> tuple[list[Score], str, tuple[str, ...]]:
     """The scores with the runs that make pairs, what a pair is, and what is to be known of it."""
     twice = defaultdict(list)
@@ -125,7 +175,7 @@ def _paired(scores: list[Score], task: str, arms: list[str], unpaired: str) -> t
     _same_examples(scores, task)
     runs = {arm: list(dict.fromkeys(s.run for s in scores if s.arm == arm)) for arm in arms}
     runs = {arm: found for arm, found in runs.items() if found}
-    if scores[0].item and all(len(found) == 1 for found in runs.values()):
+    if _one_run_each(scores):
         return _by_example(scores, task, list(runs), unpaired)
     return _by_run(scores, task, runs, unpaired)
 
@@ -155,17 +205,19 @@ def _by_example(
     if grouped:
         what, sums = "group", defaultdict(list)
         for score in scores:
-            sums[score.arm, score.group].append(score)
-        scores = [
-            replace(of[0], value=float(np.mean([s.value or 0.0 for s in of])), item=group)
-            for (_, group), of in sums.items()
-        ]
+            sums[score.arm, _group(score)].append(score)
+        scores = [replace(of[0], value=_mean(of), status=_status(of), item=group) for (_, group), of in sums.items()]
     notice = (
         f"on {task}: one run of each arm, paired by {what} ({len({s.item for s in scores}):,}). The verdict is about "
         "these runs: it does not know what another seed would give"
     )
     dropped = (f"on {task}: {lacking}: left out",) if lacking else ()
     return [replace(score, run=score.item, item="") for score in scores], what, (notice, *dropped)
+
+
+def _mean(scores: Iterable[Score]) -> float | None:
+    values = [score.value for score in scores if score.value is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _by_run(
@@ -241,19 +293,17 @@ def _record(
         "arm": {"name": arm, "methods": []},
         "seed": seed,
     }
-    values = [score.value * factor for score in scores if score.value is not None]
-    outputs = {}
+    value, outputs = _mean(scores), {}
     if scores[0].item:
         scores = sorted(scores, key=lambda score: score.item)
         outputs["dev/items"] = np.array([[(score.value or 0.0) * factor] for score in scores])
-        groups = [score.group for score in scores]
-        if any(groups):
-            outputs["dev/groups"] = np.unique(groups, return_inverse=True)[1]
+        if any(score.group for score in scores):
+            outputs["dev/groups"] = np.unique(list(map(_group, scores)), return_inverse=True)[1]
     return TrialRecord(
         key=digest(settings),
         settings=settings,
-        status=scores[0].status,  # type: ignore[arg-type]
-        scores={task["metric"]: float(np.mean(values))} if values else {},
+        status=_status(scores),  # type: ignore[arg-type]
+        scores={} if value is None else {task["metric"]: value * factor},
         loss_curve=[],
         timing={},
         applied={"scores": {"notices": list(notices)}},

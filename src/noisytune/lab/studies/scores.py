@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "status": ("status",),
 }
 """What a column says, and what it is called unless the user names it. Case does not matter."""
+NOT_SCORES = re.compile(r"|index|epoch|step|unnamed: \d+", re.IGNORECASE)
+"""Columns of numbers that are neither an arm nor a metric: a data frame's index, how long a run has been trained."""
 STATUSES = ("ok", "collapsed", "diverged", "untrained")
 """Of runs that have ended; rows of others are left out."""
 
@@ -70,13 +73,13 @@ def read_scores(path: Path, named: Mapping[str, str]) -> list[Score]:
 
 def _columns(table: Table, named: Mapping[str, str]) -> dict[str, str]:
     """The columns that say something, by what they say."""
-    folded = {name.casefold(): name for name in table.columns}
+    folded = {name.strip().casefold(): name for name in table.columns}
     found = {}
     for role, usual in ROLES.items():
         if role in named:
-            if named[role].casefold() not in folded:
+            if named[role].strip().casefold() not in folded:
                 raise ConfigError(f"{table.path}: {role}_column: no column {named[role]!r}; it has {table.names}")
-            found[role] = folded[named[role].casefold()]
+            found[role] = folded[named[role].strip().casefold()]
         else:
             known = [folded[name] for name in usual if name in folded]
             found |= {role: known[0]} if known else {}
@@ -102,16 +105,16 @@ def _rows(table: Table, columns: dict[str, str]) -> Iterator[Score]:
             continue
         where = f"{table.path}, row {i + 1}"
         for name in values:
-            value = _number(table.columns[name][i], status, f"{where}, column {name}")
+            value = _number(table.columns[name][i], status, f"{where}, column {name.strip()}")
             if value is None and status == "ok":
                 continue
             told = said.get("metric") or "score"
             yield Score(
-                arm=name if wide else said["arm"],
+                arm=name.strip() if wide else said["arm"],
                 value=value,
                 run=said.get("seed") or ("" if said.get("item") else str(i)),
                 task=said.get("task", ""),
-                metric=told if wide or "score" in columns else name,
+                metric=told if wide or "score" in columns else name.strip(),
                 item=said.get("item", ""),
                 group=said.get("group", ""),
                 status=status,
@@ -121,17 +124,24 @@ def _rows(table: Table, columns: dict[str, str]) -> Iterator[Score]:
 
 def _text(cell: object) -> str:
     """Names are text: a seed read as 3.0 beside empty cells is 3."""
-    return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell).strip()
+    if cell is None or cell != cell:
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
 def _numeric(table: Table, taken: set[str]) -> list[str]:
-    """The columns that hold nothing but numbers and empty cells."""
+    """The columns of scores: at least half of their cells are numbers, so that one NA is an error and no arm less."""
     found = []
     for name, cells in table.columns.items():
-        filled = [cell for cell in cells if cell is not None]
-        if name not in taken and filled and all(_parsed(cell) is not None for cell in filled):
+        filled = [str(cell) for cell in cells if not _empty(cell)]
+        numbers = sum(_parsed(cell.strip().removesuffix("%").replace(",", ".")) is not None for cell in filled)
+        if name not in taken and not NOT_SCORES.fullmatch(name.strip()) and numbers and 2 * numbers >= len(filled):
             found.append(name)
     return found
+
+
+def _empty(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _parsed(cell: object) -> float | None:
@@ -143,7 +153,7 @@ def _parsed(cell: object) -> float | None:
 
 def _number(cell: object, status: str, where: str) -> float | None:
     """A finite number; None for an empty cell."""
-    if cell is None or cell == "":
+    if _empty(cell):
         return None
     value = _parsed(cell)
     if value is None or not math.isfinite(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,12 +80,32 @@ def plan(
         raise ConfigError(f"power = {power:g}, most = {most}: need 0 < power < 1 and 1 to {LONGEST} pairs")
     fixed = _fixed(abs(effect) / sd, power, ALPHA / comparisons)
     length = min(LONGEST, max(most, 40, 3 * (fixed or LONGEST)))
+    studies = _simulated(effect, sd, length, seed, comparisons)
+    anytime = _reached(studies.enough, power)
+    if anytime is None and length < LONGEST:
+        anytime = _reached(_simulated(effect, sd, LONGEST, seed, comparisons).enough, power)
+    return Plan(fixed, anytime, _stops(studies, most, margin, comparisons))
+
+
+class _Simulated(NamedTuple):
+    drawn: Floats
+    """(studies, pairs)"""
+    by_side: Floats
+    """Log e-values (2, studies, pairs)."""
+    enough: npt.NDArray[np.bool_]
+    """Where e suffices (studies, pairs)."""
+
+
+def _simulated(effect: float, sd: float, length: int, seed: int, comparisons: int) -> _Simulated:
     drawn = np.random.default_rng(seed).normal(effect, sd, (min(STUDIES, DRAWS // length), length))
     by_side = log_e_values(drawn)
-    enough = np.logaddexp(*by_side) - math.log(2.0) >= math.log(needed(comparisons))
+    return _Simulated(drawn, by_side, np.logaddexp(*by_side) - math.log(2.0) >= math.log(needed(comparisons)))
+
+
+def _reached(enough: npt.NDArray[np.bool_], power: float) -> int | None:
+    """Within how many pairs e has sufficed in a share ``power`` of the studies."""
     shown = np.logical_or.accumulate(enough, axis=1).mean(axis=0)
-    anytime = int(shown.searchsorted(power)) + 1 if shown[-1] >= power else None
-    return Plan(fixed, anytime, _stops(drawn[:, :most], by_side[..., :most], enough[:, :most], margin, comparisons))
+    return int(shown.searchsorted(power)) + 1 if shown[-1] >= power else None
 
 
 def _fixed(effect: float, power: float, alpha: float) -> int | None:
@@ -94,12 +115,12 @@ def _fixed(effect: float, power: float, alpha: float) -> int | None:
     return pairs[place] if place < len(pairs) else None
 
 
-def _stops(drawn: Floats, by_side: Floats, enough: npt.NDArray[np.bool_], margin: float, comparisons: int) -> Stops:
-    """``enough``: where e suffices; all of shape (studies, pairs), ``by_side`` of (2, studies, pairs)."""
+def _stops(studies: _Simulated, most: int, margin: float, comparisons: int) -> Stops:
+    drawn, by_side, enough = studies.drawn[:, :most], studies.by_side[..., :most], studies.enough[:, :most]
     band = running(drawn, comparisons, ties=False)
     alike = (band.low >= -margin) & (band.high <= margin)
     decided = enough | alike
-    most, undecided = drawn.shape[1], ~decided.any(axis=1)
+    undecided = ~decided.any(axis=1)
     last = np.where(undecided, most - 1, decided.argmax(axis=1))
     rows = np.arange(len(drawn))
     better, up = (by_side[0] > by_side[1])[rows, last], (band.mean > 0.0)[rows, last]
