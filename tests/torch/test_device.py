@@ -60,3 +60,35 @@ def test_perturbing_on_another_device_gives_the_cpus_bits(monkeypatch):
     monkeypatch.setattr(_tensors, "on_cpu", lambda tensor: False)
     nt.perturb_(plain, noise_lambda=0.15, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(fast.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("view", [lambda w: w.flatten()[::2], lambda w: w.T, lambda w: w[:, ::2], lambda w: w[1:, 3:]])
+def test_a_strided_parameter_reaches_a_device_as_one_run_of_memory(view, monkeypatch):
+    """Kernels go by a pointer: they would work on the elements between the parameter's own."""
+    import noisytune.torch as nt
+    from noisytune.torch import _tensors
+
+    class Strict:
+        def __getattr__(self, name):
+            def checked(weights, *arguments, **settings):
+                assert weights.ndim == 1
+                assert weights.is_contiguous()
+                return getattr(_device, name)(weights, *arguments, **settings)
+
+            return checked
+
+    memory = torch.randn(40, 24, generator=torch.Generator().manual_seed(0))
+    strided, plain = torch.nn.Module(), torch.nn.Module()
+    strided.weight = torch.nn.Parameter(view(memory))
+    plain.weight = torch.nn.Parameter(view(memory).clone(memory_format=torch.contiguous_format))
+    untouched = torch.full_like(memory, torch.nan)
+    view(untouched).zero_()
+    between = untouched.isnan()
+    before = memory[between].clone()
+    nt.perturb_(plain, noise_lambda=0.15, seed=1)
+    monkeypatch.setattr(_tensors, "on_cpu", lambda tensor: False)
+    monkeypatch.setattr(_device, "backend", lambda weights: Strict())
+    nt.perturb_(strided, noise_lambda=0.15, seed=1)
+    assert not strided.weight.is_contiguous()
+    assert torch.equal(strided.weight, plain.weight)
+    assert torch.equal(memory[between], before)
