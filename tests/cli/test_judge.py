@@ -134,10 +134,11 @@ def test_power_in_words_and_as_json(run: Path) -> None:
     assert "--until-decided --max-seeds 50 --margin 1: stops after" in said
     told = json.loads(call("power", "--from", run, "--effect", 2, "--json"))
     assert (told["schema"], told["version"], told["comparisons"]) == ("noisytune.power", 1, 2)
-    assert told["pilot"]["trials"] == 4
+    assert (told["pilot"]["trials"], told["pilot"]["waits_for"]) == (6, 4), "three arms, two tasks"
     assert sum(told["stops"]["shares"].values()) == pytest.approx(1.0)
     said = call("power", "--from", run)
     assert "time: until decided" in said
+    assert "one comparison, where --until-decided waits for 4 (each arm on each task), at most 50" in said
     assert "9 pairs know their spread roughly" in said
     assert "--effect must be given, in points" in call("power", code=2)
     assert "sd must be a finite number" in call("power", "--sd", 0, "--effect", 1, code=2)

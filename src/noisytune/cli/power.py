@@ -88,11 +88,17 @@ def _lines(
 ) -> list[str]:
     shares = ", ".join(f"{word} {of:.0%}" for word, of in found.stops.shares.items() if of >= 0.005)
     beside = f", {at_once} comparisons at once" if at_once > 1 else ""
+    waits = known.waits_for if known else 1
+    until = (
+        f"one comparison, where --until-decided waits for {waits} (each arm on each task), at most {found.stops.most}"
+        if waits > 1
+        else f"--until-decided --max-seeds {found.stops.most}"
+    )
     lines = [
         f"A difference of {effect:+g} points at a standard deviation of {sd:.3g} ({effect / sd:+.2f} of it){beside}:",
         f"  looked at once: {_pairs(found.fixed)} find it in {share:.0%} of studies (paired t test)",
         f"  looked at after every pair: {_pairs(found.anytime)} find it in {share:.0%} of studies (e)",
-        f"  --until-decided --max-seeds {found.stops.most} --margin {margin:g}: stops after {found.stops.mean:.0f} "
+        f"  {until} --margin {margin:g}: stops after {found.stops.mean:.0f} "
         f"pairs on average, half of the studies by {found.stops.median:.0f}: {shares}",
     ]
     if known and known.seconds:
@@ -102,7 +108,7 @@ def _lines(
         ]
         times = ", ".join(f"{what} {duration(pairs * each)}" for what, pairs in parts)
         lines.append(
-            f"  time: {times}, of one worker ({known.trials} trials a pair, {duration(known.seconds)} each, as in the "
+            f"  time: {times}, of one worker ({known.trials} trials a seed, {duration(known.seconds)} each, as in the "
             "pilot); GPU hours where a worker has a GPU"
         )
     if known and effect == known.difference:

@@ -160,6 +160,29 @@ def test_an_example_without_a_score_counts_as_the_worst_of_its_task(
     assert sorted(record.status for record in records) == ["diverged", "ok", "ok", "ok"]
 
 
+@pytest.mark.parametrize("unpaired", ["refuse", "drop", "match"])
+def test_runs_are_compared_on_the_examples_of_both(tmp_path: Path, unpaired: str) -> None:
+    """An arm without its hardest examples would look better."""
+    rows = [(s, i, arm) for s in range(3) for i in range(6) for arm in "ab" if not (arm == "b" and s == 1 and i > 3)]
+    text = "seed,item,arm,score\n" + "".join(f"{s},{i},{arm},{1 - i / 10}\n" for s, i, arm in rows)
+    scores = read(tmp_path, text)
+    if unpaired == "refuse":
+        with pytest.raises(DataError, match="run 1: b has no 4, 5: give results on the same examples"):
+            differences(scores)
+        return
+    assert differences(scores, unpaired=unpaired) == [("scores.csv", "b", 0.0, 3)]
+    ((_, records),) = studies_of(scores, "s", Reading(unpaired=unpaired))  # type: ignore[arg-type]
+    assert records[0].applied["scores"]["notices"] == ["on s, run 1: b has no 4, 5: left out"]
+
+
+def test_points_that_are_mostly_fractions_are_told(tmp_path: Path) -> None:
+    text = "seed,plain,noisy\n0,0.7,0.71\n1,0.72,-1.4\n2,0.7,0.7\n"
+    ((_, records),) = studies_of(read(tmp_path, text), "s", Reading())
+    assert "all are taken for points, though most are not: say score_unit" in records[0].applied["scores"]["notices"][0]
+    ((_, records),) = studies_of(read(tmp_path, text), "s", Reading(unit="fractions"))
+    assert records[0].applied["scores"]["notices"] == []
+
+
 def test_examples_that_belong_to_nothing_are_groups_of_their_own(tmp_path: Path) -> None:
     text = "item,group,arm,score\n" + "".join(
         f"{i},{'d' if i < 2 else ''},{arm},{(i + (arm == 'b')) / 10}\n" for i in range(6) for arm in "ab"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from noisytune.records import StudyRecord, TrialRecord, digest
-from noisytune.report import notes, render_html, render_markdown
+from noisytune.report import gate, notes, render_html, render_markdown, report_json, summary_rows, verdict_sentence
 from noisytune.report.evidence.choices import choice_rows
 from noisytune.report.evidence.compute import arm_costs
 from noisytune.report.evidence.pairs import gather
@@ -115,3 +115,31 @@ def test_what_choosing_gains_is_told_beside_what_chance_gives() -> None:
     assert any("choosing gained" in note for note in notes(study, changed))
     assert "What was chosen" in render_markdown(study, changed)
     assert arm_costs(gather(study, changed)) == []
+
+
+def test_an_arm_that_is_one_of_those_the_baseline_was_chosen_from_is_shown_and_not_judged() -> None:
+    """`explore`: one plain training loses to the best of four by the choice alone, which is no harm of anything."""
+    best, noises = "best of 4 restarts", "best of 9 noises"
+    arms: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = dict.fromkeys(
+        (best, noises, "plain"), ([], {}, {})
+    )
+    study, records = told(arms, {"plain": -0.02}, seeds=8)
+    changed = []
+    for record in records:
+        restarts = [f"restart {record.seed} {i}" for i in range(4)]
+        chosen = {
+            best: {"key": restarts[2], "from": restarts},
+            noises: {"key": f"noise {record.seed} 3", "from": [f"noise {record.seed} 3"]},
+            "plain": {"key": restarts[0], "from": restarts[:1]},
+        }
+        changed.append(replace(record, settings=record.settings | {"chosen": chosen[record.arm]}))
+    assert verdict_sentence(study, records).startswith("Hurt")
+    assert verdict_sentence(study, changed).startswith("Inconclusive after 8 pairs")
+    evidence = gather(study, changed)
+    assert (evidence.beside, evidence.begun) == ({"plain"}, (noises,))
+    assert [row.arm for row in summary_rows(study, changed)] == [noises, "plain"]
+    assert {row.e_needed for row in summary_rows(study, changed)} == {20.0}
+    assert [one.arm for one in gate(study, changed, "not-worse")] == [noises]
+    told_json = report_json(study, changed)
+    assert {one["arm"]: one["primary"] for one in told_json["comparisons"]} == {noises: True, "plain": False}
+    assert "plain" in render_html(study, changed)

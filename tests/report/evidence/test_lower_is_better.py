@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
-from noisytune.report.evidence.summary import primary_rows, summary_rows
+from noisytune.report.evidence.summary import decided, primary_rows, summary_rows
+from noisytune.report.page.gated import gate
 from noisytune.report.page.notes import page_notes
+from noisytune.report.page.paper_figures import interval_of_score
 from noisytune.report.page.wording import verdict_sentence
+from noisytune.report.statistics.paired import Verdict
 from tests.support.records import synthetic
 
 
@@ -33,6 +37,41 @@ def test_where_less_is_better_a_gain_is_a_fall() -> None:
     lost = [replace(one, scores={}, status="diverged") if one.arm != "plain" else one for one in better]
     evidence = gather(lower, lost)
     assert evidence.score(next(one for one in lost if not one.scores)) == 200.0, "the worst of the study"
+
+
+def test_a_loss_that_nobody_knows_makes_nothing_equivalent_and_nothing_not_worse() -> None:
+    """The worst loss of the study stands for it: four diverged runs of twenty would be a tenth of a point."""
+    study, records = synthetic(seeds=20, examples=20, steps=3)
+    lower = replace(
+        study,
+        margin=1.0,
+        tasks=[t | {"kind": "language", "metric": "nll", "metric_label": "nats"} for t in study.tasks],
+    )
+    wave = np.random.default_rng(0).normal(2.0, 0.002, len(records)).tolist()
+    alike = [replace(one, scores={"nll": loss}, status="ok") for one, loss in zip(records, wave, strict=True)]
+    (row,) = summary_rows(lower, alike)
+    assert (row.verdict, decided(lower, alike)) == (Verdict.EQUIVALENT, True)
+    lost = [
+        replace(r, scores={}, status="diverged") if r.arm != "plain" and r.seed in (3, 8, 12, 17) else r for r in alike
+    ]
+    (row,) = summary_rows(lower, lost)
+    assert (row.verdict, row.low, row.high, decided(lower, lost)) == (Verdict.INCONCLUSIVE, -np.inf, np.inf, False)
+    assert [one.answer for one in gate(lower, lost, "not-worse")] == ["undecided"]
+    assert "A loss that nobody knows may be of any size" in notes_of(lower, lost)
+    accuracy = [replace(one, scores={"accuracy": one.scores.get("nll", 2.0) / 4}) for one in lost]
+    assert np.isfinite(summary_rows(study, accuracy)[0].low)
+
+
+def test_an_interval_about_a_mean_loss_holds_the_mean() -> None:
+    study, records = synthetic(seeds=8, examples=20, steps=3)
+    lower = replace(
+        study, tasks=[t | {"kind": "language", "metric": "nll", "metric_label": "nats"} for t in study.tasks]
+    )
+    losses = [replace(r, scores={"nll": 2.1 - 0.02 * (r.arm != "plain") - 0.001 * r.seed % 3}) for r in records]
+    (row,) = summary_rows(lower, losses)
+    low, high = interval_of_score(row)
+    assert low <= row.arm_mean <= high
+    assert high - low == pytest.approx(row.fixed_high - row.fixed_low)
 
 
 def test_what_training_costs_elsewhere_is_told() -> None:

@@ -1,5 +1,7 @@
 """Average ranks against a loop, and where there are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.records import synthetic
@@ -28,6 +30,13 @@ def test_ranks_are_those_of_the_means() -> None:
         assert 1.0 <= rank.interval.low <= rank.interval.high <= 3.0
     assert "of 3 arms, by mean scores in 6 tasks" in render_markdown(study, records)
     assert "of 3 arms, by mean scores in 6 tasks" in render_html(study, records)
+
+
+def test_told_by_its_errors_a_study_has_the_same_ranks() -> None:
+    study, records = synthetic(tasks=6, arms=3, seeds=3, examples=60, steps=3)
+    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
+    fallen = [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
+    assert rank_table(gather(replace(study, tasks=tasks), fallen)) == rank_table(gather(study, records))
 
 
 def test_few_tasks_or_unfinished_ones_have_no_ranks() -> None:

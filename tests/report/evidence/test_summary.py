@@ -19,6 +19,8 @@ from noisytune.report.page.notes import next_step, notes, page_notes
 from noisytune.report.page.wording import verdict_sentence
 from noisytune.report.statistics import paired, power, shape
 from noisytune.report.statistics.paired import Verdict
+from noisytune.report.statistics.sign_flip import sign_flips
+from tests.support.records import synthetic
 
 Built = tuple[StudyRecord, list[TrialRecord]]
 Build = Callable[..., Built]
@@ -350,6 +352,22 @@ def test_judged_scores_are_not_run(build: Build) -> None:
 )
 def test_smallest_p(n: int, said: str) -> None:
     assert said in wording.smallest_p(n)
+
+
+def test_smallest_p_goes_by_the_flips() -> None:
+    (least,) = sign_flips([[1 + i / 24 for i in range(25)]], flips=999)
+    assert least.p == 0.001
+    assert "the smallest possible p is 0.001." in wording.smallest_p(25, 999)
+
+
+def test_where_one_task_has_pairs_and_another_has_none_the_page_says_so() -> None:
+    study, records = synthetic(tasks=2, seeds=3, examples=20, steps=3)
+    assert "no seed has both its baseline and its arm on every task." in verdict_sentence(
+        study, [record for record in records if record.task == "task-0"]
+    )
+    assert "no seed has both its baseline and its arm." in verdict_sentence(
+        study, [record for record in records if record.arm == "plain"]
+    )
 
 
 def test_importing_the_report_and_deciding_load_neither_matplotlib_nor_torch() -> None:

@@ -224,6 +224,24 @@ def test_noise_types_have_the_papers_names_and_order(build: Build) -> None:
     assert noise_types(lone, primary_rows(lone)) == []
 
 
+def test_strengths_of_two_kinds_of_noise_are_two_curves(build: Build) -> None:
+    """Two arms of one strength: neither can be sorted before the other, and no line joins the kinds."""
+    strengths = {"a": 0.1, "b": 0.15, "c": 0.1, "d": 0.15}
+    study, records = build(gains={arm: [0.5, 0.7, 0.1] for arm in strengths}, lambdas=strengths)
+    changed = []
+    for record in records:
+        methods = [
+            one | {"distribution": "gaussian" if record.arm in "cd" else "uniform"}
+            for one in record.settings["arm"]["methods"]
+        ]
+        changed.append(replace(record, settings=record.settings | {"arm": {"name": record.arm, "methods": methods}}))
+    page = render_html(study, changed)
+    (description,) = re.findall(r"distribution uniform, λ = 0.1: [^<]*", page)
+    assert description.count("λ = ") == 4
+    assert description.index("distribution gaussian") > description.index("distribution uniform, λ = 0.15")
+    assert "distribution" not in "".join(re.findall(r"λ = 0.1: [^<]*", render_html(*build())))
+
+
 def test_movement_is_paired_and_leaves_the_head_out(build: Build) -> None:
     study, records = built(build, ["noisytune(0.15)"])
     found = movements(gather(study, with_norms(records)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -94,8 +94,11 @@ def _one_run_each(scores: Sequence[Score]) -> bool:
 
 
 def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) -> Built:
-    beyond = any(score.value is not None and abs(score.value) > 1.0 for score in scores)
-    in_points = how.unit == "points" or (how.unit == "auto" and beyond)
+    beyond = [abs(score.value) > 1.0 for score in scores if score.value is not None]
+    in_points = how.unit == "points" or (how.unit == "auto" and any(beyond))
+    unsure: tuple[str, ...] = ()
+    if how.unit == "auto" and any(beyond) and 2 * sum(beyond) < len(beyond):
+        unsure = ("some scores lie beyond 1, so all are taken for points, though most are not: say score_unit",)
     factor = 0.01 if in_points else 1.0
     paired = {
         task or name: _paired(_defined(mine, how.lower_is_better), task or name, arms, how.unpaired)
@@ -114,7 +117,7 @@ def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) ->
         size = max(map(len, found.values())) if mine[0].item else 0
         tasks.append(entry | {"dev_size": size})
         for (run, arm), of_run in sorted(found.items(), key=lambda one: (runs.index(one[0][0]), arms.index(one[0][1]))):
-            record = _record(entry, model, arm, numbers[run], of_run, factor, notices)
+            record = _record(entry, model, arm, numbers[run], of_run, factor, (*notices, *unsure))
             records.append(record)
             plan.append({"key": record.key, "task": task, "arm": arm, "seed": record.seed})
     training = {
@@ -225,7 +228,8 @@ def _by_run(
 ) -> tuple[list[Score], str, tuple[str, ...]]:
     lacking = _lacking({arm: set(found) for arm, found in runs.items()})
     if not lacking:
-        return scores, "seed", ()
+        scores, notices = _same_in_each_run(scores, task, unpaired)
+        return scores, "seed", notices
     if unpaired == "refuse":
         raise DataError(
             f"{task}: {lacking}: such runs make no pairs. Run the missing ones, or say unpaired=drop to leave these "
@@ -236,7 +240,8 @@ def _by_run(
         paired = set(runs[first]) & set().union(*(runs[arm] for arm in others))
         if not paired:
             raise DataError(f"{task}: {lacking}: no run is left; unpaired=match pairs runs in their order")
-        return [s for s in scores if s.run in paired], "seed", (f"on {task}: {lacking}: without a pair there",)
+        scores, notices = _same_in_each_run([s for s in scores if s.run in paired], task, unpaired)
+        return scores, "seed", (f"on {task}: {lacking}: without a pair there", *notices)
     number = min(map(len, runs.values()))
     places = {arm: {run: str(i) for i, run in enumerate(found[:number])} for arm, found in runs.items()}
     matched = [replace(s, run=places[s.arm][s.run]) for s in scores if s.run in places[s.arm]]
@@ -245,10 +250,29 @@ def _by_run(
         "runs do that share nothing. Where runs of one seed correlate by r, real pairs need 1 - r times as many: half "
         "as many at r = 0.5"
     )
-    return matched, "order", (notice,)
+    matched, notices = _same_in_each_run(matched, task, unpaired)
+    return matched, "order", (notice, *notices)
 
 
-def _lacking(having: dict[str, set[str]]) -> str:
+def _same_in_each_run(scores: list[Score], task: str, unpaired: str) -> tuple[list[Score], tuple[str, ...]]:
+    """The scores of the examples that every arm of a run has, and what was left out: a pair is over the same ones."""
+    items: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for score in scores:
+        items[score.run][score.arm].add(score.item)
+    lacking = {run: said for run, of_arms in items.items() if (said := _lacking(of_arms))}
+    if not lacking:
+        return scores, ()
+    run, said = next(iter(lacking.items()))
+    if unpaired == "refuse":
+        raise DataError(
+            f"{task}, run {run}: {said}: give results on the same examples, or unpaired=drop leaves these out"
+        )
+    kept = {run: set.intersection(*of_arms.values()) for run, of_arms in items.items()}
+    more = f", and so in {len(lacking) - 1:,} more runs" if len(lacking) > 1 else ""
+    return [s for s in scores if s.item in kept[s.run]], (f"on {task}, run {run}: {said}: left out{more}",)
+
+
+def _lacking(having: Mapping[str, set[str]]) -> str:
     """Which runs or examples some arms have and others lack; empty where none."""
     every = set().union(*having.values())
     parts = []

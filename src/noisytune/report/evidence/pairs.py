@@ -30,6 +30,8 @@ class Pair:
     """The arm's, points."""
     direction: int = 1
     """-1 where a lower score is better."""
+    is_bounded: bool = True
+    """Whether both scores are known, or an unknown one cannot be much worse than what stands for it; a loss can."""
 
     @property
     def both_ok(self) -> bool:
@@ -116,9 +118,23 @@ class Evidence:
 
     @cached_property
     def begun(self) -> tuple[str, ...]:
-        """The arms, without the baseline, of which a trial is finished."""
-        seen = {record.arm for record in self.trials.values()}
+        """The arms that are judged and of which a trial is finished, without the baseline."""
+        seen = {record.arm for record in self.trials.values()} - self.beside
         return tuple(arm for arm in self.study.arms[1:] if arm in seen)
+
+    @cached_property
+    def beside(self) -> frozenset[str]:
+        """Arms that are shown and not judged: each run is one of those from which the baseline's best was chosen.
+
+        Such an arm tells what choosing gains. Compared with the baseline it loses by the choice alone.
+        """
+        chosen = {(r.task, r.arm, r.seed): r.settings["chosen"] for r in self.trials.values() if "chosen" in r.settings}
+        among: set[str] = set()
+        others: set[str] = set()
+        for (task, arm, seed), own in chosen.items():
+            of_baseline = chosen.get((task, self.study.arms[0], seed), {"from": ()})
+            (among if own["key"] in of_baseline["from"] else others).add(arm)
+        return frozenset(among - others - {self.study.arms[0]})
 
     @cached_property
     def worst(self) -> dict[str, float]:
@@ -205,7 +221,9 @@ def gather(study: StudyRecord, records: Iterable[TrialRecord], failures: Iterabl
                 planned += all(place in plan for place in places)
                 before, after = map(found.get, places)
                 if before and after:
-                    pairs.append(Pair(seed, before, after, evidence.score(before), evidence.score(after), better))
+                    bounded = better > 0 or not any(map(evidence.undefined, (before, after)))
+                    scores = evidence.score(before), evidence.score(after)
+                    pairs.append(Pair(seed, before, after, *scores, better, bounded))
             comparisons.append(Comparison(task, arm, labels[arm], lambdas.get(arm), tuple(pairs), planned))
     reasons = {failure.key: failure for failure in failures}
     failed = {key: reasons[key] for key in plan.values() if key in reasons and key not in done}

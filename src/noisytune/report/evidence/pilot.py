@@ -30,7 +30,9 @@ class Pilot:
     comparisons: int
     """Judged at once."""
     trials: int
-    """Of a pair: two for each task."""
+    """Of a seed: each arm on each task."""
+    waits_for: int
+    """Comparisons that ``--until-decided`` waits for: each arm on each task."""
     seconds: float | None
     """Of a trial on average; None where no record says."""
 
@@ -60,6 +62,7 @@ def pilot(study: StudyRecord, records: Iterable[TrialRecord]) -> Pilot:
         sd=row.sd,
         sd_high=high,
         comparisons=comparisons_at_once(evidence, over_tasks=row.pooled),
-        trials=2 * (len(study.tasks) if row.pooled else 1),
+        trials=len(study.arms) * len(study.tasks),
+        waits_for=comparisons_at_once(evidence),
         seconds=float(np.mean(taken)) if taken else None,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from noisytune._metrics import direction
 from noisytune.report.evidence.pairs import Evidence, once
 from noisytune.report.statistics.intervals import Floats, Interval
 
@@ -28,7 +29,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class RankTable:
-    """All arms that have begun, and over how many tasks."""
+    """All arms that are judged, and over how many tasks."""
 
     tasks: int
     seeds: int
@@ -47,7 +48,8 @@ def rank_table(evidence: Evidence) -> RankTable | None:
     Source: Demšar 2006, "Statistical comparisons of classifiers over multiple data sets".
     """
     tasks, arms = [task["name"] for task in evidence.study.tasks], (evidence.study.arms[0], *evidence.begun)
-    scores = {(r.task, r.arm, r.seed): evidence.score(r) for r in evidence.trials.values()}
+    better = {task["name"]: direction(task["kind"], task["metric"]) for task in evidence.study.tasks}
+    scores = {(r.task, r.arm, r.seed): better[r.task] * evidence.score(r) for r in evidence.trials.values()}
     seeds = [s for s in evidence.study.seeds if all((task, arm, s) in scores for task in tasks for arm in arms)]
     if len(tasks) < FROM or len(arms) < 2 or not seeds:
         return None
@@ -65,6 +67,6 @@ def rank_table(evidence: Evidence) -> RankTable | None:
 
 
 def _average(means: Floats) -> Floats:
-    """Mean ranks of the arms over tasks. ``means``: shape (..., tasks, arms)."""
+    """Mean ranks of the arms over tasks. ``means``: shape (..., tasks, arms), higher is better."""
     ranks: Floats = stats.rankdata(-np.round(means, 9), axis=-1).mean(axis=-2)
     return ranks

@@ -12,7 +12,7 @@ import numpy as np
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather, once
 from noisytune.report.statistics.e_process import needed, sign_evidence
-from noisytune.report.statistics.intervals import ALPHA, Floats, anytime_interval
+from noisytune.report.statistics.intervals import ALPHA, Floats, Interval, anytime_interval
 from noisytune.report.statistics.paired import (
     Summary,
     Verdict,
@@ -87,13 +87,20 @@ class SummaryRow:
 def comparisons_at_once(evidence: Evidence, *, over_tasks: bool = False) -> int:
     """How many intervals have to hold together: arms x tasks, or the arms alone where the tasks are pooled.
 
-    An arm of which no trial is finished does not count.
+    An arm of which no trial is finished does not count, nor one that is shown beside the others and not judged.
     """
     return max(1, len(evidence.begun) * (1 if over_tasks else len(evidence.study.tasks)))
 
 
 def _judged(members: Iterable[Comparison]) -> bool:
     return all(any(pair.both_ok for pair in c.pairs) for c in members)
+
+
+def _bounded(members: Iterable[Comparison], stats: Summary) -> Summary:
+    """A loss that nobody knows may be of any size: no interval holds it, and nothing is equivalent or not worse."""
+    if all(pair.is_bounded for c in members for pair in c.pairs):
+        return stats
+    return replace(stats, anytime=Interval(-math.inf, math.inf))
 
 
 def _failed(members: Iterable[Comparison]) -> dict[str, int]:
@@ -109,6 +116,7 @@ def _row(
     evidence: Evidence, members: list[Comparison], stats: Summary, before: list[float], after: list[float]
 ) -> SummaryRow:
     several, first, margin = len(members) > 1, members[0], evidence.study.margin
+    stats = _bounded(members, stats)
     # Scores of runs that all failed say nothing about the arm, however alike they are.
     judged, unknown = _judged(members), Verdict.INCONCLUSIVE
     return SummaryRow(
@@ -208,8 +216,9 @@ def grouped_rows(evidence: Evidence, groups: Sequence[Sequence[str]]) -> list[Su
 
 
 def primary_rows(evidence: Evidence) -> list[SummaryRow]:
-    """The rows that the study was run for: pooled over tasks where there are several."""
-    return pooled_rows(evidence) or task_rows(evidence)
+    """The rows that the study was run for: pooled over tasks where there are several; of arms that are judged."""
+    rows = pooled_rows(evidence) or task_rows(evidence)
+    return [row for row in rows if row.arm not in evidence.beside]
 
 
 def members(evidence: Evidence, row: SummaryRow) -> list[Comparison]:
@@ -264,6 +273,8 @@ def decided(study: StudyRecord, records: Iterable[TrialRecord], arms: Sequence[s
 def _settled(comparison: Comparison, at_once: int, margin: float) -> bool:
     """Whether its verdict is not inconclusive, in less time than its row takes."""
     found = comparison.differences
-    interval, mean = anytime_interval(found, ALPHA / at_once), _mean(found.tolist())
+    mean = _mean(found.tolist())
+    bounded = all(pair.is_bounded for pair in comparison.pairs)
+    interval = anytime_interval(found, ALPHA / at_once) if bounded else Interval(-math.inf, math.inf)
     verdict = judge(sign_evidence(found), needed(at_once), mean, interval, margin)
     return _judged([comparison]) and verdict is not Verdict.INCONCLUSIVE

@@ -172,9 +172,9 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
     """Mean scores of each arm of one task, hollow without NoisyTune and filled with it, and the gain's interval."""
     reaches = []
     for c in combinations:
-        start, fixed = float(np.mean(c.before)), c.summary.fixed
-        ends = [start + gain for gain in (fixed.low, fixed.high) if math.isfinite(gain)]
-        reaches += [start, float(np.mean(c.after)), *ends]
+        fixed, after = c.summary.fixed, float(np.mean(c.after))
+        ends = [after + gain - c.summary.mean for gain in (fixed.low, fixed.high) if math.isfinite(gain)]
+        reaches += [float(np.mean(c.before)), after, *ends]
     left, right = min(reaches), max(reaches)
     room = max(right - left, 1.0)
     names = svg.told_apart([c.without for c in combinations])
@@ -182,14 +182,16 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
     with svg.drawing(80 + line * len(combinations)) as (figure, axes):
         for y, c in enumerate(combinations):
             means = float(np.mean(c.before)), float(np.mean(c.after))
-            colour = svg.GOOD if means[1] > means[0] else svg.BAD if means[1] < means[0] else svg.MUTED
+            gain = c.summary.mean
+            colour = svg.GOOD if gain > 0 else svg.BAD if gain < 0 else svg.MUTED
+            # About the arm's own mean, whichever way is better: the interval reaches as far on both sides.
             low, high = c.summary.fixed.low, c.summary.fixed.high
-            whisker = max(means[0] + low, left - room), min(means[0] + high, right + room)
+            whisker = max(means[1] + low - gain, left - room), min(means[1] + high - gain, right + room)
             axes.plot(whisker, [y, y], color=colour, linewidth=1.4, zorder=2)
             axes.plot(means, [y, y], color=colour, linewidth=4, zorder=3)
             axes.plot(means[:1], [y], "o", markersize=9, markerfacecolor=svg.PAPER, color=colour, zorder=4)
             axes.plot(means[1:], [y], "o", markersize=9, color=colour, zorder=5)
-            words = f"{number(c.summary.mean, True)}  [{number(low)}, {number(high)}]"
+            words = f"{number(gain, True)}  [{number(low)}, {number(high)}]"
             for x, text, side, ink in (
                 (0, names[y], "left", svg.INK),
                 (1, words, "right", svg.MUTED),
@@ -236,26 +238,56 @@ def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
 
 def lambda_curve(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:
     """Mean paired difference of one task by noise_lambda, with the intervals of the forest plot."""
-    lambdas = {c.arm: c.noise_lambda for c in evidence.comparisons}
-    points = sorted((v, row) for row in rows if row.n > 0 and (v := lambdas[row.arm]) is not None)
-    x = np.array([0.0] + [v for v, _ in points])
-    y = np.array([0.0] + [row.difference for _, row in points])
+    families = _families(evidence, rows)
+    points = [point for of_kind in families.values() for point in of_kind]
+    x = sorted({0.0, *(v for v, _ in points)})
     fixed = [max(abs(r.fixed_low), abs(r.fixed_high)) for _, r in points]
-    reach = 1.15 * max([evidence.study.margin, 1e-3, *np.abs(y)] + [f for f in fixed if math.isfinite(f)])
+    seen = [abs(row.difference) for _, row in points]
+    reach = 1.15 * max([evidence.study.margin, 1e-3, *seen] + [f for f in fixed if math.isfinite(f)])
+    aside = 0.012 * x[-1]
     with svg.drawing(225) as (figure, axes):
         _zero_and_margin(axes, evidence.study.margin, vertical=False)
-        for value, row in points:
-            colour = _verdict_colour(row.verdict)
-            for low, high, width, alpha in (
-                (row.low, row.high, 8.0, 0.25),
-                (row.fixed_low, row.fixed_high, 1.4, 1.0),
-            ):
-                ends = max(low, -reach), min(high, reach)
-                axes.plot([value, value], ends, color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt")
-        axes.plot(x, y, "o-", color=svg.INK, linewidth=1.4, markersize=5)
+        for i, (kind, of_kind) in enumerate(families.items()):
+            shift = aside * (i - (len(families) - 1) / 2)
+            for value, row in of_kind:
+                colour = _verdict_colour(row.verdict)
+                for low, high, width, alpha in (
+                    (row.low, row.high, 8.0, 0.25),
+                    (row.fixed_low, row.fixed_high, 1.4, 1.0),
+                ):
+                    at, ends = [value + shift] * 2, (max(low, -reach), min(high, reach))
+                    axes.plot(at, ends, color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt")
+            line, means = [0.0, *(v + shift for v, _ in of_kind)], [0.0, *(row.difference for _, row in of_kind)]
+            kinds = ["", *families]
+            mark = arm_mark(kinds, kind) + arm_line(kinds, kind)
+            ink = arm_colour(kinds, kind) if len(families) > 1 else svg.INK
+            axes.plot(line, means, mark, color=ink, linewidth=1.4, markersize=5, label=kind)
+        if len(families) > 1:
+            svg.legend(figure, list(families))
         axes.set_ylim(-reach, reach)
         axes.set_xticks(x, [f"{v:g}" for v in x])
         axes.set_xlabel("λ (0 is the baseline)")
         axes.set_ylabel("mean difference, points")
-        said = "; ".join(f"λ = {v:g}: {number(row.difference, True)}" for v, row in points)
+        several = len(families) > 1
+        said = "; ".join(
+            f"{f'{kind}, ' if several else ''}λ = {v:g}: {number(row.difference, True)}"
+            for kind, of_kind in families.items()
+            for v, row in of_kind
+        )
         return svg.inline(figure, key=key, title="Mean paired difference by noise_lambda", description=said)
+
+
+def _families(evidence: Evidence, rows: Sequence[SummaryRow]) -> dict[str, list[tuple[float, SummaryRow]]]:
+    """Arms that differ in λ alone, by what sets them apart from the others: each with its λ, the smallest first."""
+    lambdas = {c.arm: c.noise_lambda for c in evidence.comparisons}
+    methods = {record.arm: record.settings["arm"]["methods"] for record in evidence.trials.values()}
+    points = [(strength, row) for row in rows if row.n > 0 and (strength := lambdas[row.arm]) is not None]
+    settings = {row.arm: {name: str(value) for name, value in methods[row.arm][0].items()} for _, row in points}
+    names = dict.fromkeys(name for own in settings.values() for name in own if name != "noise_lambda")
+    differing = [name for name in names if len({own.get(name) for own in settings.values()}) > 1]
+    found: dict[str, list[tuple[float, SummaryRow]]] = {}
+    for point in sorted(points, key=lambda one: one[0]):
+        own = settings[point[1].arm]
+        kind = ", ".join(f"{name} {own.get(name, 'not set')}" for name in differing) or "NoisyTune"
+        found.setdefault(kind, []).append(point)
+    return found

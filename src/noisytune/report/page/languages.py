@@ -9,7 +9,7 @@ from typing import Any
 from noisytune._languages import language_name
 from noisytune._metrics import METRICS
 from noisytune.config import TOKEN_EMBEDDINGS
-from noisytune.report.evidence.languages import LanguageCell, Languages, TransferGap, languages
+from noisytune.report.evidence.languages import FLIPS, LanguageCell, Languages, TransferGap, languages
 from noisytune.report.evidence.pairs import Evidence
 from noisytune.report.evidence.summary import SummaryRow, task_rows
 from noisytune.report.page.facts import merged
@@ -79,7 +79,7 @@ def languages_view(evidence: Evidence) -> LanguagesView | None:
         "Differences from the baseline in points. The verdict is on each task's mean over its languages only: so many "
         "languages are exploratory, and some differ by chance.",
         "p: sign flip over the seeds in one language, Holm-adjusted over the languages and arms of the task; * where "
-        f"it is below {ALPHA:g}. " + smallest_p(min(one.pairs for one in found)),
+        f"it is below {ALPHA:g}. " + smallest_p(min(one.pairs for one in found), FLIPS),
         *_about_noise(evidence),
     )
     return LanguagesView(maps, gaps, about)

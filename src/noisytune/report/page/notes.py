@@ -67,6 +67,10 @@ def _oddities(evidence: Evidence) -> list[str]:
             f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
             f"counted as {value}."
         )
+    if any(not pair.is_bounded for c in evidence.comparisons for pair in c.pairs):
+        notes.append(
+            "A loss that nobody knows may be of any size: where one is missing, no interval bounds the difference."
+        )
     applied = (facts for record in evidence.trials.values() for facts in record.applied.values())
     told = dict.fromkeys(notice for facts in applied for notice in facts.get("notices", ()))
     return notes + [f"{notice[:1].upper()}{notice[1:]}." for notice in told]

@@ -52,14 +52,15 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
     start = types[0][1].baseline_mean
     reaches = [start] + [row.arm_mean for _, row in types]
     for _, row in types:
-        reaches += [row.baseline_mean + gain for gain in (row.fixed_low, row.fixed_high) if math.isfinite(gain)]
+        reaches += [end for end in interval_of_score(row) if math.isfinite(end)]
     left, right = min(reaches), max(reaches)
     room = max(right - left, 1.0)
     with svg.drawing(80 + 52 * len(types)) as (figure, axes):
         axes.axvline(start, color=svg.MUTED, linewidth=1.4, zorder=1)
         for y, (name, row) in enumerate(types):
             colour = svg.GOOD if row.difference > 0 else svg.BAD if row.difference < 0 else svg.MUTED
-            ends = max(start + row.fixed_low, left - room), min(start + row.fixed_high, right + room)
+            low, high = interval_of_score(row)
+            ends = max(low, left - room), min(high, right + room)
             axes.plot(ends, [y, y], color=colour, linewidth=1.4, zorder=2)
             axes.plot([row.arm_mean], [y], "o", markersize=9, color=colour, zorder=3)
             words = f"{number(row.difference, True)}  [{number(row.fixed_low)}, {number(row.fixed_high)}]"
@@ -72,6 +73,11 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
         axes.set_xlabel(f"{svg.shortened(metric)}, points; line: no noise, {number(start)}")
         said = f"no noise: {number(start)}; " + "; ".join(f"{name}: {number(row.arm_mean)}" for name, row in types)
         return svg.inline(figure, key=key, title="Scores by type of noise", description=said)
+
+
+def interval_of_score(row: SummaryRow) -> tuple[float, float]:
+    """The difference's interval about the arm's own mean, whichever way is better: it reaches as far on both sides."""
+    return row.arm_mean + row.fixed_low - row.difference, row.arm_mean + row.fixed_high - row.difference
 
 
 def _beside(axes: Axes, text: str, x: float, y: float, side: str, ink: str) -> None:
@@ -105,8 +111,7 @@ def by_share(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str
             colour = arm_colour(evidence.study.arms, arm)
             for size, row in zip(x, mine, strict=True):
                 if math.isfinite(row.fixed_low):
-                    ends = row.baseline_mean + row.fixed_low, row.baseline_mean + row.fixed_high
-                    axes.plot([size, size], ends, color=colour, linewidth=1.4, alpha=0.6)
+                    axes.plot([size, size], interval_of_score(row), color=colour, linewidth=1.4, alpha=0.6)
             axes.plot(
                 x,
                 y,

@@ -206,7 +206,7 @@ def view(evidence: Evidence, *, drawn: bool, overview: str = "") -> dict[str, An
         "sampled": len(first_seeds(evidence)[0].pairs) if first_seeds(evidence) is not evidence.comparisons else 0,
         "run": what_was_run(evidence),
         "smallest_p": smallest_p(told.n) if told else "",
-        "method_line": method_line(comparisons_at_once(evidence)),
+        "method_line": method_line(comparisons_at_once(evidence), len(evidence.begun) if len(study.tasks) > 1 else 0),
         "count": count,
         "ranks": rank_table(evidence),
         "evidence_value": evidence_value,

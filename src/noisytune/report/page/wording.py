@@ -169,8 +169,8 @@ def by_chance(evidence: Evidence) -> str:
     if n == 1:
         return "One trial of each arm: nothing was selected."
     said = (
-        f"Selection alone: the best of {n} trials that all do the same lies {number(selection_bias(n))} standard "
-        "deviations above their mean (expected maximum of normal draws). "
+        f"Selection alone: the best of {n} trials that all do the same is {number(selection_bias(n))} standard "
+        "deviations better than their mean (expected maximum of normal draws). "
     )
     if math.isnan(spread):
         return said + "Two seeds of the winners tell how many points that is."
@@ -178,7 +178,7 @@ def by_chance(evidence: Evidence) -> str:
     about = "at least about" if fewer else "about"
     said += (
         f"Between seeds the winners' scores on dev have a standard deviation of {number(spread)} points, so the best "
-        f"score of a search is too high by {about} {number(gain_by_chance(rows, n))} points for nothing. "
+        f"score of a search looks better than it is by {about} {number(gain_by_chance(rows, n))} points. "
         "The verdict is of other runs, with fresh seeds"
     )
     if search["protocol"] == "clean":
@@ -268,9 +268,10 @@ def sentence(evidence: Evidence, rows: list[SummaryRow]) -> str:
     if len(evidence.study.arms) < 2:
         return f"Nothing to compare: the study has only the baseline, {evidence.study.arms[0]}."
     if told is None:
+        every = " on every task" if any(c.pairs for c in evidence.comparisons) else ""
         return (
-            f"No verdict yet: {evidence.done} of {count(evidence.planned, 'trial')} are done, "
-            "and no seed has both its baseline and its arm."
+            f"No verdict yet: {evidence.done:,} of {count(evidence.planned, 'trial')} are done, "
+            f"and no seed has both its baseline and its arm{every}."
         )
     several = sum(row.n > 0 for row in rows) > 1
     pick = ", the highest of the arms," if several and told.verdict is Verdict.INCONCLUSIVE else ""
@@ -310,13 +311,19 @@ def without_noise(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def method_line(comparisons: int = 1) -> str:
+def method_line(comparisons: int = 1, pooled: int = 0) -> str:
     """Which number a verdict rests on, and why: one sentence for every page.
 
     Args:
         comparisons: judged at once on it.
+        pooled: those over all tasks, which are judged together apart from these.
     """
     at_once = f", for all {comparisons} comparisons together" if comparisons > 1 else ""
+    if pooled:
+        own = "the one" if pooled == 1 else f"all {pooled}"
+        at_once = (
+            f", for all {comparisons} comparisons on single tasks together, and as rarely for {own} over all tasks"
+        )
     return (
         "Helped, hurt and mixed rest on e, the evidence in the signs of the differences: by chance alone it reaches "
         f"what is needed in at most 5 % of studies{at_once}, whatever the distribution and however often one looks. "
@@ -336,11 +343,11 @@ def chances_text(found: Chances) -> str:
     return ", ".join("< .01" if p < 0.005 else "> .99" if p > 0.995 else f"{p:.2f}".lstrip("0") for p in shares)
 
 
-def smallest_p(pairs: int) -> str:
-    """What a sign-flip test of this many pairs can reach at best, for the page's explanation."""
+def smallest_p(pairs: int, flips: int = MONTE_CARLO_FLIPS) -> str:
+    """What a sign-flip test of this many pairs, and so many random flips, can reach, for the page's explanation."""
     if pairs < 1:
         return ""
-    least = 2.0 ** (1 - pairs) if pairs <= EXACT_UP_TO else 1 / (1 + MONTE_CARLO_FLIPS)
+    least = 2.0 ** (1 - pairs) if pairs <= EXACT_UP_TO else 1 / (1 + flips)
     if least > ALPHA:
         return f"{count(pairs, 'pair')} cannot reach p < .05 by sign flip: the smallest possible p is {least:.4g}."
     exact = "exact" if pairs <= EXACT_UP_TO else "by random flips"
