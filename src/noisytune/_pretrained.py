@@ -28,6 +28,7 @@ _TOKENIZER = (
     "merges.txt",
     "*.model",
 )
+_CHAT = ("chat_template*.jinja", "chat_template.json", "generation_config.json")
 _OTHER_FORMATS = ("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.gguf", "*.tflite")
 _OTHER_FORMATS_FOLDERS = ("onnx/*", "openvino/*", "original/*", "coreml/*")
 DEFAULT = "all-MiniLM-L6-v2"
@@ -267,10 +268,20 @@ def positions(path: Path) -> int | None:
 
 
 def model_files(path: Path) -> list[Path]:
-    """Configuration, weights and tokenizer: what a model is known by, and all that a training needs of it."""
+    """Configuration, weights and tokenizer: what a model is known by."""
     files = {path / CONFIG, *weight_files(path)}
     files.update(file for pattern in _TOKENIZER for file in path.glob(pattern))
     return sorted(files)
+
+
+def files_for_training(path: Path) -> list[Path]:
+    """All that a training needs of a model: beside what it is known by, how it writes chats and ends answers."""
+    return sorted({*model_files(path), *chat_files(path)})
+
+
+def chat_files(path: Path) -> list[Path]:
+    """How a model writes chats and ends answers, where that has files of its own."""
+    return sorted(file for pattern in _CHAT for file in path.glob(pattern) if file.is_file())
 
 
 def _download(hub_id: str, whole: bool) -> Path:

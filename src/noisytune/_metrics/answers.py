@@ -54,6 +54,26 @@ def answer_words(text: str, language: str = "") -> list[str]:
     return WORDS[language].findall(kept) if language in WORDS else kept.split()
 
 
+_SIGNS = re.compile(r"[-+*/=%$#@^<>&|~\\]|(?<=\d)(?:\.|,(?!\d{3}(?!\d)))(?=\d)")
+"""What stands for something in a number, a formula or the name of a language, though SQuAD's evaluator drops it."""
+
+
+def same_answer(said: str, gold: str) -> bool:
+    """Whether a generated answer is the wanted one: by SQuAD's evaluator, but 15 is not 1.5, nor C what C++ is.
+
+    Case, articles, white space and the marks of sentences count for nothing.
+
+    >>> same_answer("The  answer is 1.5.", "answer is 1.5"), same_answer("15", "1.5"), same_answer("C", "C++")
+    (True, False, False)
+    >>> same_answer("1,000", "1000"), same_answer("", "A"), same_answer("a", "A")
+    (True, False, True)
+    """
+    words = answer_words(gold)
+    if answer_words(said) != words or _SIGNS.findall(said) != _SIGNS.findall(gold):
+        return False
+    return bool(words) or said.strip().casefold() == gold.strip().casefold()
+
+
 def answer_items(predictions: Sequence[str], gold: Sequence[Sequence[str]], language: str = "") -> Items:
     """The items of predicted answers, shape (examples, 2).
 

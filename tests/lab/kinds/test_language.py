@@ -175,6 +175,16 @@ def test_all_turns_of_the_assistant_are_learnt_and_nothing_else(language_models:
     assert tokenizer.decode([token for token in labels if token != -100]) == "one one<|end|>\n"
 
 
+def test_a_system_prompt_of_the_templates_own_is_not_learnt(language_models: dict[str, Model]) -> None:
+    """Of a chat that begins with the assistant, as sharegpt's often do."""
+    tokenizer = load_tokenizer(language_models["llama"].path)
+    tokenizer.chat_template = "<|start|>system\none two<|end|>\n" + tokenizer.chat_template
+    texts, roles = ("say one", "again", "one one"), ("assistant", "user", "assistant")
+    data = KIND.encode(tokenizer, Split((texts,), (roles,)), 96, None, "here")
+    (labels,) = KIND.labels(data, None)
+    assert tokenizer.decode([token for token in labels if token != -100]) == "say one<|end|>one one<|end|>\n"
+
+
 def test_a_template_that_rewrites_earlier_turns(language_models: dict[str, Model]) -> None:
     """As those do that leave what a model thought out of all turns but the last."""
     tokenizer = load_tokenizer(language_models["llama"].path)

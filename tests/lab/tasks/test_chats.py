@@ -144,6 +144,9 @@ def test_forgetting_is_measured_on_a_text_of_ones_own(tmp_path: Path) -> None:
     given = LAYOUTS["prompts"][0]
     own = task_from_rows(given, TaskOptions(also=tmp_path / "other.txt"))
     assert own.evaluate["elsewhere"].texts == (("one\ntwo",), ("three",))
+    (tmp_path / "windows.txt").write_bytes(b"one\r\ntwo\r\n \t\r\n\r\nthree\r\n")
+    windows = task_from_rows(given, TaskOptions(also=tmp_path / "windows.txt"))
+    assert windows.evaluate["elsewhere"].texts == own.evaluate["elsewhere"].texts
     assert len(task_from_rows(given, TaskOptions(also=tmp_path / "other.jsonl")).evaluate["elsewhere"]) == 10
     assert len({task_from_rows(given).digest, own.digest}) == 2
 

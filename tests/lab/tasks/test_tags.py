@@ -90,6 +90,9 @@ def test_plain_tags_are_scored_as_such(tmp_path: Path) -> None:
     task = read(tmp_path, "a.conll", content)
     assert task.metric == "tag_f1"
     assert any("plain tags" in notice for notice in task.notices)
+    assert not any("begin with O" in notice for notice in task.notices)
+    other = read(tmp_path, "b.conll", content.replace("NOUN", "ORG"))
+    assert any("ORG begin with O, as O they never count" in notice for notice in other.notices)
 
 
 @pytest.mark.parametrize(

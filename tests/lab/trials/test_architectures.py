@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +70,23 @@ def test_every_architecture_runs_every_task_for_two_steps(kind: str, tmp_path: P
         assert {0, 1} <= set(dev.inputs["token_type_ids"].values.tolist())
     else:
         assert "token_type_ids" not in dev.inputs
+
+
+@pytest.mark.parametrize(("arm", "steps"), [("plain", 0), ("child_tuning", 1)])
+def test_a_decoder_without_a_padding_token_classifies(
+    arm: str, steps: int, language_models: dict[str, Model], tmp_path: Path
+) -> None:
+    """Before a Trainer has told it which one: to be scored untrained, and to be looked at by Child-Tuning."""
+    folder = Path(shutil.copytree(language_models["gpt2"].path, tmp_path / "gpt2"))
+    for file in ("config.json", "tokenizer_config.json"):
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | {"pad_token": None, "pad_token_id": None}))
+    model, settings = Model.find(str(folder)), replace(TWO_STEPS, max_steps=steps)
+    task = load_task("glue/rte", TaskOptions(data_dir=write_glue(tmp_path / "glue")))
+    tokens = tokenise(model.path, task, settings.max_length)
+    record = run_trial(Trial.resolve(model, task, Arm.parse(arm), 0, settings), model.path, tokens)
+    assert len(record.loss_curve) == steps
+    assert len(record.predictions) == len(task.dev)
 
 
 @pytest.mark.slow

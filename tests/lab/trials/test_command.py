@@ -123,6 +123,11 @@ def test_some_checkpoints_are_kept(run, tmp_path):
     assert verify_checkpoint(kept).ok
 
 
+def test_braces_after_a_dollar_are_the_shells(run):
+    record = run("", command="seed=0.25; test -d {model} && echo eval_accuracy: ${seed}", shell=True)
+    assert record.scores == {"eval_accuracy": 0.25}
+
+
 def test_a_shell_reads_the_command_where_it_is_asked_for(run, tmp_path):
     record = run("", command="test -d {model} && echo 'x\neval_accuracy:' 0.$((2 + 3)) | cat", shell=True)
     assert record.scores == {"eval_accuracy": 0.5}

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaModel
+from tokenizers import ByteLevelBPETokenizer, Regex, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError, DataError, RunFolderError
+from noisytune.lab.kinds import KINDS
 from noisytune.lab.tasks import Split, TaskData, TaskOptions, load_task
+from noisytune.lab.trials.arm import PLAIN
+from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.tokens import Tokens, cache_name, load_tokenizer, tokenise
+from noisytune.lab.trials.transformers_runner import TransformersRunner
+from noisytune.lab.trials.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +132,37 @@ def test_a_tokenizer_without_padding_pads_with_the_end_token(tmp_path: Path, tin
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
     with pytest.raises(DataError, match="no padding token"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("in_sequence", [False, True])
+def test_words_of_tagged_sentences_are_those_of_the_running_text(in_sequence: bool) -> None:
+    """Byte-level tokenizers write the space before a word into it, also where they split numbers off first."""
+    bpe = ByteLevelBPETokenizer()
+    words = ("Anna", "lives", "in", "Oslo")
+    bpe.train_from_iterator([" ".join(words)] * 9, 320, special_tokens=["<pad>"], show_progress=False)
+    if in_sequence:
+        numbers = pre_tokenizers.Split(Regex(r"\d"), "isolated")
+        bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe._tokenizer.pre_tokenizer = pre_tokenizers.Sequence([numbers, pre_tokenizers.Sequence([bytewise])])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, pad_token="<pad>", eos_token="<pad>")
+    running = tokenizer(" " + " ".join(words), add_special_tokens=False)["input_ids"]
+    data = KINDS["tagging"].encode(tokenizer, Split((words,), ((0.0,) * 4,)), 32, None, "here")
+    assert data.inputs["input_ids"][0].tolist() == running
+
+
+def test_tokens_of_chats_are_made_anew_for_another_template(
+    tmp_path: Path, language_models: dict[str, Model], topics: TaskData
+) -> None:
+    """The template and the end of answers have files of their own, which go with the model to other machines."""
+    folder = Path(shutil.copytree(language_models["llama"].path, tmp_path / "m"))
+    model, training = Model.find(str(folder)), TrainingSettings(max_length=32).for_model(Model.find(str(folder)))
+    trial = Trial.resolve(model, topics, PLAIN, 0, training)
+    runner = TransformersRunner.of(model, 32, tmp_path / "cache")
+    names = {file.name for file in runner.needs([trial])["model"]}
+    assert {"chat_template.jinja", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
+    before = runner._tokens_of(trial)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert runner._tokens_of(trial) != before
 
 
 def test_a_model_without_tokenizer_is_not_trained_on_unknown_words(

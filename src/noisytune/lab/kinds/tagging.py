@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +63,10 @@ class Tagging(Kind):
         """One row a sentence, or several where it has more tokens than ``max_length``."""
         if not tokenizer.is_fast:
             raise DataError(f"{where}: tags need a tokenizer that knows its words; the model has no tokenizer.json")
-        splitter = tokenizer.backend_tokenizer.pre_tokenizer
-        if hasattr(splitter, "add_prefix_space"):
-            # Byte-level tokenizers know a word inside a text by the space before it.
-            tokenizer.add_prefix_space = splitter.add_prefix_space = True
+        for splitter in _splitters(tokenizer.backend_tokenizer.pre_tokenizer):
+            if hasattr(splitter, "add_prefix_space"):
+                # Byte-level tokenizers know a word inside a text by the space before it.
+                tokenizer.add_prefix_space = splitter.add_prefix_space = True
         room = max_length - tokenizer.num_special_tokens_to_add()
         pieces, owner = [], []
         for i, words in enumerate(split.texts):
@@ -148,6 +150,15 @@ class Tagging(Kind):
     def items(self, predictions: Floats, data: TokenSplit, labels: Sequence[str]) -> Items:
         """Chunks found, wrong and missed, tags right and all of each sentence."""
         return tag_items(predictions, self.references(data), labels)
+
+
+def _splitters(splitter: Any) -> Iterator[Any]:
+    """What cuts a text into words: itself, and what it is a sequence of."""
+    yield splitter
+    if hasattr(splitter, "__getitem__"):
+        with suppress(IndexError):
+            for place in itertools.count():
+                yield from _splitters(splitter[place])
 
 
 def _tokens_of_words(tokenizer: Any, words: Sequence[str]) -> list[int]:

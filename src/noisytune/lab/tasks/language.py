@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from noisytune._metrics.language import GENERATED
@@ -111,7 +112,8 @@ def _elsewhere(options: TaskOptions) -> Split:
             text = decode(options.also)
         except OSError as error:
             raise DataError(f"{options.also}: {error.strerror or 'cannot be read'}; give a text or a table") from error
-        paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+        lines = text.replace("\r\n", "\n").replace("\r", "\n")
+        paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", lines) if part.strip()]
         if not paragraphs:
             raise DataError(f"{options.also}: no text in it")
         return _passages(paragraphs)

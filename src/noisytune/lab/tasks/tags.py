@@ -102,6 +102,8 @@ def task_from_sentences(
     metric = options.metric or kind.metrics(names)[0]
     seen = "entities (B-, I-)" if are_entities(names) else "plain tags"
     notices.append(f"{encodable(Path(where).name)}: {len(names)} tags, read as {seen}")
+    if not are_entities(names) and (outside := [name for name in names if name.startswith("O") and name != "O"]):
+        notices.append(f"tag_f1 reads tags as seqeval does: {', '.join(outside)} begin with O, as O they never count")
     evaluate = {"dev": _as_split(dev, names)}
     return TaskData(name, TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices), facts=facts)
 

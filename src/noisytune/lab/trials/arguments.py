@@ -63,6 +63,8 @@ def arguments_of(settings: TrainingSettings, seed: int, name: str) -> TrainingAr
     )
     if settings.precision == "float32":
         arguments.mixed_precision = "no"  # whatever the environment says
+    if arguments.n_gpu > 1:  # the Trainer would spread a batch of batch_size over each
+        arguments._n_gpu = 1
     return arguments
 
 

@@ -147,7 +147,12 @@ class Command:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{([a-z_]+)\}", lambda place: values.get(place[1], place[0]), text)
+    """``${name}`` is the shell's own.
+
+    >>> _filled("seed={seed}; run ${seed}", {"seed": "3"})
+    'seed=3; run ${seed}'
+    """
+    return re.sub(r"(?<!\$)\{([a-z_]+)\}", lambda place: values.get(place[1], place[0]), text)
 
 
 def _is_program(file: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -56,8 +57,9 @@ def run_trials(
     hardware and other thread counts.
 
     The seed sets the head, the order of the data, dropout and the noise. The noise comes from a generator of its own:
-    two arms of one seed start from the same head and see the same batches, and the same dropout unless a method draws
-    from the same generator while training, as Mixout does.
+    two arms of one seed start from the same head and see the same batches and the same dropout, unless a method draws
+    while it trains, as Mixout does: then dropout differs, and on the CPU the order of the batches from the second epoch
+    on, which is drawn from the generator of dropout.
 
     A regression learns standardised values: the training loss is in units of the train values' variance. References
     and predictions are in the user's units.
@@ -95,7 +97,8 @@ def run_trials(
     for trial, splits in asked:
         evaluations = dict.fromkeys(splits, DIVERGED)
         if finite:
-            evaluations = how.evaluator.of(trial.settings["task"], how.tokenizer)(last.model, splits)
+            with _in_precision(last.model, how.settings.precision if how.settings.max_steps == 0 else "float32"):
+                evaluations = how.evaluator.of(trial.settings["task"], how.tokenizer)(last.model, splits)
         clock.lap("evaluate")
         yield TrialRecord(
             key=trial.key,
@@ -168,6 +171,7 @@ class _Training:
         settings, kind, seed, task = self.settings, self.evaluator.kind, self.trial.seed, self.trial.settings["task"]
         set_seed(settings.seed_of_head(seed))
         model = _load(self.trial, self.model_dir)
+        _pad_as_(model, self.tokenizer)
         clock.lap("load")
         if member == 0:
             self.known = _known(self.evaluator, model, self.watched, settings.precision)
@@ -325,7 +329,9 @@ def _train(
     best: BestEpoch | None,
 ) -> list[float]:
     """Train in place and return every step's loss, the last one not finite if training stopped for that."""
+    arguments = arguments_of(settings, trial.seed, trial.label)
     if settings.max_steps == 0:
+        stack.run.model.to(arguments.device)  # where a Trainer would have scored it
         return []
     if settings.compile:
         torch.compiler.reset()  # what was compiled for earlier trials counts towards the limit of versions
@@ -335,7 +341,7 @@ def _train(
     trainer = StackTrainer(
         stack,
         stack.run.model,
-        arguments_of(settings, trial.seed, trial.label),
+        arguments,
         data_collator=collate,
         train_dataset=data,
         processing_class=tokenizer,
@@ -353,9 +359,21 @@ def _known(
     evaluator: Evaluator, model: Any, splits: Mapping[str, TokenSplit], precision: str
 ) -> dict[str, dict[str, float]]:
     """Scores of a model that is not trained yet, by split; in the precision in which it will be scored again."""
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
+    with _in_precision(model, precision):
         return {name: one.scores for name, one in evaluator(model, splits).items()}
+
+
+def _in_precision(model: Any, precision: str) -> AbstractContextManager[Any]:
+    """What a Trainer puts around the model that it trains."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(model.device.type, dtype=half, enabled=half is not None)
+
+
+def _pad_as_(model: Any, tokenizer: Any) -> None:
+    """Tell a model that has no padding token which one the tokenizer pads with, as a Trainer does before it trains."""
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def _outcome(

@@ -20,7 +20,7 @@ from noisytune.lab.store import write_file
 from noisytune.lab.tasks import TaskData
 from noisytune.records import digest
 
-_FORMAT = "3"
+_FORMAT = "4"
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -87,11 +87,11 @@ class TransformersRunner:
 
     def needs(self, trials: Sequence[Trial]) -> dict[str, tuple[Path, ...]]:
         """The model, and the tokens that are prepared."""
-        from noisytune._pretrained import model_files
+        from noisytune._pretrained import files_for_training
 
         tokens = {self._tokens_of(trial) for trial in trials}
         there = tuple(sorted(file for file in tokens if file.exists()))
-        return {"model": tuple(model_files(self.model_dir))} | ({"tokens": there} if there else {})
+        return {"model": tuple(files_for_training(self.model_dir))} | ({"tokens": there} if there else {})
 
     def at(self, places: Mapping[str, Path]) -> Self:
         """With model and tokens in other folders."""
@@ -133,7 +133,12 @@ class TransformersRunner:
         return self._file(settings["task"]["digest"], settings["training"]["max_length"])
 
     def _file(self, task_digest: str, max_length: int) -> Path:
-        return self.cache / cache_name(self.model_digest, task_digest, max_length)
+        from noisytune._files import digest_of
+        from noisytune._pretrained import chat_files
+
+        chat = chat_files(self.model_dir)  # with another template a chat has other tokens
+        model = self.model_digest + (digest_of(chat)[:16] if chat else "")
+        return self.cache / cache_name(model, task_digest, max_length)
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from noisytune._metrics import Items
-from noisytune._metrics.answers import answer_items
+from noisytune._metrics.answers import answer_items, same_answer
 from noisytune._metrics.language import (
     CHOICE,
     COLUMNS,
@@ -211,7 +211,8 @@ class Language(Kind):
             return "ok", table
         gold = [one[ANSWER] for one in _originals(data)]
         said = [self.tokenizer.decode(row[2:].astype(int).tolist(), skip_special_tokens=True) for row in outputs]
-        table[:, [F1, EXACT]] = answer_items(said, [[one] for one in gold])
+        table[:, F1] = answer_items(said, [[one] for one in gold])[:, 0]
+        table[:, EXACT] = [same_answer(one, other) for one, other in zip(said, gold, strict=True)]
         for i, (one, other) in enumerate(zip(said, gold, strict=True)):
             table[i, JSON] = json_match(one, other)
             table[i, PATTERN] = math.nan if self.pattern is None else pattern_match(one, other, self.pattern)

@@ -112,9 +112,10 @@ def _chat(tokenizer: Any, texts: Sequence[str], roles: Sequence[str], where: str
     spans, seen = [], 0
     for i, role in enumerate(roles):
         if role == ASSISTANT:
-            before = _rendered(tokenizer, turns[:i], True, where) if i else ""
+            # Before the first turn a template may write a system prompt of its own.
+            before = _rendered(tokenizer, turns[:i], True, where) if i else None
             after = _rendered(tokenizer, turns[: i + 1], False, where)
-            if not (whole.startswith(after) and after.startswith(before)):
+            if before is None or not (whole.startswith(after) and after.startswith(before)):
                 before, after = _found(whole, texts[i].strip(), seen, marks, where)
             spans.append((len(before), len(after)))
             seen = len(after)
