@@ -225,6 +225,30 @@ def test_state_dicts_that_cannot_be_perturbed_are_refused(bad):
     assert torch.equal(good, before)
 
 
+@pytest.mark.parametrize(
+    ("quantised", "said"),
+    [
+        ({"q.qweight": ((2, 16), "int32"), "q.scales": ((1, 16), "float16")}, "q.qweight .*int32, with q.scales"),
+        ({"q.weight": ((4, 4), "float8_e4m3fn"), "q.weight_scale_inv": ((1, 1), "float32")}, "q.weight .*float8"),
+        ({"q.weight": ((4, 4), "int8"), "q.SCB": ((4,), "float32")}, "q.weight .*int8"),
+    ],
+    ids=["GPTQ", "float8", "bitsandbytes"],
+)
+def test_codes_with_their_scales_are_refused_though_each_could_take_noise_or_be_left_alone(quantised, said):
+    arrays = {"good": normal((5, 5))}
+    for name, (shape, dtype) in quantised.items():
+        arrays[name] = normal(shape).astype(getattr(ml_dtypes, dtype, dtype))
+    before = {name: array.copy() for name, array in arrays.items()}
+    with pytest.raises(UnsupportedTensorError, match=said):
+        perturb_arrays_(arrays)
+    assert all((arrays[name].view(np.uint8) == array.view(np.uint8)).all() for name, array in before.items())
+    tensors = {"good": torch.from_numpy(arrays["good"])}
+    for name, (shape, dtype) in quantised.items():
+        tensors[name] = torch.zeros(shape).to(getattr(torch, dtype))
+    with pytest.raises(UnsupportedTensorError, match="quantised"):
+        perturb_state_dict(tensors)
+
+
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="a config or settings, not both"):
         perturb_arrays_({}, NoisyTuneConfig(), seed=1)

@@ -159,6 +159,27 @@ def test_a_whole_model_of_the_hub_comes_without_copies_in_other_formats(
     assert all("*.onnx" in patterns for patterns in asked)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_shards_of_pickles_are_downloaded_though_their_index_comes_first(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    shards = {"layer": "pytorch_model-00001-of-00002.bin", "head": "pytorch_model-00002-of-00002.bin"}
+    index = json.dumps({"weight_map": shards})
+    there = {"config.json": "{}", "pytorch_model.bin.index.json": index, **dict.fromkeys(shards.values(), "weights")}
+
+    def download(_: str, local_files_only: bool, **patterns: list[str]) -> str:
+        for name in filter_repo_objects(there, **patterns):
+            (tmp_path / name).write_text(there[name])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find_directory("some/old-and-large-model", whole=whole) == tmp_path
+    assert {file.name for file in tmp_path.iterdir()} == set(there)
+
+
 @pytest.mark.parametrize("text", [b"", b"{'single': 'quotes'}", b"\xff\xfe"])
 def test_a_configuration_that_is_not_json_is_one_line(folder: Path, text: bytes) -> None:
     (folder / "config.json").write_bytes(text)

@@ -29,7 +29,18 @@ _TOKENIZER = (
     "*.model",
 )
 _CHAT = ("chat_template*.jinja", "chat_template.json", "generation_config.json")
-_OTHER_FORMATS = ("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.gguf", "*.tflite")
+_OTHER_FORMATS = (
+    "*.pb",
+    "*.npz",
+    "*.ckpt.*",
+    "*.h5",
+    "*.msgpack",
+    "*.onnx",
+    "*.onnx_data",
+    "*.ot",
+    "*.gguf",
+    "*.tflite",
+)
 _OTHER_FORMATS_FOLDERS = ("onnx/*", "openvino/*", "original/*", "coreml/*")
 DEFAULT = "all-MiniLM-L6-v2"
 """The model that comes as a Python package."""
@@ -284,14 +295,20 @@ def chat_files(path: Path) -> list[Path]:
     return sorted(file for pattern in _CHAT for file in path.glob(pattern) if file.is_file())
 
 
+def _has_safetensors(path: Path) -> bool:
+    """Whether there are weights that need no pickles: an index of those is a setting, and comes with the others."""
+    entry = weights_entry(path)
+    return entry is not None and entry.name not in (PICKLE, PICKLE_INDEX)
+
+
 def _download(hub_id: str, whole: bool) -> Path:
     what, instead = f"model {hub_id!r} is no directory here", "a directory"
     pickles = "pytorch_model*.bin"
     if whole:
         others = [*_OTHER_FORMATS, *_OTHER_FORMATS_FOLDERS]
         path = fetch(what, hub_id, instead, ignore_patterns=[*others, pickles])
-        return path if weights_entry(path) else fetch(what, hub_id, instead, ignore_patterns=others)
+        return path if _has_safetensors(path) else fetch(what, hub_id, instead, ignore_patterns=others)
     path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")
-    if weights_entry(path) is None:
+    if not _has_safetensors(path):
         path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, pickles], ignore_patterns="*/*")
     return path

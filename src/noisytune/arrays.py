@@ -21,6 +21,7 @@ from noisytune._noise.kernels import Array
 from noisytune._noise.moments import Moments
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.quantised import refuse_codes
 from noisytune._perturb.target import MemoryTarget, set_padding_rows
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import UnsupportedTensorError
@@ -89,7 +90,8 @@ def perturb_arrays_(
 
     Raises:
         ConfigError: a setting is out of range, or a glob or a padding row matches no array.
-        UnsupportedTensorError: a value is no array, is read-only, overlaps another, or its dtype takes no noise.
+        UnsupportedTensorError: a value is no array, is read-only, overlaps another, its dtype takes no noise, or arrays
+            are codes with their scales.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
 
     Example:
@@ -112,6 +114,7 @@ def perturb_arrays_(
         target.left_alone = perturbation.why_no_parameter(target)
     perturbation.choose(targets, config)
     refusals.refuse_unsupported(targets, _problem)
+    refuse_codes(targets)
     spans = ((byte_bounds(target.array), target) for target in targets if target.left_alone is None and target.size)
     refusals.refuse_overlaps([refusals.Span(0, *bounds, target) for bounds, target in spans])
     return perturbation.perturb_targets(targets, config)

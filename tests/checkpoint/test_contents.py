@@ -137,10 +137,13 @@ def test_verify_covers_the_files_beside_the_weights_where_asked(clean, tmp_path)
 
 def test_every_suffix_that_weights_have_is_carried_or_named(clean, tmp_path):
     names = ("a.bin", "b.pt", "c.h5", "d.onnx", "sub/e.gguf", "sub/f.ckpt", "training_args.bin", "g.safetensors")
+    names += ("bert_model.ckpt.data-00000-of-00001", "bert_model.ckpt.index", "saved_model.pb", "weights.npz")
     write(clean, *names)
     manifest = perturb_checkpoint(clean, tmp_path / "noisy")
     for name in names:
         assert (tmp_path / "noisy" / name).exists() != (name in manifest.notices[0])
+    assert "bert_model.ckpt.data-00000-of-00001" in manifest.notices[0]
+    assert "saved_model.pb" in manifest.notices[0]
 
 
 def test_pickles_that_are_no_weights_are_carried_along(clean, tmp_path):

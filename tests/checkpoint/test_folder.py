@@ -33,6 +33,16 @@ def refuse_locks(monkeypatch, code):
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
+def test_a_mount_point_is_refused_before_anything_is_done(clean, tmp_path, monkeypatch):
+    """It is empty, so that it looks like a good place, and cannot be replaced."""
+    out = tmp_path / "mounted"
+    out.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(out))
+    with pytest.raises(DataError, match=r"mounted: is a mount point.* give a new folder inside it"):
+        perturb_checkpoint(clean, out)
+    perturb_checkpoint(clean, out / "noisy")
+
+
 @pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EBADF", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_is_a_notice(code, clean, tmp_path, monkeypatch):
     refuse_locks(monkeypatch, getattr(errno, code))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import BertForSequenceClassification
+from transformers import AutoModelForCausalLM, BertForSequenceClassification
 
 from noisytune.checkpoint import perturb_checkpoint
 from noisytune.config import NoisyTuneConfig
@@ -104,6 +104,63 @@ def test_load_adapter_brings_both_back(trained, make_model, examples, tmp_path):
     assert torch.equal(logits(load_adapter(make_model(), folder), examples), expected)
     clean = peft.PeftModel.from_pretrained(make_model(), folder)
     assert not torch.equal(logits(clean, examples), expected)
+
+
+def test_an_adapter_of_the_hub_is_asked_for_its_noise(trained, make_model, examples, tmp_path, monkeypatch):
+    """Its record is there too: without it the adapter would be put on clean weights, without a word."""
+    import huggingface_hub
+
+    folder, asked = tmp_path / "run/checkpoint-4", []
+
+    def download(hub_id, local_files_only, **options):
+        asked.append((hub_id, options))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = load_adapter(make_model(), "me/my-adapter", revision="v2", is_trainable=False)
+    assert torch.equal(logits(found, examples), logits(trained.model, examples))
+    assert asked[0] == ("me/my-adapter", {"revision": "v2"})
+    check_adapter(found, "me/my-adapter")
+    with pytest.raises(NoisyTuneError, match="checkpoint-4: the adapter was trained on"):
+        check_adapter(make_model(), "me/my-adapter")
+
+
+def test_an_adapter_with_a_name_of_its_own_has_the_record_in_its_own_folder(make_trainer, make_model, tmp_path):
+    lora = peft.LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS")
+    trainer = attach(make_trainer(peft.get_peft_model(make_model(), lora, adapter_name="mine")), **SETTINGS)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter/mine/adapter_config.json").exists()
+    assert noise_of(tmp_path / "adapter/mine") == noise_of(tmp_path / "adapter") == NoisyTuneConfig(**SETTINGS)
+    assert receipt(load_adapter(make_model(), tmp_path / "adapter/mine"))["seed"] == 5
+
+
+def test_at_lambda_0_a_method_that_holds_copies_of_clean_weights_trains(with_lora, make_trainer):
+    trainer = attach(make_trainer(with_lora(use_dora=True), max_steps=1), noise_lambda=0)
+    trainer.train()
+    assert receipt(trainer.model) is None
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("saved", [["lm_head"], ["lm_head", "embed_tokens"]])
+@pytest.mark.parametrize("scope", ["pretrained", "all"])
+def test_the_trained_copy_of_a_tied_head_gets_the_noise_of_the_embeddings(saved, scope, language_models):
+    """PEFT's copy is no longer tied, but it was made of the embeddings."""
+    path = language_models["llama"].path
+    plain = AutoModelForCausalLM.from_pretrained(path)
+    assert plain.lm_head.weight is plain.model.embed_tokens.weight
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", modules_to_save=saved)
+    wrapped = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(path), lora)
+    perturb_(plain, scope=scope, **SETTINGS)
+    manifest = perturb_(wrapped, scope=scope, **SETTINGS)
+    head = wrapped.base_model.model.lm_head
+    for copy in (head.original_module.weight, head.modules_to_save["default"].weight):
+        assert torch.equal(copy, plain.model.embed_tokens.weight)
+    assert not any("resize_token_embeddings" in notice for notice in manifest.notices)
+    other = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(path), lora)
+    clean = other.base_model.model.lm_head.modules_to_save["default"].weight.clone()
+    perturb_(other, exclude="@token_embeddings", **SETTINGS)
+    assert torch.equal(other.base_model.model.lm_head.modules_to_save["default"].weight, clean)
 
 
 def test_an_adapter_on_a_base_with_other_noise_is_found_out(trained, make_model, tmp_path, weights, same):

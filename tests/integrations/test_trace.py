@@ -39,6 +39,13 @@ def test_another_usual_seed_is_found_and_its_strength_estimated():
     assert found.noise_lambda == pytest.approx(0.3, abs=0.05)
 
 
+@pytest.mark.parametrize("asked", [0.1, 0.2, 0.25])
+def test_noise_of_another_strength_is_not_taken_for_the_one_that_is_asked_for(asked):
+    tensors = [(f"{i}.weight", noised(NoisyTuneConfig(seed=42, noise_lambda=0.15), name=f"{i}.weight")) for i in "abcd"]
+    found = look(tensors, NoisyTuneConfig(seed=42, noise_lambda=asked)).config
+    assert found.noise_lambda == pytest.approx(0.15, abs=0.02)
+
+
 def test_training_does_not_hide_it():
     config = NoisyTuneConfig(seed=3)
     w = noised(config)

@@ -25,6 +25,7 @@ WRAPPERS = (
 )
 _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 _MODULES_TO_SAVE = re.compile(r"\.modules_to_save\.[^.]+(?=\.)")
+"""PEFT's trained copies of a module, by adapter."""
 _PEFT_ROOT = "base_model.model."
 
 _ADAPTER = re.compile(
@@ -79,6 +80,15 @@ _ROLES_BY_NAME = (
 
 
 @lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
+def original_of(name: str) -> str:
+    """The name of the parameter that a trained copy of PEFT's modules_to_save was made of; the name itself of others.
+
+    >>> original_of("model.lm_head.modules_to_save.default.weight")
+    'model.lm_head.original_module.weight'
+    """
+    return _MODULES_TO_SAVE.sub(".original_module", name)
+
+
 def without_wrappers(name: str) -> str:
     """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
 

@@ -27,6 +27,8 @@ def check_new(out: Path, source: Path) -> Path:
     place, source = out.expanduser().resolve(), source.resolve()
     if place == source or place.is_relative_to(source):
         raise DataError(f"{out}: is the model's own directory, or inside it: choose another place")
+    if os.path.ismount(place):
+        raise DataError(f"{out}: is a mount point, which cannot be put in place whole: give a new folder inside it")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise DataError(f"{out}: holds something already: choose a new or empty directory")
     return place
@@ -38,7 +40,7 @@ def check_space(place: Path, needed: int) -> None:
     Raises:
         DataError: says how much is needed and how much is there.
     """
-    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    existing = next(folder for folder in place.parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise DataError(f"{place}: needs {needed / 1e9:.2f} GB, but the disk has only {free / 1e9:.2f} GB free")

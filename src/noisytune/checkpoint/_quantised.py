@@ -7,11 +7,11 @@ tensors tell then: codes come with scales.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noisytune._perturb.quantised import Described, quantised_tensor
 from noisytune._perturb.refusals import quantised
 from noisytune.checkpoint._safetensors import TensorInfo, dtype_name
 from noisytune.errors import UnsupportedTensorError
@@ -24,15 +24,6 @@ _SIDE_FILES = (
     "quantization_config.json",
     "quant_model_description.json",  # msModelSlim
 )
-_CODES = re.compile(r"(?:float8|u?int(?:8|16|32)\b|uint64)")
-"""Data types of codes. Position indices, the usual integers of a file, are int64."""
-_SCALE = re.compile(r"(?:^|_)(?:scales?|scaling_factor|absmax|SCB|codebooks?|qzeros)(?:_|$)")
-"""Last parts of the names of what turns codes into weights."""
-_ALONE = re.compile(
-    r"\.(?:weight_packed|weight_scale|weight_scale_inv|weight_scale_2|absmax|nested_absmax|quant_map|SCB)$"
-    r"|\.quant_state\."
-)
-"""Names that no other tensors have."""
 
 
 def refuse_quantised(folder: Path, config: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> None:
@@ -41,48 +32,12 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any], tensors: Sequence[
     Raises:
         UnsupportedTensorError: names the setting, the file or the tensor that says so.
     """
-    found = quantised_tensor(tensors)
-    shown = f"tensor {found[0].name!r} ({found[0].dtype.name}) has {found[1]!r} beside it" if found else ""
+    found = quantised_tensor(Described(one.name, dtype_name(one.dtype), one.shape) for one in tensors)
+    shown = f"tensor {found[0].name!r} ({found[0].dtype}) has {found[1]!r} beside it" if found else ""
     for path, method in _declared(folder, config):
         raise UnsupportedTensorError(f"{path}: the model {quantised('; '.join(filter(None, (method, shown))))}")
     if found:
         raise UnsupportedTensorError(f"{folder}: the model {quantised(shown)}")
-
-
-def quantised_tensor(tensors: Iterable[TensorInfo]) -> tuple[TensorInfo, str] | None:
-    """A tensor of codes, and the tensor beside it that gives it away.
-
-    >>> import numpy as np
-    >>> codes = TensorInfo("q_proj.qweight", np.dtype("int32"), (2, 16), 0, 128)
-    >>> quantised_tensor([codes, TensorInfo("q_proj.scales", np.dtype("float16"), (1, 16), 128, 160)])[1]
-    'q_proj.scales'
-    """
-    tensors = list(tensors)
-    beside: dict[str, list[TensorInfo]] = {}
-    for tensor in tensors:
-        beside.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
-    for tensor in tensors:
-        parent = tensor.name.rpartition(".")[0]
-        if _ALONE.search(tensor.name):
-            others = [*beside[parent], *beside.get(parent.rpartition(".")[0], [])]
-            return next((other for other in others if _may_be_codes(other)), tensor), tensor.name
-        if _may_be_codes(tensor):
-            for other in (*beside[parent], *beside.get(tensor.name, [])):
-                if _is_scale(other.name):
-                    return tensor, other.name
-    return None
-
-
-def _may_be_codes(tensor: TensorInfo) -> bool:
-    dtype = dtype_name(tensor.dtype)
-    if _CODES.match(dtype) is None or _is_scale(tensor.name):
-        return False
-    return dtype.startswith("float8") or len(tensor.shape) > 1
-
-
-def _is_scale(name: str) -> bool:
-    leaf = name.rpartition(".")[2]
-    return leaf != "logit_scale" and _SCALE.search(leaf) is not None
 
 
 def _declared(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

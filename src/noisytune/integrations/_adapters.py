@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from noisytune._hub import fetch
 from noisytune._perturb.receipt import describe, settings_in
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import NoisyTuneError, require
@@ -55,13 +56,15 @@ def check_adapter(model: nn.Module, adapter: str | Path) -> None:
 
     Args:
         model: the base model, or a PEFT model around it.
-        adapter: the adapter's folder. Where it has no record of noise, that of its base counts.
+        adapter: the adapter's folder, or its id on the Hub. Where it has no record of noise, that of its base counts.
 
     Raises:
         NoisyTuneError: one of them has noise, and the other has none or another.
+        DataError: no such folder here, and the Hub did not give it.
 
     Example: in docs/hosts/peft.md, which the tests execute.
     """
+    adapter = _folder_of(adapter)
     wanted, found = noise_below(adapter, model), settings_in(receipt(model))
     if wanted != found:
         raise NoisyTuneError(
@@ -79,7 +82,7 @@ def load_adapter(base_model: nn.Module, adapter: str | Path, **options: Any) -> 
     Args:
         base_model: as it was before training: clean, or loaded from a checkpoint that carries the same noise. Perturbed
             in place. In another dtype than at training the noise is rounded to that one.
-        adapter: the adapter's folder.
+        adapter: the adapter's folder, or its id on the Hub.
         **options: for ``PeftModel.from_pretrained``.
 
     Returns:
@@ -88,6 +91,7 @@ def load_adapter(base_model: nn.Module, adapter: str | Path, **options: Any) -> 
     Raises:
         NoisyTuneError: the base carries other noise, or its weights are not those that the adapter was trained on. It
             is left as it was.
+        DataError: no such folder here, and the Hub did not give it.
         MissingExtraError: peft is not installed.
 
     Example: in docs/hosts/peft.md, which the tests execute.
@@ -95,6 +99,7 @@ def load_adapter(base_model: nn.Module, adapter: str | Path, **options: Any) -> 
     require("peft", extra="peft", needed_for="load_adapter")
     from peft import PeftModel
 
+    adapter = _folder_of(adapter, **{name: options.pop(name) for name in _OF_THE_HUB if name in options})
     if receipt(base_model) is None:
         base = _base_of(adapter)
         if base and Path(base).is_dir() and (there := noise_of(base)):
@@ -108,6 +113,17 @@ def load_adapter(base_model: nn.Module, adapter: str | Path, **options: Any) -> 
     check_adapter(base_model, adapter)
     model: nn.Module = PeftModel.from_pretrained(base_model, adapter, **options)
     return model
+
+
+_OF_THE_HUB = ("revision", "token", "cache_dir")
+"""Options that say which adapter of the Hub, and how to get it."""
+
+
+def _folder_of(adapter: str | Path, **options: Any) -> Path:
+    """Where an adapter lies, downloaded if it must be: its record is read before its weights are loaded."""
+    if Path(adapter).is_dir():
+        return Path(adapter)
+    return fetch(f"adapter {str(adapter)!r} is no directory here", str(adapter), "the adapter's folder", **options)
 
 
 def _base_of(adapter: str | Path) -> str | None:

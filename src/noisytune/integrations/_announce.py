@@ -16,6 +16,9 @@ CANNOT_TELL = "; the model is too small to see whether its weights still carry i
 TOO_SMALL = "; the model is too small to see whether such noise was in it before: start from weights that never had any"
 
 
+NONE_ASKED = "NoisyTune: noise_lambda is 0: no noise was added"
+
+
 def added(manifest: Manifest, origin: str = "", doubt: str = "") -> str:
     """Noise went in.
 
@@ -25,7 +28,7 @@ def added(manifest: Manifest, origin: str = "", doubt: str = "") -> str:
         doubt: of `_modules.Found`.
     """
     if manifest.config.noise_lambda == 0:
-        return "NoisyTune: noise_lambda is 0: no noise was added"
+        return NONE_ASKED
     return f"{manifest.headline()}{origin}{_change(manifest)}{doubt}"
 
 

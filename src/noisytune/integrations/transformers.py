@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -17,7 +18,7 @@ from noisytune._perturb.receipt import describe, none_added, settings_in
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.errors import ConfigError, MissingExtraError, UnsupportedTensorError
 from noisytune.integrations._adapters import check_adapter, load_adapter, noise_below
-from noisytune.integrations._announce import VISIBLE, added, only_in_training
+from noisytune.integrations._announce import NONE_ASKED, VISIBLE, added, only_in_training
 from noisytune.integrations._modules import Found, find_noise, refuse_averages
 from noisytune.integrations._record import carried, remove_record, with_training_section, write_record
 from noisytune.integrations._settings import Asked
@@ -145,6 +146,9 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
             return
         manifest = self.noisytune_manifest
         write_record(folder, manifest if manifest and manifest.config == found else carried(found))
+        for name in getattr(self.model, "peft_config", ()):
+            if name != "default":  # PEFT gives an adapter with a name of its own a folder of its own
+                write_record(Path(folder) / name, manifest if manifest and manifest.config == found else carried(found))
 
     def _tell_card(self, folder: str, found: NoisyTuneConfig) -> None:
         card = Path(folder) / "README.md"
@@ -159,6 +163,11 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         _refuse_other_noise(self._resumed_from, model, found.config or (config if config.noise_lambda > 0 else None))
         if found.config:
             self._say(none_added(found.config) + found.remark)
+            return
+        if config.noise_lambda == 0:  # a plain run, on whatever model and with whatever copies of it
+            with suppress(UnsupportedTensorError):
+                self.noisytune_manifest = perturb_(model, config)
+            self._say(NONE_ASKED)
             return
         if self.model_init is None:
             _refuse_copies(model, self.optimizer)

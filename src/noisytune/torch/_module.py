@@ -85,15 +85,26 @@ def _named_targets(
     groups: dict[Any, list[tuple[str, torch.Tensor]]] = {}
     for name, parameter in named:
         groups.setdefault(identity(parameter), []).append((name, parameter))
+    owners = {
+        memory: min(
+            (name for name, _ in group),
+            key=lambda n: (_is_head(parts.get(n)), names.without_wrappers(n) in tied_copies),
+        )
+        for memory, group in groups.items()
+    }
+    memory_of = {name: memory for memory, group in groups.items() for name, _ in group}
     targets: list[TensorTarget] = []
     joined: dict[tuple[str, str], TensorTarget] = {}
     for memory, group in groups.items():
         own_names = [name for name, _ in group]
-        owner = min(own_names, key=lambda n: (_is_head(parts.get(n)), names.without_wrappers(n) in tied_copies))
+        owner = owners[memory]
+        # What a trained copy was made of may be tied: it has that tensor's name and padding, as without the adapter.
+        source = memory_of.get(names.original_of(owner), memory)
+        original = owners[source]
         ordered, tensor = [owner, *(name for name in own_names if name != owner)], group[0][1]
-        if owner not in parts:
-            targets.append(TensorTarget.of(names.without_wrappers(owner), ordered, tensor))
-        for part in parts.get(owner, ()):
+        if original not in parts:
+            targets.append(TensorTarget.of(names.without_wrappers(original), ordered, tensor))
+        for part in parts.get(original, ()):
             copy = "" if part.box is None else owner.replace(part.box.tensor, "")  # PEFT keeps two of a layer
             target = joined.get((part.name, copy)) if part.box else None
             if target is None:
@@ -105,7 +116,7 @@ def _named_targets(
             if part.box is not None:
                 joined[part.name, copy] = target
                 target.boxes.append((tensor, part.box))
-            if (row := _row_in_files(padding_rows.get(memory), part.box)) is not None:
+            if (row := _row_in_files(padding_rows.get(memory, padding_rows.get(source)), part.box)) is not None:
                 target.padding_row = row
     return targets, notices
 
@@ -141,10 +152,11 @@ def _padding_rows(module: nn.Module) -> dict[Any, int]:
 
 
 def _set_roles(module: nn.Module, targets: list[TensorTarget]) -> None:
-    """Note which targets hold token embeddings; tied tensors are one target."""
+    """Note which targets hold token embeddings; tied tensors are one target, trained copies have the same name."""
     tables = {identity(weight) for weight in token_embeddings(module)}
+    named = {target.name for target in targets if identity(target.tensor) in tables}
     for target in targets:
-        if identity(target.tensor) in tables:
+        if target.name in named:
             target.roles = (TOKEN_EMBEDDINGS,)
 
 
@@ -190,8 +202,9 @@ def _origins(module: nn.Module, models: dict[str, nn.Module], adapters: set[int]
     for path, model in models.items():
         named = {name: p for name, p in model.named_parameters() if id(p) not in adapters}
         inside |= {id(parameter) for parameter in named.values()}
-        # copies lose the mark: PEFT's modules_to_save goes by the original
-        marked = {names.without_wrappers(name) for name, p in named.items() if getattr(p, "_is_hf_initialized", False)}
+        # copies lose the mark: PEFT's modules_to_save goes by the original, which may be tied to another
+        every = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if id(p) not in adapters]
+        marked = {names.without_wrappers(name) for name, p in every if getattr(p, "_is_hf_initialized", False)}
         unmarked = {name: p for name, p in named.items() if names.without_wrappers(name) not in marked}
         what = f"{path or 'the model'}: " if len(models) > 1 else ""
         if len(unmarked) == len(named):

@@ -9,6 +9,7 @@ import torch
 
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.quantised import refuse_codes
 from noisytune._perturb.target import set_padding_rows
 from noisytune.config import NoiseSettings, NoisyTuneConfig
 from noisytune.manifest import Manifest, TensorEntry
@@ -71,6 +72,7 @@ def perturb_state_dict(
         targets, lambda t: "is sharded: perturb the module with perturb_ instead" if is_dtensor(t.tensor) else None
     )
     refuse_tensors(targets)
+    refuse_codes(targets)
     manifest = perturbation.perturb_targets(targets, config, threads=torch.get_num_threads())
     others = (
         TensorEntry(name, (name,), (), type(value).__name__, left_alone=refusals.NOT_A_TENSOR)
