@@ -244,7 +244,7 @@ def lambda_curve(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) ->
     fixed = [max(abs(r.fixed_low), abs(r.fixed_high)) for _, r in points]
     seen = [abs(row.difference) for _, row in points]
     reach = 1.15 * max([evidence.study.margin, 1e-3, *seen] + [f for f in fixed if math.isfinite(f)])
-    aside = 0.012 * x[-1]
+    aside = 0.02 * x[-1]
     with svg.drawing(225) as (figure, axes):
         _zero_and_margin(axes, evidence.study.margin, vertical=False)
         for i, (kind, of_kind) in enumerate(families.items()):

@@ -64,7 +64,7 @@ def noise_type_scores(types: Sequence[tuple[str, SummaryRow]], metric: str, *, k
             axes.plot(ends, [y, y], color=colour, linewidth=1.4, zorder=2)
             axes.plot([row.arm_mean], [y], "o", markersize=9, color=colour, zorder=3)
             words = f"{number(row.difference, True)}  [{number(row.fixed_low)}, {number(row.fixed_high)}]"
-            for x, text, side, ink in ((0, svg.shortened(name, 26), "left", svg.INK), (1, words, "right", svg.MUTED)):
+            for x, text, side, ink in ((0, svg.shortened(name, 32), "left", svg.INK), (1, words, "right", svg.MUTED)):
                 _beside(axes, text, x, y - 0.2, side, ink)
         axes.set_ylim(len(types) - 0.5, -0.7)
         axes.set_xlim(left - 0.06 * room, right + 0.06 * room)
