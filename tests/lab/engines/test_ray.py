@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,3 +169,31 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
     with pytest.raises(ConfigError, match="no Ray cluster at") as caught, RayEngine(address="127.0.0.1:9") as engine:
         engine.start()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("ids", "together"), [([], None), ([3], None), ([0, 1], 2)])
+def test_a_trial_sees_all_gpus_that_ray_has_given_it(
+    ids: list[int], together: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is played by two lines: there is no GPU here."""
+    from noisytune.lab.engines import _ray_task
+
+    made: list[tuple[int, int, int | None]] = []
+
+    class Recorded:
+        def __init__(self, workers: int, threads: int, gpus_per_trial: int | None = None) -> None:
+            made.append((workers, threads, gpus_per_trial))
+
+        def start(self, first: object) -> None: ...
+
+        def run(self, jobs: object, told: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(_ray_task, "import_module", lambda _: SimpleNamespace(get_gpu_ids=lambda: ids))
+    monkeypatch.setattr(_ray_task, "LocalEngine", Recorded)
+    order: Any = SimpleNamespace(threads=4, first=pickle.dumps(None), stay=0.0)
+    _ray_task._Workers().carry_out(Any, order, SimpleQueue())
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, ids))
+    assert made == [(1, 4, together)]

@@ -20,7 +20,7 @@ import pytest
 from noisytune.errors import DamagedRecordError, RunFolderError
 from noisytune.lab.store import Store, file_name, write_file
 from noisytune.lab.store.outputs import check_scores, pack, unpack
-from noisytune.records import StudyRecord, TrialRecord, digest
+from noisytune.records import FailureRecord, StudyRecord, TrialRecord, digest
 
 
 def a_record(seed: int = 0, score: float = 0.5, outputs: bool = True) -> TrialRecord:
@@ -278,6 +278,27 @@ def test_a_damaged_trial_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> Non
     assert {f"{name}.damaged": content for name, content in before.items()} == {
         file.name: file.read_bytes() for file in store.trials_folder.iterdir()
     }
+
+
+def test_a_failure_that_another_process_clears_away_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking whether it is there and reading it: the trial has been finished."""
+    from noisytune.lab.store import folder
+
+    store, record = Store(tmp_path), a_record()
+    read, failure = folder.read_file, FailureRecord(record.key, "time", "too long")
+    store.write_failure(failure)
+
+    def finished_first(file: Path, *arguments: Any) -> bytes:
+        if Path(file).parent.name == "failed":
+            Path(file).unlink(missing_ok=True)
+        return read(file, *arguments)
+
+    monkeypatch.setattr(folder, "read_file", finished_first)
+    assert store.failure(record.key) is None
+    store.write_failure(failure)
+    assert store.failures() == {}
 
 
 def test_other_files_of_json_are_left_alone(tmp_path: Path) -> None:

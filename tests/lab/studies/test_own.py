@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.own import OwnStudy, OwnTask, own_model, run_own
 from noisytune.lab.studies.run import USUAL
+from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.command import Command, CommandRunner
 from noisytune.lab.trials.events import Notice, TrialFailed
 from noisytune.lab.trials.scores import Scoring
@@ -93,6 +95,27 @@ def test_pairs_of_a_script(runs: Runs) -> None:
     assert study.tasks[0]["facts"]["rerun"]["floor"] == 0
     assert any("both times: the seed decides what comes out" in text for text in runs.told)
     assert study.training["script"].keys() == {str(runs.folder / "code/train.py")}
+
+
+def test_what_a_script_wrote_stays_that_of_its_record(runs: Runs) -> None:
+    """The baseline's first seed runs twice, to see whether it decides: the second run writes elsewhere."""
+    unsure = HONEST + "file = out / 'all_results.json'\nfound = json.loads(file.read_text())\n"
+    unsure += "found['eval_accuracy'] += int.from_bytes(os.urandom(2), 'big') / 1e7\n"
+    study = runs(unsure + "file.write_text(json.dumps(found))\n")
+    for record in runs.store.records(entry["key"] for entry in study.trials):
+        (file,) = runs.folder.glob(f"run/outputs/*-{record.key[:8]}/all_results.json")
+        assert json.loads(file.read_text())["eval_accuracy"] == record.scores["eval_accuracy"]
+    assert study.tasks[0]["facts"]["rerun"]["floor"] > 0
+    assert not list(runs.folder.glob("run/again-*"))
+
+
+def test_an_arm_with_a_long_name_runs(runs: Runs) -> None:
+    command = Command(command=written(runs.folder / "code", HONEST))
+    layers = "|".join(f"encoder.layer.{i}.attention.self.*" for i in range(2)) + "|embeddings.*" * 20
+    study = replace(runs.study(command), arms=(PLAIN, Arm.parse(f"noisytune(0.1, exclude={layers})")))
+    runner = CommandRunner.of(runs.model, command, SCORING, runs.store.folder)
+    found = run_own(study, runs.store, InlineEngine(), lambda _: None, runner, rerun=False)
+    assert len(runs.store.records(entry["key"] for entry in found.trials)) == 4
 
 
 def test_a_finished_script_goes_on_and_is_not_checked_again(runs: Runs) -> None:

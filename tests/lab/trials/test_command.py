@@ -123,6 +123,12 @@ def test_some_checkpoints_are_kept(run, tmp_path):
     assert verify_checkpoint(kept).ok
 
 
+def test_a_long_program_on_the_command_line_names_no_file(run):
+    program = "; ".join(["import os"] * 60 + ["os.environ['NOISYTUNE_MODEL']; print(str(dict(eval_accuracy=0.75)))"])
+    record = run("", command=f'{sys.executable} -S -c "{program}"')
+    assert record.scores == {"eval_accuracy": 0.75}
+
+
 def test_braces_after_a_dollar_are_the_shells(run):
     record = run("", command="seed=0.25; test -d {model} && echo eval_accuracy: ${seed}", shell=True)
     assert record.scores == {"eval_accuracy": 0.25}

@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,6 +193,59 @@ def test_other_source_is_another_study(run):
         run(train)
     given = [Function(functools.partial(train, epochs=n)).told() for n in (1, 2)]
     assert given[0] != given[1]
+
+
+FACTOR = 2.0
+
+
+def plain_training(trial, given=None):
+    return 1 / (2 + trial.seed)
+
+
+def test_plain_values_around_a_function_are_part_of_its_trials(monkeypatch):
+    """The same source with another learning rate in its closure, its globals, its defaults or its object is another
+    study; what a training may change by the way, such as a list, is none of it."""
+
+    def closed_over(rate, seen):
+        def train(trial):
+            seen.append(trial.seed)
+            return rate / (2 + trial.seed)
+
+        return train
+
+    class Training:
+        def __init__(self, rate):
+            self.rate = rate
+
+        def __call__(self, trial):
+            return self.rate * FACTOR
+
+    def with_default(rate):
+        def train(trial, rate=rate):
+            return rate
+
+        return train
+
+    def told(call):
+        return Function(call).told()
+
+    for make in (lambda rate: closed_over(rate, []), Training, with_default):
+        assert told(make(0.1)) == told(make(0.1))
+        assert told(make(0.1)) != told(make(0.9))
+    assert told(closed_over(0.1, [])) == told(closed_over(0.1, [1, 2]))
+    before = told(Training(0.1))
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert told(Training(0.1)) != before
+
+
+def test_what_a_partial_gives_is_known_by_its_content():
+    def told(given):
+        return Function(functools.partial(plain_training, given=given)).told()
+
+    assert told(np.zeros(2000)) != told(np.r_[np.zeros(1000), 1.0, np.zeros(999)])
+    assert told(np.zeros(2000)) == told(np.zeros(2000))
+    assert told(SimpleNamespace(rate=1)) != told(SimpleNamespace(rate=2))
+    assert " at 0x" not in str(told(object()))
 
 
 def test_worker_processes_get_the_function_whole(tmp_path, monkeypatch):

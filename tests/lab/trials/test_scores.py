@@ -99,6 +99,15 @@ def test_groups_go_with_their_items(kind):
     assert "groups" not in arrays_of([{"prediction": 1, "reference": 1}], kind)
 
 
+def test_a_class_is_the_same_whatever_library_its_number_comes_from():
+    """Labels of a data frame are often floats, predictions of a model integers: all would be wrong in every arm."""
+    given = [1, 1.0, True, np.int64(1), np.float32(1), np.array(1)]
+    rows = [{"prediction": one, "reference": other} for one in given for other in given]
+    rows += [{"prediction": 0, "reference": 1.0}, {"prediction": "1.5", "reference": 1.5}]
+    found = arrays_of(rows, "classification")
+    assert (found["predictions"] == found["references"]).tolist() == [True] * 36 + [False, True]
+
+
 def test_classes_that_no_reference_has_are_classes_of_their_own():
     rows = [{"prediction": "a", "reference": "b"}, {"prediction": "b", "reference": "b"}]
     assert arrays_of(rows, "classification")["predictions"].tolist() == [1.0, 0.0]

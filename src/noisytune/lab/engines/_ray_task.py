@@ -124,13 +124,15 @@ class _Workers:
         with self._lock:
             if self._leaving:
                 self._leaving.cancel()
-            gpus = ",".join(map(str, import_module("ray").get_gpu_ids()))
+            ids = import_module("ray").get_gpu_ids()
+            gpus = ",".join(map(str, ids))
             if self._of != (gpus, order.threads):
                 self._go()
             if self._engine is None:
                 # Said, not left open: without a GPU of its own a job would see all of the machine's.
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-                self._of, self._engine = (gpus, order.threads), LocalEngine(1, order.threads)
+                together = len(ids) if len(ids) > 1 else None
+                self._of, self._engine = (gpus, order.threads), LocalEngine(1, order.threads, gpus_per_trial=together)
                 self._engine.start(first=pickle.loads(order.first))
             elif isinstance(job, Ready):
                 time.sleep(TAKEN)

@@ -227,6 +227,9 @@ class Store:
                 found[key] = FailureRecord.from_json(read_file(file, _MOST_BYTES), str(file))
             except DamagedRecordError as error:
                 found[key] = FailureRecord(key, "error", str(error))
+            except RunFolderError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):  # another process has finished it meanwhile
+                    raise
         return found
 
     def write_failure(self, failure: FailureRecord) -> None:

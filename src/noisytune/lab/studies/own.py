@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from noisytune._files import digest_of
@@ -22,10 +23,11 @@ from noisytune.lab.studies.events import Event
 from noisytune.lab.studies.run import USUAL, Until, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData
+from noisytune.lab.trials.command import CommandRunner
 from noisytune.lab.trials.events import Notice, TrialDone
+from noisytune.lab.trials.function import FunctionRunner
 from noisytune.lab.trials.jobs import TrialJob
 from noisytune.lab.trials.own import SPLIT
-from noisytune.lab.trials.runner import Runner
 from noisytune.lab.trials.scores import Scoring
 from noisytune.lab.trials.settings import TrainingSettings
 from noisytune.lab.trials.trial import Trial
@@ -125,7 +127,7 @@ def run_own(
     store: StudyStore,
     engine: Engine,
     on_event: Callable[[Event], None],
-    runner: Runner,
+    runner: CommandRunner | FunctionRunner,
     *,
     until: Until | None = None,
     rerun: bool = True,
@@ -170,7 +172,11 @@ def _known(store: StudyStore) -> dict[str, Any]:
 
 
 def _again(
-    trial: Trial, engine: Engine, runner: Runner, on_event: Callable[[Event], None], rules: Rules
+    trial: Trial,
+    engine: Engine,
+    runner: CommandRunner | FunctionRunner,
+    on_event: Callable[[Event], None],
+    rules: Rules,
 ) -> TrialRecord:
     """Run a trial that is finished once more. Its record is not kept."""
     found: list[TrialRecord] = []
@@ -182,7 +188,9 @@ def _again(
             found.append(message.record)
 
     on_event(Notice(f"{trial.label} runs once more, to see whether its seed decides what comes out"))
-    engine.run([TrialJob(trial, (trial,), runner, limit=rules.trial_timeout)], told)
+    with TemporaryDirectory(prefix="again-", dir=runner.folder) as place:  # the outputs that are kept are the record's
+        elsewhere = replace(runner, folder=Path(place))
+        engine.run([TrialJob(trial, (trial,), elsewhere, limit=rules.trial_timeout)], told)
     return found[0]
 
 

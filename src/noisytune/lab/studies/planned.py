@@ -85,7 +85,8 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
         RunFolderError: the folder holds another study, is in use, or cannot be written.
         NoisyTuneError: something is wrong with the file, the model or the data.
     """
-    content = file.read_bytes() if file.is_file() else None
+    # Read once: a pipe gives its content to the first who asks.
+    content = file.read_bytes() if file.exists() and not file.is_dir() else None
     studies, on_event = list(read_studies(file, content=content)), each_notice_once(on_event)
     for study in studies:
         store = Store(folder, study.file_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ class Command:
         for word in self.words:
             for part in (word, word.partition("=")[2]):
                 file = (self.cwd or Path()) / part
-                if part and "{" not in part and file.is_file() and not _is_program(file):
+                if part and "{" not in part and os.path.isfile(file) and not _is_program(file):
                     found[part] = file
         return found
 
@@ -156,8 +157,11 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _is_program(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return b"\0" in stream.read(1024)
+    try:
+        with file.open("rb") as stream:
+            return b"\0" in stream.read(1024)
+    except PermissionError:  # may be run, not read
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError, require
 from noisytune.lab.trials.arm import methods_of
@@ -183,7 +185,9 @@ class Function:
         return str(getattr(self.plain, "__name__", "train"))
 
     def told(self) -> dict[str, Any]:
-        """What is known to decide a training's outcome, as part of its trial's settings: the function's own source.
+        """What is known to decide a training's outcome, as part of its trial's settings.
+
+        The function's own source, what is given to it beforehand, and the plain values that it takes from around it.
 
         >>> told = Function(functools.partial(as_number, what="x")).told()
         >>> told["function"], told["given"]
@@ -192,7 +196,7 @@ class Function:
         plain, given = self.plain, []
         call: Any = self.call
         while isinstance(call, functools.partial):
-            given += [*map(repr, call.args), *([repr(call.keywords)] if call.keywords else [])]
+            given += [*map(_said, call.args), *([_said(call.keywords)] if call.keywords else [])]
             call = call.func
         try:
             source: Any = inspect.getsource(plain)
@@ -200,7 +204,46 @@ class Function:
             code = getattr(plain, "__code__", None)
             source = [code.co_code.hex(), repr(code.co_names)] if code else repr(plain)
         told = {"function": self.name, "script": {self.name: digest(source)}}
-        return told | ({"given": ", ".join(given)} if given else {})
+        around = {name: _said(value) for name, value in sorted(_around(call, plain).items()) if _is_plain(value)}
+        return told | ({"given": ", ".join(given)} if given else {}) | ({"around": around} if around else {})
+
+
+def _around(call: Any, plain: Any) -> dict[str, Any]:
+    """What a function uses beside its arguments: defaults, closure, globals, and of an object its own state."""
+    body = plain if inspect.isfunction(plain) else vars(plain).get("__call__")
+    found = {}
+    if inspect.isfunction(body):
+        used = inspect.getclosurevars(body)
+        defaults = {name: one.default for name, one in inspect.signature(body).parameters.items()}
+        found = {**defaults, **used.globals, **used.nonlocals}
+    return found | (vars(call) if not inspect.isroutine(call) and hasattr(call, "__dict__") else {})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, or a tuple or dictionary of such: what no training changes by the way."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, tuple | frozenset):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | complex | str | bytes | Path)
+
+
+def _said(value: Any) -> str:
+    """A value in words that are the same in every session, whole arrays and objects too.
+
+    >>> _said({"lr": 0.1}), _said(np.zeros(2000)) == _said(np.ones(2000))
+    ("{'lr': 0.1}", False)
+    """
+    if isinstance(value, dict) and not _is_plain(value):
+        return "{" + ", ".join(f"{key!r}: {_said(one)}" for key, one in value.items()) + "}"
+    if hasattr(value, "__array__") and getattr(value, "ndim", None):
+        content = np.ascontiguousarray(value)
+        return f"array {content.dtype} {content.shape} {digest([content.tobytes().hex()])}"
+    text = repr(value)
+    if " at 0x" not in text:
+        return text
+    state = {name: _said(one) for name, one in sorted(getattr(value, "__dict__", {}).items()) if _is_plain(one)}
+    return f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)} {state}"
 
 
 def _unpacked(content: bytes) -> Function:

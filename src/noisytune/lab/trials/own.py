@@ -27,6 +27,8 @@ from noisytune.records import TrialRecord, digest
 
 SPLIT = "eval"
 """What the scores are of, whatever the script calls it."""
+LONGEST_NAME = 120
+"""Characters of a trial's label in names of files, which file systems limit to 255 bytes."""
 _RUNNING = ".running"
 """Ending of a checkpoint that a trial uses."""
 
@@ -89,7 +91,7 @@ def about_code(what: str, near: Path, cwd: Path, program: str) -> tuple[dict[str
 
 def name_of(trial: Trial) -> str:
     """What a trial's files are called."""
-    return f"{file_name(trial.label)}-{trial.key[:8]}"
+    return f"{file_name(trial.label)[:LONGEST_NAME]}-{trial.key[:8]}"
 
 
 def noise_of(trial: Trial) -> NoisyTuneConfig | None:
@@ -155,10 +157,10 @@ def checkpoint_for(trial: Trial, model_dir: Path, folder: Path, keep: int) -> It
             place.rename(place.with_suffix(""))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        kept = [one for one in folder.iterdir() if not one.name.startswith(".") and one.suffix != _RUNNING]
-        for one in sorted(kept, key=lambda one: one.stat().st_mtime)[: max(0, len(kept) - keep)]:
-            shutil.rmtree(one, ignore_errors=True)
-        with suppress(OSError):
+        with suppress(OSError):  # other workers tidy up here, too
+            kept = [one for one in folder.iterdir() if not one.name.startswith(".") and one.suffix != _RUNNING]
+            for one in sorted(kept, key=lambda one: one.stat().st_mtime)[: max(0, len(kept) - keep)]:
+                shutil.rmtree(one, ignore_errors=True)
             folder.rmdir()
 
 

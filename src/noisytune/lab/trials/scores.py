@@ -160,10 +160,23 @@ def arrays_of(items: Iterable[Any], kind: str) -> dict[str, Floats]:
             if not all(is_number(value) and math.isfinite(value) for value in values):
                 raise TrialError(f"the {what} must be finite numbers: predictions_metric says that they are values")
         return more | {what: np.array(values, np.float64) for what, values in columns.items()}
-    names = sorted(set(map(str, columns["references"])))
-    names += sorted(set(map(str, columns["predictions"])) - set(names))
+    classes = {what: [_class_name(value) for value in values] for what, values in columns.items()}
+    names = sorted(set(classes["references"]))
+    names += sorted(set(classes["predictions"]) - set(names))
     places = {name: float(place) for place, name in enumerate(names)}
-    return more | {what: np.array([places[str(value)] for value in values]) for what, values in columns.items()}
+    return more | {what: np.array([places[name] for name in values]) for what, values in classes.items()}
+
+
+def _class_name(value: Any) -> str:
+    """What a class is called, whatever library its number comes from.
+
+    >>> [_class_name(one) for one in (1, 1.0, True, np.float32(1), np.array(1), "yes", 1.5)]
+    ['1', '1', '1', '1', '1', 'yes', '1.5']
+    """
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return str(value)
 
 
 def pattern_of(name: str, regex: str | None) -> re.Pattern[bytes]:
