@@ -29,19 +29,10 @@ _TOKENIZER = (
     "*.model",
 )
 _CHAT = ("chat_template*.jinja", "chat_template.json", "generation_config.json")
-_OTHER_FORMATS = (
-    "*.pb",
-    "*.npz",
-    "*.ckpt.*",
-    "*.h5",
-    "*.msgpack",
-    "*.onnx",
-    "*.onnx_data",
-    "*.ot",
-    "*.gguf",
-    "*.tflite",
-)
-_OTHER_FORMATS_FOLDERS = ("onnx/*", "openvino/*", "original/*", "coreml/*")
+OTHER_FORMATS = (".pb", ".npz", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".gguf", ".tflite")
+"""Endings of files that hold a model's weights again, for other programs; TensorFlow's ``NAME.ckpt.PART`` beside."""
+OTHER_FOLDERS = ("onnx", "openvino", "original", "coreml")
+"""Folders of such."""
 DEFAULT = "all-MiniLM-L6-v2"
 """The model that comes as a Python package."""
 
@@ -305,7 +296,7 @@ def _download(hub_id: str, whole: bool) -> Path:
     what, instead = f"model {hub_id!r} is no directory here", "a directory"
     pickles = "pytorch_model*.bin"
     if whole:
-        others = [*_OTHER_FORMATS, *_OTHER_FORMATS_FOLDERS]
+        others = ["*.ckpt.*", *(f"*{ending}" for ending in OTHER_FORMATS), *(f"{name}/*" for name in OTHER_FOLDERS)]
         path = fetch(what, hub_id, instead, ignore_patterns=[*others, pickles])
         return path if _has_safetensors(path) else fetch(what, hub_id, instead, ignore_patterns=others)
     path = fetch(what, hub_id, instead, allow_patterns=[*_SETTINGS, "*.safetensors"], ignore_patterns="*/*")

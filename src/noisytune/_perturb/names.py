@@ -79,7 +79,6 @@ _ROLES_BY_NAME = (
 """Role, the most dimensions that its tensors have, and the pattern of their canonical names."""
 
 
-@lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
 def original_of(name: str) -> str:
     """The name of the parameter that a trained copy of PEFT's modules_to_save was made of; the name itself of others.
 
@@ -89,6 +88,7 @@ def original_of(name: str) -> str:
     return _MODULES_TO_SAVE.sub(".original_module", name)
 
 
+@lru_cache(maxsize=1 << 17)  # several rooms ask for each tensor of a model
 def without_wrappers(name: str) -> str:
     """The name without what DDP, FSDP, torch.compile, activation checkpointing and PEFT put into it.
 

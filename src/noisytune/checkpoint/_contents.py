@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noisytune._files import TEMPORARY, is_lfs_pointer
-from noisytune._pretrained import refuse_lfs_pointer
+from noisytune._pretrained import OTHER_FOLDERS, OTHER_FORMATS, refuse_lfs_pointer
 from noisytune.errors import DataError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_EXPORTS = (".pb", ".npz", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".gguf", ".tflite")
-_EXPORT_FOLDERS = ("onnx", "openvino", "original", "coreml")
 _NO_WEIGHTS = ("training_args.bin", "spk_dict.pt", "colbert_linear.pt", "sparse_linear.pt")
 """Pickles that do not hold the weights again: settings, Qwen2.5-Omni's voices, BGE-M3's heads."""
 _HIDDEN = (".git", ".cache")
@@ -133,10 +131,10 @@ def _holds_weights(path: Path, modules: set[str]) -> bool:
     """Whether a file holds the model's weights again. Those of other layers, in folders of their own, do not."""
     if path.name in _NO_WEIGHTS or (len(path.parts) > 1 and path.parts[0] in modules):
         return False
-    if path.suffix in _EXPORTS or ".ckpt." in path.name:
+    if path.suffix in OTHER_FORMATS or ".ckpt." in path.name:
         return True
     if len(path.parts) > 1:
-        return path.parts[0] in _EXPORT_FOLDERS and path.suffix in (*_PICKLES, ".safetensors")
+        return path.parts[0] in OTHER_FOLDERS and path.suffix in (*_PICKLES, ".safetensors")
     return path.suffix in (*_PICKLES, ".safetensors") or ".index." in path.name
 
 

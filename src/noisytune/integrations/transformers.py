@@ -145,10 +145,10 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
             remove_record(folder)
             return
         manifest = self.noisytune_manifest
-        write_record(folder, manifest if manifest and manifest.config == found else carried(found))
-        for name in getattr(self.model, "peft_config", ()):
-            if name != "default":  # PEFT gives an adapter with a name of its own a folder of its own
-                write_record(Path(folder) / name, manifest if manifest and manifest.config == found else carried(found))
+        record = manifest if manifest and manifest.config == found else carried(found)
+        # PEFT gives an adapter with a name of its own a folder of its own.
+        for name in ("", *(name for name in getattr(self.model, "peft_config", ()) if name != "default")):
+            write_record(Path(folder) / name, record)
 
     def _tell_card(self, folder: str, found: NoisyTuneConfig) -> None:
         card = Path(folder) / "README.md"

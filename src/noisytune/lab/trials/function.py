@@ -20,7 +20,7 @@ from noisytune.errors import ConfigError, NoisyTuneError, TrialError, require
 from noisytune.lab.trials.arm import methods_of
 from noisytune.lab.trials.own import OwnRunner, about_code, record_of, refuse_soup
 from noisytune.lab.trials.runner import OnStep
-from noisytune.lab.trials.scores import Outcome, Scoring, as_number, in_object, is_number, outcome
+from noisytune.lab.trials.scores import Outcome, Scoring, as_number, in_object, is_number, outcome, pythons
 from noisytune.lab.trials.trial import Trial
 from noisytune.methods.noisytune import NoisyTune
 from noisytune.records import TrialRecord, digest
@@ -322,7 +322,7 @@ class FunctionRunner(OwnRunner):
 
     def _outcome(self, returned: Any) -> Outcome:
         """What a function returned, read."""
-        whole = returned if isinstance(returned, Mapping) else {"scores": _plain(returned)}
+        whole = returned if isinstance(returned, Mapping) else {"scores": pythons(returned)}
         parts = whole if "scores" in whole and set(whole) <= {"scores", "items"} else {"scores": whole}
         scores, items = parts["scores"], parts.get("items")
         if is_number(scores):
@@ -332,7 +332,7 @@ class FunctionRunner(OwnRunner):
                 f"{self.name} returned {returned!r:.60}: expected a number, scores by their names, or "
                 '{"scores": ..., "items": ...}'
             )
-        scores = {str(name): _plain(value) for name, value in scores.items()}
+        scores = {str(name): pythons(value) for name, value in scores.items()}
         named = in_object(scores, self.scoring.score)
         if named is None and len(scores) == 1 and self.scoring.score == Scoring().score:
             named = next(iter(scores.values())), scores
@@ -357,9 +357,4 @@ def _rows(items: Any) -> Iterable[Any]:
             "perhaps groups"
         )
     names = [name.removesuffix("s") for name in columns]
-    return [dict(zip(names, map(_plain, row), strict=True)) for row in zip(*values, strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy, torch or JAX as Python's."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+    return [dict(zip(names, map(pythons, row), strict=True)) for row in zip(*values, strict=True)]

@@ -167,13 +167,18 @@ def arrays_of(items: Iterable[Any], kind: str) -> dict[str, Floats]:
     return more | {what: np.array([places[name] for name in values]) for what, values in classes.items()}
 
 
+def pythons(value: Any) -> Any:
+    """A number of NumPy, torch or JAX as Python's; other values as they are."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def _class_name(value: Any) -> str:
     """What a class is called, whatever library its number comes from.
 
     >>> [_class_name(one) for one in (1, 1.0, True, np.float32(1), np.array(1), "yes", 1.5)]
     ['1', '1', '1', '1', '1', 'yes', '1.5']
     """
-    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    value = pythons(value)
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     return str(value)

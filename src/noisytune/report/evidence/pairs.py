@@ -61,6 +61,11 @@ class Comparison:
     """In the order of the study's seeds."""
     planned: int
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether an interval can hold its difference: see `Pair.is_bounded`."""
+        return all(pair.is_bounded for pair in self.pairs)
+
     @cached_property
     def differences(self) -> Floats:
         """Shape (pairs,), points."""

@@ -96,11 +96,12 @@ def _judged(members: Iterable[Comparison]) -> bool:
     return all(any(pair.both_ok for pair in c.pairs) for c in members)
 
 
+UNBOUNDED = Interval(-math.inf, math.inf)
+
+
 def _bounded(members: Iterable[Comparison], stats: Summary) -> Summary:
     """A loss that nobody knows may be of any size: no interval holds it, and nothing is equivalent or not worse."""
-    if all(pair.is_bounded for c in members for pair in c.pairs):
-        return stats
-    return replace(stats, anytime=Interval(-math.inf, math.inf))
+    return stats if all(c.is_bounded for c in members) else replace(stats, anytime=UNBOUNDED)
 
 
 def _failed(members: Iterable[Comparison]) -> dict[str, int]:
@@ -274,7 +275,6 @@ def _settled(comparison: Comparison, at_once: int, margin: float) -> bool:
     """Whether its verdict is not inconclusive, in less time than its row takes."""
     found = comparison.differences
     mean = _mean(found.tolist())
-    bounded = all(pair.is_bounded for pair in comparison.pairs)
-    interval = anytime_interval(found, ALPHA / at_once) if bounded else Interval(-math.inf, math.inf)
+    interval = anytime_interval(found, ALPHA / at_once) if comparison.is_bounded else UNBOUNDED
     verdict = judge(sign_evidence(found), needed(at_once), mean, interval, margin)
     return _judged([comparison]) and verdict is not Verdict.INCONCLUSIVE

@@ -67,7 +67,7 @@ def _oddities(evidence: Evidence) -> list[str]:
             f"{count(missing, 'run')} had no defined score (a diverged run, or a correlation of constant predictions): "
             f"counted as {value}."
         )
-    if any(not pair.is_bounded for c in evidence.comparisons for pair in c.pairs):
+    if not all(comparison.is_bounded for comparison in evidence.comparisons):
         notes.append(
             "A loss that nobody knows may be of any size: where one is missing, no interval bounds the difference."
         )
