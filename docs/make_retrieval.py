@@ -52,8 +52,9 @@ sentences, each trial that of its own seed and [arm](words.md#arm), and a search
   its nearest neighbour among all English ones, and F1 of each line as a class is weighted by how often it is gold. No
   margin, no threshold.
 
-A foreign sentence is a row of the items that a record keeps, so McNemar's test and the bootstrap resample sentences;
-thresholds stay as they were chosen. A trial counts as collapsed where all sentences have the same nearest neighbour.
+A foreign sentence is a row of the items that a record keeps: where one language is scored, McNemar's test and the
+bootstrap are over sentences; thresholds stay as they were chosen. A trial counts as collapsed where all sentences have
+the same nearest neighbour.
 
 The search is exact: a blocked product that serves both directions at once. `benchmarks/retrieval.py` runs it beside
 faiss, whose exact index takes 1.4 to 1.7 times as long on a processor, so nothing has to be installed for it. 100,000

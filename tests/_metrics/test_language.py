@@ -49,3 +49,6 @@ def test_patterns_and_json() -> None:
     assert json_match('{"b": [1, 2.0], "a": null}', '{"a": null, "b": [1, 2]}') == 1.0
     assert json_match("{", "{}") == json_match("[1]", "{}") == 0.0
     assert math.isnan(json_match("x", "x"))
+    assert json_match('{"paid": true}', '{"paid": 1}') == json_match("[[0]]", "[[false]]") == 0.0
+    assert json_match('{"a": 1}', '{"b": 1}') == json_match("[1]", "[1, 2]") == 0.0
+    assert json_match("[true, {}]", "[true, {}]") == 1.0

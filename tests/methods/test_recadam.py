@@ -134,6 +134,9 @@ def test_a_training_that_mostly_recalls_is_said_before_it_runs(checkpoints: dict
 
     assert told("recadam", 2e-5) == []
     assert "half of the pull is left at step 250 of 51" in told("recadam(t0=250)", 2e-5)[0]
+    assert told("recadam(t0=50, anneal=linear)", 2e-5) == []
+    assert recall_weight(100, anneal="linear", t0=200) == 0.5
+    assert "half of the pull is left at step 100 of 51" in told("recadam(t0=200, anneal=linear)", 2e-5)[0]
     assert "takes back 100% of the way" in told("recadam", 2e-4)[0]
     with pytest.raises(ConfigError, match=r"diverges: .* = 5 is above 2; lower gamma below 2000"):
         parse("recadam")[0].check(Run(load(checkpoints["bert"]), learning_rate=1e-3))

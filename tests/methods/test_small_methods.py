@@ -230,6 +230,10 @@ def test_fisher_information_is_that_of_single_gradients(checkpoints: Checkpoints
     torch.testing.assert_close(found, torch.stack(squares).mean(0))
     with pytest.raises(ConfigError, match="at least one training batch"):
         fisher(model, [], [p])
+    with torch.no_grad():
+        p[0, 0] = math.nan
+    with pytest.raises(ConfigError, match="Fisher information is not finite"):
+        fisher(model, data, [p])
 
 
 def test_the_child_learns_and_the_rest_does_not(checkpoints: Checkpoints) -> None:

@@ -54,7 +54,7 @@ def answer_words(text: str, language: str = "") -> list[str]:
     return WORDS[language].findall(kept) if language in WORDS else kept.split()
 
 
-_SIGNS = re.compile(r"[-+*/=%$#@^<>&|~\\]|(?<=\d)(?:\.|,(?!\d{3}(?!\d)))(?=\d)")
+_SIGNS = re.compile(r"[-+*/=%$#@^<>&|~\\_[\]{}]|(?<=\d)(?:[.:;]|,(?!\d{3}(?!\d)))(?=\d)")
 """What stands for something in a number, a formula or the name of a language, though SQuAD's evaluator drops it."""
 
 
@@ -67,6 +67,8 @@ def same_answer(said: str, gold: str) -> bool:
     (True, False, False)
     >>> same_answer("1,000", "1000"), same_answer("", "A"), same_answer("a", "A")
     (True, False, True)
+    >>> same_answer("1030", "10:30"), same_answer("x1", "x[1]"), same_answer("at noon: yes", "At noon, yes.")
+    (False, False, True)
     """
     words = answer_words(gold)
     if answer_words(said) != words or _SIGNS.findall(said) != _SIGNS.findall(gold):

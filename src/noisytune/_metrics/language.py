@@ -64,7 +64,7 @@ def json_match(said: str, reference: str) -> float:
     (1.0, 0.0)
     """
     wanted = _json(reference)
-    return float(_json(said) == wanted) if isinstance(wanted, dict | list) else math.nan
+    return float(_same(_json(said), wanted)) if isinstance(wanted, dict | list) else math.nan
 
 
 def _found(pattern: str, text: str) -> str | None:
@@ -77,6 +77,15 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As `==`, but true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _column(index: int) -> Callable[[Items], Floats]:

@@ -90,6 +90,11 @@ def fisher(model: nn.Module, batches: Iterable[Inputs], parameters: Sequence[nn.
     if not count:
         raise ConfigError("child_tuning: the Fisher information needs at least one training batch")
     torch._foreach_div_(total, count)
+    if not all(bool(sum_.isfinite().all()) for sum_ in total):
+        raise ConfigError(
+            "child_tuning: the Fisher information is not finite: the gradient of a batch is NaN, or too large to be "
+            "squared; look for a loss that is not finite"
+        )
     return total
 
 

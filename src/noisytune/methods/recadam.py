@@ -16,8 +16,9 @@ Every pretrained parameter is pulled, biases and layer norms too; a new head is 
 comes after the Adam step, is not clipped, and multiplies the distance from theta* by 1 - lr*(w-lam)*gamma: where that
 product is above 2 the distance grows, which is refused.
 
-t0 is the step at which half of the pull is left. The authors' script has 250; a training of fewer steps than that
-hardly leaves the pretrained weights. Left to itself (auto) t0 is 250, but at most a third of the training.
+t0 is the step at which half of the pull is left; under the linear rise none is left then, and half at t0/2. The
+authors' script has 250; a training of fewer steps than that hardly leaves the pretrained weights. Left to itself (auto)
+t0 is 250, but at most a third of the training.
 
 The other defaults are those of the authors' script. The defaults of their class (k = 0) leave lam at w/2 for ever.
 """
@@ -234,7 +235,7 @@ class RecAdamMethod(Method):
 
     anneal: str = choice("sigmoid", "how the pull fades", *get_args(Anneal))
     k: float = number(0.5, "steepness of the sigmoid; searched: 0.05 to 1", "> 0", lambda k: k > 0)
-    t0: float | None = steps("step at which half of the pull is left; searched: 100 to 1000")
+    t0: float | None = steps("step at which half of the pull is left (linear: none); searched: 100 to 1000")
     w: float = number(1.0, "final weight of the task", "> 0", lambda w: w > 0)
     gamma: float = number(5000.0, "strength of the pull", ">= 0", lambda g: g >= 0)
     anchor: str = choice("noised", "pull towards the weights before or after NoisyTune", "noised", "clean")
@@ -252,10 +253,11 @@ class RecAdamMethod(Method):
         """A training that mostly recalls."""
         if run.total_steps is None or self.anneal == "constant":
             return []
-        told, t0, total = [], self.t0_of(run), run.total_steps
-        if t0 > total / 2:
+        told, total = [], run.total_steps
+        half = self.t0_of(run) / (2 if self.anneal == "linear" else 1)
+        if half > total / 2:
             told.append(
-                f"{self.label}: half of the pull is left at step {t0:g} of {total}: the model hardly leaves the "
+                f"{self.label}: half of the pull is left at step {half:g} of {total}: the model hardly leaves the "
                 "pretrained weights; give t0 as a share of the training, for example t0=0.3"
             )
         if run.learning_rate is not None and run.learning_rate * self.gamma * self.w > 0.5:

@@ -105,6 +105,20 @@ def test_one_run_of_each_arm_is_paired_by_example_or_by_group(tmp_path: Path) ->
     assert "paired by group (4)" in studies_of(grouped, "s", Reading())[0][1][0].applied["scores"]["notices"][0]
 
 
+def test_fractions_of_one_task_beside_points_of_another_are_refused(tmp_path: Path) -> None:
+    text = "seed,task,arm,score\n" + "".join(
+        f"{seed},{task},{arm},{size + 0.01 * seed}\n"
+        for seed in range(3)
+        for task, size in (("rte", 0.8), ("wmt", 30.0), ("zero", 0.0))
+        for arm in ("plain", "noisy")
+    )
+    scores = [replace(s, value=0.0) if s.task == "zero" else s for s in read(tmp_path, text)]
+    with pytest.raises(DataError, match=r"rte lie within 1, those of wmt beyond it.*say score_unit"):
+        differences(scores)
+    assert len(differences(scores, unit="points")) == 4
+    assert len(differences([s for s in scores if s.task != "rte"])) == 3, "zero is zero in every unit"
+
+
 def test_examples_of_several_tasks_are_judged_task_by_task(tmp_path: Path) -> None:
     """Example 3 of one task has nothing to do with example 3 of another: no verdict pools such pairs."""
     rows = [(task, i, arm, int(arm == task or i % 2)) for task in "ab" for i in range(6) for arm in "ab"]

@@ -183,6 +183,16 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
         {"metric": "pattern_match", "answer_pattern": "("},
         "is no regular expression",
     ),
+    "nothing to find": (
+        rows(10, prompt=lambda i: f"x{i}", completion=lambda i: "twelve" if i else "#### 12"),
+        {"metric": "pattern_match", "answer_pattern": r"#### (\d+)"},
+        "finds nothing in its completion 'twelve'",
+    ),
+    "no JSON": (
+        rows(10, prompt=lambda i: f"x{i}", completion=lambda i: "{" if i else "{}"),
+        {"metric": "json_match"},
+        "finds no JSON object or list in its completion '{'",
+    ),
     "no choices": (LAYOUTS["prompts"][0], {"metric": "choice_accuracy"}, "give choices_column"),
     "texts do not answer": (
         rows(text=lambda i: f"x{i}"),

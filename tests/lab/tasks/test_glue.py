@@ -85,7 +85,7 @@ def test_labels_are_words_or_their_official_numbers(name: str, data: Path) -> No
 
 def test_short_rows_are_left_out_and_counted(data: Path) -> None:
     file = data / "QQP" / "train.tsv"
-    file.write_text(file.read_text() + "9\t1\t2\tonly one question\n10\t1\t2\tno\tlabel\t\n\n11\t\t\tempty\t\t1\n")
+    file.write_text(file.read_text() + "9\t1\t2\tonly one question\n10\t1\t2\tno\tlabel\t\n\n11\t\t\tempty\t\t1\t\n")
     task = load("qqp", data)
     assert len(task.train) == 9
     assert task.train.texts[-1] == ("empty", "")
@@ -138,7 +138,16 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unknown number": ("glue/cola", lambda d: append(d / "CoLA/train.tsv", "x\t2\t\ta"), "'2' is unknown; it must be"),
     "no number": ("glue/stsb", lambda d: append(d / "STS-B/dev.tsv", "\t" * 7 + "a\tb\thigh"), "'high'.*0 to 5"),
     "out of range": ("glue/stsb", lambda d: append(d / "STS-B/dev.tsv", "\t" * 7 + "a\tb\t5.5"), "'5.5'.*0 to 5"),
-    "a tab in a text": ("glue/rte", lambda d: append(d / "RTE/dev.tsv", "4\ta\t\tb\tentailment"), "the label 'b'"),
+    "a tab in a text": (
+        "glue/rte",
+        lambda d: append(d / "RTE/dev.tsv", "4\ta\t\tb\tentailment"),
+        "line 6 has 5 cells, the first one 4: is there a tab",
+    ),
+    "a tab in a sentence": (
+        "glue/cola",
+        lambda d: append(d / "CoLA/dev.tsv", "x\t1\t\ta\tb"),
+        "is there a tab in a text",
+    ),
     "no dev file": ("glue/sst2", lambda d: (d / "SST-2/dev.tsv").unlink(), "dev.tsv: No such file"),
     "a folder of another": ("glue/rte", lambda d: (d / "RTE").rename(d / "rte-data"), "no folder RTE in it"),
     "empty": ("glue/rte", lambda d: (d / "RTE/train.tsv").write_text("\n"), "train.tsv: no rows"),

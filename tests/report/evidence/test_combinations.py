@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 
 from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report import render_html
-from noisytune.report.evidence.combinations import combinations
+from noisytune.report.evidence.combinations import combinations, pooled_combinations
 from noisytune.report.evidence.pairs import gather
 
 Build = Callable[..., tuple[StudyRecord, list[TrialRecord]]]
@@ -53,6 +54,20 @@ def test_an_arm_is_paired_with_itself_plus_noise(build: Build) -> None:
     interval = stats.ttest_1samp(gains, 0.0).confidence_interval()
     assert (found[1].summary.fixed.low, found[1].summary.fixed.high) == pytest.approx(tuple(interval))
     assert np.subtract(found[1].after, found[1].before) == pytest.approx(gains)
+
+
+def test_where_less_is_better_of_one_task_the_pooled_gain_is_the_mean_of_the_gains(build: Build) -> None:
+    study, records = build_with(build, list(GAINS), tasks=("topics", "chats"))
+    fallen = {"kind": "language", "metric": "nll", "metric_label": "nats"}
+    study = replace(study, tasks=[task | fallen if task["name"] == "chats" else task for task in study.tasks])
+    records = [replace(r, scores={"nll": 2 - r.scores["accuracy"]}) if r.task == "chats" else r for r in records]
+    evidence = gather(study, records)
+    for row in pooled_combinations(evidence):
+        each = [
+            c.summary.mean for c in combinations(evidence) if (c.without, c.combined) == (row.without, row.combined)
+        ]
+        assert row.summary.mean == pytest.approx(np.mean(each))
+        assert np.sign(row.summary.mean) == np.sign(each[0]) == np.sign(each[1])
 
 
 def test_only_seeds_with_both_runs_count(build: Build) -> None:

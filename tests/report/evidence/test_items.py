@@ -28,7 +28,6 @@ def test_examples_in_the_docstrings() -> None:
         ({"select": "ar"}, "ar"),
         ({"select": "gone"}, "test"),
         ({"primary": ["ar"]}, "ar"),
-        ({"select": "ar", "primary": ["test", "ar"]}, "ar"),
     ],
 )
 def test_single_examples_are_of_the_split_that_the_score_rests_on(
@@ -47,6 +46,16 @@ def test_single_examples_are_of_the_split_that_the_score_rests_on(
     assert items.items_of(record).tolist() == np.column_stack([arrays[split]] * 2).tolist()
     kept = replace(record, outputs={f"{name}/items": array[:, None] for name, array in arrays.items()})
     assert items.items_of(kept).tolist() == arrays[split][:, None].tolist()
+
+
+def test_a_score_of_several_splits_has_no_single_examples(build: Callable[..., Built]) -> None:
+    """English alone would stand for all languages, also where it chooses the epoch."""
+    record = build()[1][0]
+    outputs = {f"{name}/{what}": np.ones(3) for name in ("en", "ar") for what in ("predictions", "references")}
+    for roles in ({"select": "en"}, {}):
+        task = record.settings["task"] | roles | {"primary": ["en", "ar"]}
+        both = replace(record, settings=record.settings | {"task": task}, outputs=outputs)
+        assert items.items_of(both).shape == (0, 2)
 
 
 def test_mcnemar_by_hand() -> None:

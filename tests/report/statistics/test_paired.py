@@ -188,6 +188,17 @@ def test_order_does_not_matter_at_a_fixed_n(data: st.DataObject, d: list[float])
     assert one.detectable_fixed == pytest.approx(other.detectable_fixed, abs=1e-9)
 
 
+@pytest.mark.parametrize("tasks", [1, 9])
+def test_the_fixed_interval_of_several_tasks_leaves_zero_out_in_four_of_five_studies(tasks: int) -> None:
+    """At the difference that is called detectable, brought from the spread that was seen to the true one, 1."""
+    rng, n = np.random.default_rng(tasks), 5
+    one = paired.pooled(rng.normal(size=(n, tasks)))
+    seen, true = (one.fixed.high - one.fixed.low) / 2, stats.t.ppf(0.975, tasks * (n - 1)) / math.sqrt(n * tasks)
+    told = one.detectable_fixed * true / seen
+    shown = [paired.pooled(rng.normal(told, size=(n, tasks))).fixed.low > 0 for _ in range(1500)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.04)
+
+
 @given(st.integers(5, 3000), st.sampled_from([0.05, 0.01, 0.05 / 7]))
 def test_band_shrinks_with_pairs_and_widens_with_confidence(n: int, alpha: float) -> None:
     now, later = intervals.anytime_half_width([n, n + 1], 1.0, alpha)

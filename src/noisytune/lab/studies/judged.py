@@ -42,10 +42,10 @@ def studies_of(scores: Sequence[Score], name: str, how: Reading) -> list[Built]:
     Args:
         scores: as they were given.
         name: of the file or the folders, for the title.
-        how: they are to be taken.
+        how: how they are to be taken.
 
     Raises:
-        DataError: fewer than two arms, a score twice, runs without a partner.
+        DataError: fewer than two arms, a score twice, runs without a partner, fractions beside points.
         ConfigError: no such baseline or metric.
     """
     metrics = list(dict.fromkeys(score.metric for score in scores))
@@ -96,6 +96,8 @@ def _one_run_each(scores: Sequence[Score]) -> bool:
 def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) -> Built:
     beyond = [abs(score.value) > 1.0 for score in scores if score.value is not None]
     in_points = how.unit == "points" or (how.unit == "auto" and any(beyond))
+    if in_points and how.unit == "auto":
+        _refuse_two_units(scores)
     unsure: tuple[str, ...] = ()
     if how.unit == "auto" and any(beyond) and 2 * sum(beyond) < len(beyond):
         unsure = ("some scores lie beyond 1, so all are taken for points, though most are not: say score_unit",)
@@ -127,6 +129,21 @@ def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) ->
     }
     study = StudyRecord(name, model, tasks, arms, sorted(numbers.values()), training, how.margin, plan)
     return study, records
+
+
+def _refuse_two_units(scores: Iterable[Score]) -> None:
+    """Fractions of one task and points of another are not brought to one unit by a guess."""
+    size = {
+        task: max((abs(score.value) for score in mine if score.value is not None), default=0.0)
+        for task, mine in _of_tasks(scores).items()
+    }
+    within = [task for task, largest in size.items() if 0.0 < largest <= 1.0]
+    if within:
+        beyond = next(task for task, largest in size.items() if largest > 1.0)
+        raise DataError(
+            f"scores of {within[0]} lie within 1, those of {beyond} beyond it: are they fractions beside points? Give "
+            "all in one unit, or say score_unit"
+        )
 
 
 def _arms(scores: Iterable[Score], baseline: str | None) -> list[str]:

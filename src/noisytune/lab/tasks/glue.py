@@ -246,6 +246,10 @@ def _read(path: Path, task: Official) -> Rows:
             raise DataError(f"{path}: no column {name!r} (officially {where}); {known}")
         places.append(first.index(name) if named else place % len(first))
     body = rows[task.header :]
+    for line, cells in body:
+        if any(map(str.strip, cells[len(first) :])):
+            seen = f"line {line} has {len(cells)} cells, the first one {len(first)}"
+            raise DataError(f"{path}: {seen}: is there a tab in a text?")
     *texts, labels = ([cells[place] if place < len(cells) else None for _, cells in body] for place in places)
     return Rows(str(path), list(zip(*texts, strict=True)), label_texts(labels), [line for line, _ in body])
 

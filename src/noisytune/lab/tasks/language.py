@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
-from noisytune._metrics.language import GENERATED
+from noisytune._metrics.language import GENERATED, json_match, pattern_match
 from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import Split
@@ -36,7 +37,7 @@ def task_from_examples(name: str, train: Table, dev: Table | None, layout: Layou
         options: ``also``, ``group_column``, ``metric``, ``max_new_tokens``, ``answer_pattern``, ``split_seed``.
 
     Raises:
-        DataError: a row that is no example, or too few to split.
+        DataError: a row that is no example, too few to split, or a completion that the metric finds nothing in.
         ConfigError: a metric or a setting that the examples do not go with.
     """
     tables = [train] if dev is None else [train, dev]
@@ -60,7 +61,7 @@ def task_from_examples(name: str, train: Table, dev: Table | None, layout: Layou
     reading = _reading(options, theirs)
     elsewhere = _elsewhere(options)
     notices.append(f"forgetting: scored besides on {options.also or 'a text of this package'} ({ELSEWHERE})")
-    return TaskData(
+    task = TaskData(
         name,
         LANGUAGE,
         options.metric or default,
@@ -72,6 +73,21 @@ def task_from_examples(name: str, train: Table, dev: Table | None, layout: Layou
         training={"max_length": MAX_LENGTH},
         facts=facts,
     )
+    _refuse_what_cannot_match(options, theirs)
+    return task
+
+
+def _refuse_what_cannot_match(options: TaskOptions, dev: Split) -> None:
+    """A metric that compares a part of the answer needs that part in every reference, or has no mean."""
+    for i, texts in enumerate(dev.texts, start=1):
+        wanted = texts[-1]
+        if options.metric == "pattern_match" and math.isnan(pattern_match("", wanted, str(options.answer_pattern))):
+            lacks = f"answer_pattern {options.answer_pattern!r} finds nothing"
+        elif options.metric == "json_match" and math.isnan(json_match("", wanted)):
+            lacks = "metric json_match finds no JSON object or list"
+        else:
+            continue
+        raise DataError(f"dev example {i}: {lacks} in its completion {wanted[:60]!r}: mend it or leave it out")
 
 
 def _told(table: Table, examples: Examples) -> list[str]:

@@ -77,17 +77,15 @@ def pooled_combinations(evidence: Evidence) -> list[Combination]:
         seeds = set.intersection(*(set(c.seeds) for c in mine))
         if len(mine) < len(tasks) or len(tasks) < 2 or not seeds:
             continue
-        before, after = (
-            tuple(
-                float(np.mean([getattr(c, side)[c.seeds.index(seed)] for c in mine]))
-                for seed in evidence.study.seeds
-                if seed in seeds
-            )
-            for side in ("before", "after")
-        )
-        better = min(direction(task["kind"], task["metric"]) for task in tasks)
-        gains = summarise(np.round(better * np.subtract(after, before), 9), len(each) // len(tasks))
         kept = tuple(seed for seed in evidence.study.seeds if seed in seeds)
+        tables = [
+            np.array([[getattr(c, side)[c.seeds.index(seed)] for c in mine] for seed in kept])
+            for side in ("before", "after")
+        ]
+        better = [direction(c.task["kind"], c.task["metric"]) for c in mine]
+        gained = ((tables[1] - tables[0]) * better).mean(axis=1)
+        before, after = (tuple(table.mean(axis=1).tolist()) for table in tables)
+        gains = summarise(np.round(gained, 9), len(each) // len(tasks))
         found.append(Combination(whole, without, combined, kept, before, after, gains))
     return found
 

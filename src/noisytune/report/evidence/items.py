@@ -40,11 +40,11 @@ class Bootstrap:
 def items_of(record: TrialRecord) -> Items:
     """A trial's items on the split that its primary score rests on; empty where it has none.
 
-    A score that rests on several splits, none of which chose, has none: one of them would stand for all.
+    A score that rests on several splits has none: one of them would stand for all.
 
     Kinds whose items are predictions and references beside each other do not keep them a third time.
     """
-    if len(record.primary) > 1 and record.settings["task"].get("select") not in record.primary:
+    if len(record.primary) > 1:
         return np.empty((0, 2))
     kept = record.outputs.get(f"{record.split}/items")
     if kept is not None:

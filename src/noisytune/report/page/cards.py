@@ -168,8 +168,8 @@ def paper_cards(evidence: Evidence, *, model: bool = False, key: str = "") -> It
     study, several = evidence.study, len(evidence.study.tasks) > 1
     primary = [row for row in primary_rows(evidence) if row.n]
     rows = primary if model else primary + [row for row in task_rows(evidence) if row.n and several]
-    combined = pooled_combinations(evidence) if several else combinations(evidence)
-    combined += combinations(evidence) if several and not model else []
+    combined = pooled_combinations(evidence) if several else []
+    combined = [*combined, *([] if several and model else combinations(evidence))]
     tasks = [*dict.fromkeys(row.task for row in rows)][: PANELS_UP_TO[evidence.few]]
     of_task = {task: [row for row in rows if row.task == task] for task in tasks}
 

@@ -190,7 +190,7 @@ def _rows(evidence: Evidence, tasks: list[str], averages: list[Average]) -> list
     means = {arm: _scores(evidence, arm, tasks, averages) for arm in study.arms}
     better = {task["name"]: direction(task["kind"], task["metric"]) for task in study.tasks}
     signs = [better.get(name, 1) for name in tasks]
-    signs += [min(signs, default=1)] * len(averages)
+    signs += [signs[0] if len(set(signs)) == 1 else 0] * len(averages)  # 0: no best among means of both directions
     columns = [[score.mean for score in column] for column in zip(*means.values(), strict=True)]
     columns = [[sign * mean for mean in column] for sign, column in zip(signs, columns, strict=True)]
     top = [max(column, key=lambda mean: -math.inf if math.isnan(mean) else mean) for column in columns]

@@ -59,7 +59,7 @@ class Summary:
     """True difference for which ``evidence.e`` reaches ``needed`` at this n and sd in about 80 % of studies, were they
     normal; infinite where nothing reaches it."""
     detectable_fixed: float
-    """The same for the fixed-n paired t test at 5 %."""
+    """The same for the fixed-n interval, which leaves 0 out in 80 % of such studies."""
 
 
 def summarise(differences: npt.ArrayLike, comparisons: int = 1, alpha: float = ALPHA, g: float = 1.0) -> Summary:
@@ -88,7 +88,7 @@ def summarise_all(
     """`summarise` of each of many comparisons, in less time than one by one."""
     values = [finite(one).reshape(-1) for one in each]
     return [
-        _summary(one, fixed_interval(one, alpha), flip, comparisons, alpha, g)
+        _summary(one, fixed_interval(one, alpha), 1, flip, comparisons, alpha, g)
         for one, flip in zip(values, sign_flips(values), strict=True)
     ]
 
@@ -115,7 +115,7 @@ def pooled_all(
     each = [finite(table) for table in tables]
     by_seed = [table.mean(axis=1) for table in each]
     return [
-        _summary(means, _pooled_interval(table, alpha), flip, comparisons, alpha, g)
+        _summary(means, _pooled_interval(table, alpha), table.shape[1], flip, comparisons, alpha, g)
         for table, means, flip in zip(each, by_seed, sign_flips(by_seed), strict=True)
     ]
 
@@ -132,11 +132,14 @@ def _pooled_interval(table: Floats, alpha: float) -> Interval:
     return Interval(mean - half, mean + half) if half > 0.0 else Interval(-math.inf, math.inf)
 
 
-def _summary(values: Floats, fixed: Interval, flip: SignFlip, comparisons: int, alpha: float, g: float) -> Summary:
+def _summary(
+    values: Floats, fixed: Interval, tasks: int, flip: SignFlip, comparisons: int, alpha: float, g: float
+) -> Summary:
     n, sd, enough = values.size, spread(values), needed(comparisons, alpha)
+    mean = float(values.mean()) if n else math.nan
     return Summary(
         n=n,
-        mean=float(values.mean()) if n else math.nan,
+        mean=mean,
         sd=sd,
         fixed=fixed,
         anytime=anytime_interval(values, alpha / comparisons, g),
@@ -148,8 +151,14 @@ def _summary(values: Floats, fixed: Interval, flip: SignFlip, comparisons: int, 
         ties=int((values == 0).sum()),
         losses=int((values < 0).sum()),
         detectable=detectable(n, sd, sign_critical_t(n, enough)),
-        detectable_fixed=detectable(n, sd, float(stats.t.ppf(1 - alpha / 2, n - 1)) if n > 1 else math.inf),
+        detectable_fixed=_detectable_fixed(fixed.high - mean, tasks * (n - 1), alpha) if n > 1 else math.inf,
     )
+
+
+def _detectable_fixed(half: float, free: int, alpha: float) -> float:
+    """Of the fixed-n interval of that half width and so many degrees of freedom."""
+    critical = float(stats.t.ppf(1 - alpha / 2, free))
+    return detectable(free + 1, half / critical * math.sqrt(free + 1), critical)
 
 
 def holm(p: Sequence[float]) -> list[float]:
