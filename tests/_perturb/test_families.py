@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from noisytune._perturb.families import Family
 from noisytune.errors import AlreadyPerturbedError, ConfigError
 from noisytune.torch import perturb_, receipt
 
@@ -223,3 +224,13 @@ def test_a_table_without_a_model_around_it_is_no_input_embedding():
         ConfigError, match=r"Sequential has no input embeddings .*: give the tensor's name instead \(0\.weight"
     ):
         perturb_(torch.nn.Sequential(torch.nn.Embedding(9, 4)), exclude="@token_embeddings")
+
+
+@pytest.mark.parametrize("pad", [0, 3, 9, -1, -10, 10, -11, None])
+def test_the_padding_row_is_the_one_that_pytorch_keeps_at_zero(pad: int | None) -> None:
+    try:
+        wanted = torch.nn.Embedding(10, 2, padding_idx=pad).padding_idx
+    except AssertionError:
+        wanted = None
+    family = Family((), padding={"w": "pad_token_id"})
+    assert family.padding_row("w", 10, {"pad_token_id": pad}) == wanted

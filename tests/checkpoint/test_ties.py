@@ -90,3 +90,12 @@ def test_where_nobody_can_be_asked_equal_tensors_are_one_and_a_notice_names_them
     assert "emb.weight and head.weight" in notice
     monkeypatch.setattr(_ties, "find_ties", lambda *_: pytest.fail("the manifest says which are copies"))
     assert verify_checkpoint(tmp_path / "noisy", folder).ok
+
+
+def test_the_owner_of_equal_tensors_is_inside_the_base_model(tmp_path):
+    """Also where a head comes first in the file."""
+    weights = {"lm_head.weight": WORDS, "model.embed.weight": WORDS}
+    more = {"model.a.weight": OTHER, "model.b.weight": OTHER + 1}
+    found = inspect_checkpoint(save(tmp_path / "new", weights | more, model_type="brand-new"))
+    (tied,) = [entry for entry in found.entries if len(entry.own_names) == 2]
+    assert tied.name == "embed.weight"

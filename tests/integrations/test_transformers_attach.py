@@ -4,17 +4,21 @@ import copy
 import pickle
 
 import pytest
+import torch
 import transformers.trainer
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
+    TrainingArguments,
 )
 
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
-from noisytune.integrations.transformers import NoisyTuneMixin, attach
-from noisytune.torch import mark
+from noisytune.integrations.transformers import NoisyTuneMixin, NoisyTuneTrainer, attach
+from noisytune.torch import mark, receipt
 
 SETTINGS = {"noise_lambda": 0.3, "seed": 5}
 
@@ -92,3 +96,17 @@ def test_a_copy_that_is_marked_counts_as_noised(make_trainer, make_model, weight
     with pytest.warns(UserWarning, match="none of it is to be seen"):
         attach(make_trainer(copy, max_steps=1, learning_rate=0.0), **SETTINGS).train()
     assert same(weights(copy), weights(make_model()))
+
+
+def test_a_model_that_model_init_makes_has_no_noise_before_it_is_trained(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+
+    def make():
+        torch.manual_seed(3)
+        return BertForSequenceClassification(BertConfig(vocab_size=9, **sizes))
+
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    trainer = NoisyTuneTrainer(model_init=make, args=args, noisytune_config=NoisyTuneConfig(seed=1))
+    assert receipt(trainer.model) is None
+    assert trainer.noisytune_manifest is None
+    assert all(torch.equal(p, q) for p, q in zip(trainer.model.parameters(), make().parameters(), strict=True))

@@ -210,3 +210,15 @@ def test_what_cannot_be_is_refused() -> None:
     mixout.attach_(model, 0.5)
     with pytest.raises(ConfigError, match="attached already"):
         mixout.attach_(model, 0.5)
+
+
+def test_a_base_model_that_is_called_alone_has_new_masks(checkpoints: dict[str, Path]) -> None:
+    model, seen = load(checkpoints["bert"]), list[torch.Tensor]()
+    mixout.attach_(model, 0.5, anchors={p: p.detach() + 1.0 for p in model.base_model.parameters()})
+    model.train()
+    dense = model.bert.encoder.layer[0].output.dense
+    for _ in range(2):
+        model.base_model(batches(1)[0]["input_ids"])
+        seen.append(dense.weight.detach().clone())
+    assert not torch.equal(seen[0], dense.parametrizations.weight.original)
+    assert not torch.equal(*seen)

@@ -78,3 +78,26 @@ def test_symmetric_noise_is_opposite_and_of_one_size(checkpoints: Checkpoints) -
     assert 0.4 < float((there > 0).float().mean()) < 0.6
     noise.sign = 0
     assert torch.equal(table(ids), clean)
+
+
+def test_sam_under_autocast_sees_the_climbed_weights() -> None:
+    model, inputs = nn.Linear(4, 1, bias=False), torch.ones(2, 4)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    run, (sam,) = Run(model), parse("sam(4.0)")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = sam.loss(run, {}, lambda _: SimpleNamespace(loss=model(inputs).float().square().mean()))
+    loss.backward()
+    sam.gradient_(run)
+    # The gradient's direction is 1/2 each, so each weight climbs by 2: the sum is 18 there, and its gradient 36.
+    torch.testing.assert_close(model.weight.grad, torch.full((1, 4), 36.0))
+
+
+def test_each_table_of_an_encoder_and_decoder_gets_its_own_noise_back(checkpoints: Checkpoints) -> None:
+    model, ids = load(checkpoints["t5"]), batches(1)[0]["input_ids"]
+    noise, found = SymmetricNoise(model, alpha=5.0), {}
+    tables = model.transformer.encoder.embed_tokens, model.transformer.decoder.embed_tokens
+    for noise.sign in (0, 1, -1):
+        found[noise.sign] = [table(ids).detach() for table in tables]
+    for clean, there, back in zip(found[0], found[1], found[-1], strict=True):
+        torch.testing.assert_close(there + back, 2 * clean)

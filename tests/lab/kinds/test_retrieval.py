@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from noisytune._metrics import score
 from noisytune._pretrained import Model
 from noisytune.errors import ConfigError
-from noisytune.lab.kinds import KINDS, Split, TokenSplit
+from noisytune.lab.kinds import KINDS, Split, TokenSplit, retrieval
 from noisytune.lab.kinds.bitext import Side, line_by_line, with_gold
 from noisytune.lab.kinds.retrieval import Retrieval
 from noisytune.lab.kinds.vectors import room
@@ -273,3 +274,16 @@ def test_a_trained_model_is_scored_and_told(
         np.testing.assert_array_equal(items, record.outputs[f"{name}/items"])
         assert record.evaluations[name]["scores"] == score("retrieval", items)
         assert len(items) == len(record.outputs[f"{name}/references"])
+
+
+def test_the_dev_threshold_is_that_of_the_chosen_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layer finds nothing; the second both translations, from 1.25 on."""
+    nan, gold = math.nan, np.array([[0.0], [1.0], [-1.0]])
+    monkeypatch.setattr(retrieval, "references_of", lambda _: gold)
+    monkeypatch.setattr(retrieval, "lines_of", lambda _: np.arange(3.0))
+    poor = [[nan, 2, 9.0, 2], [nan, 3, 8.0, 3], [nan, 4, 7.0, 4]]
+    good = [[nan, 0, 2.0, 0], [nan, 1, 1.5, 1], [nan, 4, 1.0, 4]]
+    table, splits = np.stack([poor, good], axis=1).astype(float), {"de": None, "dev-de": None}
+    said = Retrieval(layer="dev", depth=1).settle(dict.fromkeys(splits, table), splits)
+    assert said["de"][1]["layer"] == 1
+    assert said["de"][1]["threshold_dev"] == said["dev-de"][1]["threshold"] == 1.25

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from noisytune.errors import ConfigError, TrialError
-from noisytune.lab.engines import InlineEngine, LocalEngine
+from noisytune.lab.engines import InlineEngine, JobFailed, LocalEngine
 from noisytune.lab.store import Store
-from noisytune.lab.studies.attempts import Rules
+from noisytune.lab.studies.attempts import MOST_LOSSES, Attempts, Rules
 from noisytune.lab.studies.events import Event
 from noisytune.lab.studies.run import USUAL, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import TrialDone, TrialFailed
+from noisytune.lab.trials.jobs import TrialJob
 from noisytune.report import notes, render_html, render_markdown
 from tests.support.runners import Cheap
 
@@ -149,3 +150,20 @@ def test_a_damaged_failure_is_one_too(tiny_study: Study, tmp_path: Path) -> None
     file.write_text("{")
     (failure,) = Store(tmp_path).failures().values()
     assert "not a record" in failure.reason
+
+
+def test_a_trial_is_tried_again_where_its_machine_is_lost_but_not_for_ever(tiny_study: Study, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Losing(InlineEngine):
+        def run(self, jobs: Any, on_message: Any, *, alone: bool = False) -> None:
+            for job in jobs:
+                asked.append(job.training.key)
+                on_message(JobFailed(job, TrialError("gone"), "lost"))
+
+    trial, store = tiny_study.plan[0], Store(tmp_path)
+    with store.lock():
+        attempts = Attempts(store, Losing(), lambda _: None, Rules())
+        attempts.run([TrialJob(trial, (trial,), None, None)])  # type: ignore[arg-type]
+    assert len(asked) == 1 + MOST_LOSSES
+    assert list(attempts.failed) == [trial.key]

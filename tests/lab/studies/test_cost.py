@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from noisytune.cli.cost_display import duration, print_costs
 from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
+from noisytune.lab.studies import cost as costs
 from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.cost import Cost, cost_of, flops
 from noisytune.lab.studies.study import Study
@@ -21,6 +23,8 @@ from noisytune.lab.trials.arm import Arm
 from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.tokens import tokenise
 from noisytune.lab.trials.transformers_runner import TransformersRunner
+
+from .test_shared_training import transferred
 
 
 def test_operations_are_those_that_pytorch_counts() -> None:
@@ -118,3 +122,26 @@ def test_the_plan_fits_a_terminal(tiny_study: Study, capsys: pytest.CaptureFixtu
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def of_speed(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cost:
+    """The cost where 100 weights learn 50 tokens a second, texts have 10 tokens, and a model loads in 2 s."""
+    lengths = {task.name: {"train": 10.0} | dict.fromkeys(task.evaluate, 7.0) for task in study.tasks}
+    speed = SimpleNamespace(lengths=lengths, parameters=100, load_seconds=2.0, tokens_per_second=50.0)
+    monkeypatch.setattr(costs, "_speeds", lambda *_: {study.tasks[0].kind: speed})
+    return cost_of(study, Store(folder / "run"), InlineEngine(), 1)
+
+
+def test_seconds_are_those_of_as_many_operations(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that is learnt takes 6 operations a weight (Kaplan et al. 2020, table 1)."""
+    (task,) = of_speed(tiny_study, tmp_path, monkeypatch).tasks
+    assert task.seconds == pytest.approx(2.0 + task.flops / (6 * 100 * 50.0))
+
+
+def test_a_shared_training_is_paid_once(tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task,) = tiny_study.tasks
+    study = replace(tiny_study, tasks=(task, transferred(task, "one"), transferred(task, "two")))
+    found = of_speed(study, tmp_path, monkeypatch)
+    assert [one.tokens > 0 for one in found.tasks] == [True, False, False]

@@ -17,10 +17,12 @@ from noisytune.errors import ConfigError, RunFolderError, TrialError
 from noisytune.lab import explore as explore_all
 from noisytune.lab.engines import InlineEngine
 from noisytune.lab.store import Store
+from noisytune.lab.studies.chosen import Chosen, as_record
 from noisytune.lab.studies.compare import arms_of
 from noisytune.lab.studies.events import Event, StudyStarted
 from noisytune.lab.studies.exploration import HELD_OUT, MOST_NOISES, Exploration
 from noisytune.lab.studies.explore import explore
+from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData
 from noisytune.lab.trials.events import Notice
 from noisytune.lab.trials.settings import TrainingSettings
@@ -252,3 +254,19 @@ def test_language_models_are_screened_before_training(language_models: dict[str,
     assert explored.settings["arm"]["methods"][0]["noise_seed"] == min(nll, key=lambda noise: nll[noise])
     assert explored.applied["chosen"]["from"][0]["screened"] == [min(nll.values())]
     assert found.study.arms[0] == "best of 2 restarts"
+
+
+@pytest.mark.parametrize(
+    ("chose", "scored", "said"), [("ok", "collapsed", "collapsed"), ("untrained", "ok", "untrained")]
+)
+def test_the_status_of_the_chosen_trial_is_that_of_what_is_scored(
+    tiny_study: Study, chose: Any, scored: str, said: str
+) -> None:
+    (task,), trial = tiny_study.tasks, tiny_study.plan[0]
+    states = {
+        HELD_OUT: {"status": "ok", "scores": {"accuracy": 0.9}},
+        "dev": {"status": scored, "scores": {"accuracy": 0.2}},
+    }
+    record = TrialRecord(trial.key, trial.settings, chose, {"accuracy": 0.9}, [], {}, {}, {}, states)
+    found = as_record(Chosen("best", 0, 0, {0: record}, {}, "accuracy", 1.0), task, task)
+    assert (found.status, found.scores) == (said, {"accuracy": 0.2})

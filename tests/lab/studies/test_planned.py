@@ -19,6 +19,7 @@ from noisytune.lab.store import Store
 from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.planned import PLAN, Part, plan, planned, work
 from noisytune.lab.studies.status import status_of
+from noisytune.lab.studies.study import Study
 from noisytune.lab.trials.events import Notice, TrialDone
 from noisytune.records import FailureRecord
 from tests.support.runners import Cheap
@@ -182,3 +183,15 @@ def test_claims_of_processes_that_have_ended_are_told_as_such(fresh: Path) -> No
         (store.claims.folder / f"{trial.key}.json").write_text(json.dumps({"process": process.told, "since": "2026"}))
     (found,) = status_of(fresh)
     assert (found.abandoned, [one.claim.holder for one in found.running]) == (1, [f"process {os.getpid()} on node7"])
+
+
+def test_no_training_is_in_two_parts(tiny_study: Study) -> None:
+    """Where a task is scored by another one's training, both go to one part."""
+    (task,) = tiny_study.tasks
+    rider = replace(task, name="one", evaluate={"dev": task.train.take(range(40))}, trained_on=task)
+    study = replace(tiny_study, tasks=(task, rider), seeds=(0, 1, 2))
+    for of in (2, 3):
+        parts = [Part(i, of).of_plan(study.plan) for i in range(1, of + 1)]
+        trained = [{study.training_of(trial).key for trial in part} for part in parts]
+        assert sorted(trial.key for part in parts for trial in part) == sorted(trial.key for trial in study.plan)
+        assert sum(map(len, trained)) == len(set().union(*trained))

@@ -19,7 +19,7 @@ from noisytune.lab.kinds import KINDS
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData, TaskOptions, load_task
 from noisytune.lab.trials.arm import PLAIN, Arm
-from noisytune.lab.trials.evaluate import Evaluator
+from noisytune.lab.trials.evaluate import Evaluation, Evaluator, trial_status
 from noisytune.lab.trials.fine_tune import check_arms, run_trial
 from noisytune.lab.trials.tokens import Tokens, load_tokenizer, tokenise
 from noisytune.lab.trials.trial import Trial
@@ -338,3 +338,20 @@ def test_a_trial_whose_weights_did_not_move_says_so(tiny_study: Study, tiny_toke
     record = run_trial(trial, tiny_study.model.path, tiny_tokens)
     assert record.status == "untrained"
     assert record.scores == record.evaluations["dev"]["scores"], "it counts, as a collapsed one does"
+
+
+@pytest.mark.parametrize(
+    ("states", "moved", "said"),
+    [
+        (("ok", "collapsed"), True, "collapsed"),
+        (("collapsed", "ok"), True, "collapsed"),
+        (("ok", "ok"), True, "ok"),
+        (("ok", "collapsed"), False, "untrained"),
+        (("diverged", "ok"), False, "diverged"),
+        (("collapsed", "diverged"), True, "diverged"),
+    ],
+)
+def test_one_scored_split_that_collapsed_makes_a_collapsed_trial(states: Any, moved: bool, said: str) -> None:
+    found = {name: Evaluation(state, {}, {}) for name, state in zip(("de", "en"), states, strict=True)}
+    beside = {"beside": Evaluation("collapsed", {}, {})}
+    assert trial_status(found | beside, ("de", "en"), moved) == said

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from noisytune.errors import DataError
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import hold_out
 from noisytune.lab.trials import fine_tune as training
 from noisytune.lab.trials.arm import Arm
+from noisytune.lab.trials.callbacks import BestEpoch
 from noisytune.lab.trials.evaluate import Evaluator
 from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.tokens import Tokens
+from noisytune.methods import Run, Stack
 from noisytune.records import TrialRecord
 from tests.support.trials import a_trial, outcome
 
@@ -119,3 +122,48 @@ def test_a_further_dev_set_is_scored_beside(tiny_study: Study, tiny_tokens: Toke
         assert record.evaluations["mismatched"]["scores"] == record.scores == record.evaluations["dev"]["scores"]
         assert "macro_f1" in record.evaluations["train"]["scores"]
         assert len(record.outputs["train/predictions"]) == len(tiny_tokens.train)
+
+
+@pytest.mark.parametrize(
+    ("better", "scores", "kept"),
+    [
+        (1, [1.0, 3.0, 2.0], 1),
+        (-1, [3.0, 1.0, 2.0], 1),
+        (-1, [2.0, 1.0, 1.0], 1),
+        (1, [None, None, 0.0], 2),
+        (-1, [None, 5.0], 1),
+    ],
+)
+def test_the_first_of_the_best_epochs_is_kept(better: int, scores: list[float | None], kept: int) -> None:
+    model, at = torch.nn.Linear(1, 1), [0]
+    best = BestEpoch(model, Stack((), Run(model)), lambda: scores[at[0]], better)
+    for at[0] in range(len(scores)):
+        torch.nn.init.constant_(model.weight, float(at[0]))
+        best.on_epoch_end(None, None, None)
+    best.restore_()
+    assert model.weight.item() == kept
+
+
+def test_the_weights_that_are_scored_are_those_of_the_best_epoch(
+    tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(model: Any) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    told, after, scored = iter([0.1, 0.9, 0.2]), list[Any](), list[Any]()
+    evaluate = Evaluator.__call__
+
+    def score(self: Any, model: Any) -> float:
+        after.append(weights(model))
+        return next(told)
+
+    def watched(self: Any, model: Any, splits: Any) -> Any:
+        if splits:
+            scored.append(weights(model))
+        return evaluate(self, model, splits)
+
+    monkeypatch.setattr(training._Training, "_score", score)
+    monkeypatch.setattr(Evaluator, "__call__", watched)
+    run_trial(a_trial(tiny_study, select="best", epochs=3), tiny_study.model.path, tiny_tokens)
+    (found,) = scored
+    assert [all(torch.equal(found[name], one[name]) for name in found) for one in after] == [False, True, False]

@@ -13,6 +13,7 @@ from noisytune.lab.trials import fine_tune
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.fine_tune import run_trial
 from noisytune.lab.trials.tokens import Tokens
+from noisytune.methods import parse
 from tests.support.trials import a_trial, outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -87,3 +88,10 @@ def test_a_soup_of_adapters_is_refused(tiny_study: Study, tiny_tokens: Tokens) -
     lora = replace(trial, settings=trial.settings | {"training": trial.settings["training"] | {"lora": "r=4"}})
     with pytest.raises(ConfigError, match="soup with lora"):
         run_trial(lora, tiny_study.model.path, tiny_tokens)
+
+
+def test_members_of_a_soup_have_the_noise_of_no_other_trial() -> None:
+    (soup,) = parse("noisytune(0.1, soup=3)")
+    seeds = [soup.config(seed, member).seed for seed in (0, 1, 7, 2**32 - 1) for member in range(3)]
+    assert len(set(seeds)) == len(seeds)
+    assert [soup.config(7, member).seed < 2**32 for member in range(3)] == [True, False, False]

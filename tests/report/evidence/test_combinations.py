@@ -89,3 +89,10 @@ def test_the_page_shows_the_combinations(build: Build) -> None:
     page = render_html(study, records)
     assert "Alone and with NoisyTune" in page
     assert "Each method without and with NoisyTune" in page
+
+
+def test_all_combinations_are_judged_together(build: Build) -> None:
+    """Two pairs of arms on two tasks share the 5 % of error; pooled, the two pairs."""
+    evidence = gather(*build_with(build, list(GAINS)[:3], tasks=("topics", "replies")))
+    assert {c.summary.needed for c in combinations(evidence)} == {4 * 20.0}
+    assert {c.summary.needed for c in pooled_combinations(evidence)} == {2 * 20.0}

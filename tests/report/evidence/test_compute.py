@@ -143,3 +143,18 @@ def test_an_arm_that_is_one_of_those_the_baseline_was_chosen_from_is_shown_and_n
     told_json = report_json(study, changed)
     assert {one["arm"]: one["primary"] for one in told_json["comparisons"]} == {noises: True, "plain": False}
     assert "plain" in render_html(study, changed)
+
+
+def test_the_most_that_chance_chooses_is_the_mean_of_the_highest_of_so_many() -> None:
+    study, records = synthetic(seeds=3, arms=2)
+    rng, chosen, variances = np.random.default_rng(0), list[TrialRecord](), list[float]()
+    for record in records:
+        scores = rng.normal(0.6, 0.02, 4)
+        told = [{"number": i, "chosen_by": 0.5, "score": score} for i, score in enumerate(scores.tolist())]
+        best = {"from": told, "number": int(scores.argmax()), "metric": "accuracy", "trainings": 4.0}
+        chosen.append(replace(record, applied={"chosen": best}, scores={"accuracy": float(scores.max())}))
+        if record.arm == "plain":
+            variances.append(scores.var(ddof=1))
+    highest = np.random.default_rng(1).normal(size=(400_000, 4)).max(axis=1).mean()
+    row = choice_rows(gather(study, chosen))[0]
+    assert row.highest == pytest.approx(100 * highest * math.sqrt(np.mean(variances)), rel=0.01)

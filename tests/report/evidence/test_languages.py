@@ -102,3 +102,17 @@ def test_tasks_in_one_language_have_no_table(built: Built) -> None:
         bare = replace(study, tasks=[task | {"facts": facts} for task in study.tasks])
         assert languages(gather(bare, records)) == []
     assert languages(gather(study, [record for record in records if record.arm == "plain"])) == []
+
+
+def test_a_language_without_a_score_counts_as_the_worst_of_the_study() -> None:
+    study, records = multilingual(tasks=("xnli",), seeds=5, codes=("ar", "de", "en", "sw"))
+    study = replace(study, tasks=[task | {"metric": "matthews", "metric_label": "Matthews"} for task in study.tasks])
+    changed = []
+    for record in records:
+        value = -0.4 if (record.arm, record.seed) == ("plain", 1) else 0.5
+        scores = {} if record.arm != "plain" and record.seed == 0 else {"matthews": value}
+        found = {code: {"status": "ok", "scores": scores} for code in record.evaluations}
+        changed.append(replace(record, evaluations=found, scores=scores))
+    (one,) = languages(gather(study, changed))
+    for row in one.rows:  # seed 0 lost 90 points, and seed 1 gained as many
+        assert row.cells[0].difference == pytest.approx(0.0)

@@ -5,12 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noisytune.records import StudyRecord, TrialRecord
+from noisytune._metrics import METRICS
+from noisytune.records import StudyRecord, TrialRecord, digest
+from noisytune.report.evidence import items
+from noisytune.report.evidence.choices import choice_rows
+from noisytune.report.evidence.combinations import combinations, pooled_combinations
 from noisytune.report.evidence.pairs import gather
+from noisytune.report.evidence.search import search_rows
 from noisytune.report.evidence.summary import decided, primary_rows, summary_rows
 from noisytune.report.page.gated import gate
 from noisytune.report.page.notes import page_notes
 from noisytune.report.page.paper_figures import interval_of_score
+from noisytune.report.page.scores import score_table
 from noisytune.report.page.wording import verdict_sentence
 from noisytune.report.statistics.paired import Verdict
 from tests.support.records import synthetic
@@ -91,3 +97,67 @@ def test_what_training_costs_elsewhere_is_told() -> None:
 
 def elsewhere(nll: float) -> dict[str, dict[str, object]]:
     return {"elsewhere": {"status": "ok", "scores": {"nll": nll}, "before": {"nll": 2.0}}}
+
+
+def as_losses(study: StudyRecord, records: list[TrialRecord]) -> tuple[StudyRecord, list[TrialRecord]]:
+    """The same study told by its errors."""
+    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
+    return replace(study, tasks=tasks), [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
+
+
+def test_noise_adds_to_another_method_by_as_much() -> None:
+    study, records = synthetic(tasks=2, arms=4, seeds=8)
+    noise, recadam = {"method": "noisytune", "noise_lambda": 0.1}, {"method": "recadam"}
+    methods = dict(zip(study.arms, ([], [noise], [recadam], [noise, recadam]), strict=True))
+    records = [replace(r, settings=r.settings | {"arm": {"name": r.arm, "methods": methods[r.arm]}}) for r in records]
+    up, down = gather(study, records), gather(*as_losses(study, records))
+    for found in (combinations, pooled_combinations):
+        for one, other in zip(found(up), found(down), strict=True):
+            assert other.summary.mean == pytest.approx(one.summary.mean)
+            assert (other.summary.wins, other.summary.losses) == (one.summary.wins, one.summary.losses)
+
+
+def test_the_lowest_loss_that_was_chosen_is_a_gain() -> None:
+    study, records = synthetic(seeds=3, arms=2)
+    rng, chosen, gains = np.random.default_rng(0), list[TrialRecord](), list[float]()
+    for record in records:
+        losses = rng.normal(0.6, 0.02, 4)
+        told = [{"number": i, "chosen_by": 0.5, "score": loss} for i, loss in enumerate(losses.tolist())]
+        best = {"from": told, "number": int(losses.argmin()), "metric": "nll", "trainings": 4.0}
+        chosen.append(replace(record, applied={"chosen": best}, scores={"nll": float(losses.min())}))
+        if record.arm == "plain":
+            gains.append(100 * (losses.mean() - losses.min()))
+    lower, _ = as_losses(study, [])
+    assert choice_rows(gather(lower, chosen))[0].gain == pytest.approx(np.mean(gains))
+
+
+def test_a_search_goes_down() -> None:
+    study, records = as_losses(*synthetic(seeds=3))
+    trials = [
+        {"number": i, "seed": i, "key": digest([i]), "settings": {}, "value": value}
+        for i, value in enumerate((2.0, None, 1.5, 1.8))
+    ]
+    search = {"protocol": "clean", "sampler": "random", "budget": 4, "space": {}, "trained_on": 1, "chosen_on": 1}
+    arms = [{"asked": "plain", "arm": "plain", "winner": 2, "trials": trials}]
+    (row,) = search_rows(gather(replace(study, search=search | {"arms": arms}), records))
+    assert [trial.best for trial in row.trials] == [200.0, 200.0, 150.0, 150.0]
+
+
+def test_a_bootstrap_of_losses_that_fell_lies_above_zero() -> None:
+    before = np.random.default_rng(0).uniform(1, 2, (3, 50, 1))
+    found = items.hierarchical_bootstrap(before, before - 0.5, METRICS["scores"]["loss"], seed=0, resamples=50)
+    assert found.mean == pytest.approx(50.0)
+    assert found.interval.low > 0
+
+
+def test_the_lowest_mean_is_marked_and_of_both_directions_none() -> None:
+    study, records = as_losses(*synthetic(tasks=2, arms=2, seeds=3))
+    records = [replace(one, scores={"nll": 2.0 - 0.5 * (one.arm != "plain")}) for one in records]
+    plain, noisy, *_ = score_table([gather(study, records)]).rows
+    assert [score.best for score in plain.scores] == [False] * 3
+    assert [score.best for score in noisy.scores] == [True] * 3
+    first, second = study.tasks
+    mixed = [first | {"kind": "classification", "metric": "accuracy"}, second]
+    told = [replace(one, scores={"accuracy": 0.5, **one.scores}) for one in records]
+    _, noisy, *_ = score_table([gather(replace(study, tasks=mixed), told)]).rows
+    assert [score.best for score in noisy.scores] == [False, True, False]

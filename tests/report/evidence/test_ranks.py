@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from support.records import synthetic
 
 from noisytune.report import render_html, render_markdown
@@ -45,3 +46,17 @@ def test_few_tasks_or_unfinished_ones_have_no_ranks() -> None:
     study, records = synthetic(tasks=6, seeds=1, examples=20, steps=3)
     assert rank_table(gather(study, records)) is not None
     assert rank_table(gather(study, records[1:])) is None
+
+
+def test_the_interval_of_a_rank_is_over_tasks() -> None:
+    """One seed, and half of six tasks won: redrawn tasks won are binomial."""
+    study, records = synthetic(tasks=6, arms=2, seeds=1, examples=20, steps=3)
+    won = {task["name"] for task in study.tasks[:3]}
+    scores = [0.5 + 0.1 * ((one.arm != "plain") == (one.task in won)) for one in records]
+    found = rank_table(
+        gather(study, [replace(r, scores={"accuracy": s}) for r, s in zip(records, scores, strict=True)])
+    )
+    low, high = stats.binom.ppf([0.025, 0.975], 6, 0.5) / 6
+    for rank in found.ranks:
+        assert rank.mean == 1.5
+        assert (rank.interval.low, rank.interval.high) == pytest.approx((2 - high, 2 - low))

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from noisytune import report
 from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence.forgetting import forgetting
 from noisytune.report.evidence.pairs import gather
+from noisytune.report.evidence.pilot import pilot
 from noisytune.report.evidence.summary import decided, pooled_rows, primary_rows, summary_rows
 from noisytune.report.page import facts, wording
 from noisytune.report.page.notes import next_step, notes, page_notes
@@ -387,3 +391,39 @@ def test_a_record_counts_where_it_says_itself_that_it_belongs(
     edited = [row | {"key": plain[row["seed"]]} for row in study.trials]
     (row,) = summary_rows(replace(study, trials=edited), records)
     assert row.n == 0
+
+
+def test_the_pooled_row_is_one_comparison() -> None:
+    evidence = gather(*synthetic(tasks=3, arms=2, seeds=9))
+    (row,) = pooled_rows(evidence)
+    pairs = [pair for comparison in evidence.comparisons for pair in comparison.pairs]
+    by_seed = [np.mean([pair.difference for pair in pairs if pair.seed == seed]) for seed in evidence.study.seeds]
+    wanted = paired.summarise(by_seed)
+    assert row.e_needed == 20.0
+    assert math.isfinite(row.low)
+    assert (row.low, row.high) == pytest.approx((wanted.anytime.low, wanted.anytime.high))
+
+
+def test_pairs_are_planned_where_both_arms_are() -> None:
+    study, records = synthetic(seeds=5)
+    left = next(one for one in study.trials if one["arm"] != "plain" and one["seed"] == 4)
+    (row,) = summary_rows(replace(study, trials=[one for one in study.trials if one is not left]), records)
+    assert (row.n, row.planned) == (4, 4)
+
+
+def test_a_pilot_s_spread_is_exceeded_by_one_in_ten() -> None:
+    found = pilot(*synthetic(seeds=9))
+    free = found.pairs - 1
+    assert found.sd_high > found.sd
+    assert stats.chi2.cdf(free * found.sd**2 / found.sd_high**2, free) == pytest.approx(0.1)
+
+
+def test_what_is_forgotten_of_two_texts_is_told_apart() -> None:
+    study, records = synthetic(seeds=3)
+    texts = {
+        name: {"status": "ok", "scores": {"nll": nats + 1}, "before": {"nll": nats}}
+        for name, nats in (("wiki", 2.0), ("code", 5.0))
+    }
+    records = [replace(r, evaluations={"dev": {"status": "ok", "scores": r.scores}} | texts) for r in records]
+    found = {one.split: (one.before, one.after["plain"]) for one in forgetting(gather(study, records))}
+    assert found == {"wiki": (200.0, 300.0), "code": (500.0, 600.0)}

@@ -1,5 +1,7 @@
 """Against SciPy, and against studies that are simulated and judged one by one."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -82,3 +84,14 @@ def test_what_is_too_small_to_find_says_so() -> None:
 def test_refusals(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         plan(**({"effect": 1.0, "sd": 1.0} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("comparisons", [3, 10])
+def test_the_fixed_number_of_pairs_has_the_power_among_several_comparisons(comparisons: int) -> None:
+    def chance(n: int) -> float:
+        critical, shift = stats.t.ppf(1 - 0.05 / comparisons / 2, n - 1), math.sqrt(n)
+        return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+
+    n = plan(1.0, 1.0, comparisons=comparisons).fixed
+    assert chance(n) >= 0.798
+    assert chance(n - 1) < 0.802
