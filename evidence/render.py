@@ -129,7 +129,7 @@ def _line(report: dict[str, Any], row: dict[str, Any]) -> str:
     bold = "**" if row["primary"] else ""
     cells = [
         f"[{report['study']}]({report['page']})",
-        _task(report, row),
+        str(row["task"]),
         f"`{row['arm']}`",
         f"{row['pairs']}",
         _number(row["baseline"], ".2f"),
@@ -140,11 +140,6 @@ def _line(report: dict[str, Any], row: dict[str, Any]) -> str:
         f"{bold}{row['verdict']}{bold}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _task(report: dict[str, Any], row: dict[str, Any]) -> str:
-    """A task is one, at every share of its training data."""
-    return "2 tasks, 3 shares each" if row["pooled"] and report["study"] == "shares" else str(row["task"])
 
 
 def claims_table(findings: list[Finding]) -> str:
@@ -195,7 +190,7 @@ def forest(found: list[dict[str, Any]], file: Path) -> None:
             axes.axvline(0, color="0.4", linewidth=0.8)
             for place, row in enumerate(rows):
                 _draw(axes, place, row)
-            names = [f"{_task(report, row)}: {row['arm']}" for row in rows]
+            names = [f"{row['task']}: {row['arm']}" for row in rows]
             axes.set_yticks(range(len(rows)), names, fontsize=8)
             axes.set_ylim(len(rows) - 0.4, -0.6)
             axes.tick_params(axis="x", labelsize=8)

@@ -198,7 +198,7 @@ def test_every_study_has_its_place_when_it_is_finished(claims, tmp_path, monkeyp
     rows = [line.split(" | ") for line in text.splitlines() if "](records/" in line and line.startswith("| ")]
     assert {row[0].partition("]")[0].strip("| [") for row in rows} == there.keys() - set(render.LUCK)
     assert [row[1] for row in rows if "[shares]" in row[0]] == [
-        "2 tasks, 3 shares each",
+        "all 3 shares of 2 tasks",
         *(f"{task}{share}" for task in ("glue/cola", "topics") for share in (" 25 %", " 50 %", "")),
     ]
     assert "not run yet" not in text

@@ -14,6 +14,7 @@ from scipy import stats
 
 from noisytune import report
 from noisytune.records import StudyRecord, TrialRecord
+from noisytune.report.evidence import pairs
 from noisytune.report.evidence.forgetting import forgetting
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.pilot import pilot
@@ -31,7 +32,7 @@ Build = Callable[..., Built]
 GAINS = [1.2, -0.7, 0.9, 0.0, 1.4]
 
 
-@pytest.mark.parametrize("module", [wording, facts, shape])
+@pytest.mark.parametrize("module", [wording, facts, shape, pairs])
 def test_examples_in_the_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 

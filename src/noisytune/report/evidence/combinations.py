@@ -9,7 +9,7 @@ import numpy as np
 
 from noisytune._metrics import direction
 from noisytune.records import TrialRecord
-from noisytune.report.evidence.pairs import Evidence, once
+from noisytune.report.evidence.pairs import Evidence, all_of, once
 from noisytune.report.statistics.paired import Summary, summarise
 
 _NOISE = "noisytune"
@@ -70,7 +70,7 @@ def pooled_combinations(evidence: Evidence) -> list[Combination]:
     """`combinations` of the means over all tasks, over the seeds of which every task is done; empty with one task."""
     tasks, each = evidence.study.tasks, combinations(evidence)
     labels = {task["metric_label"] for task in tasks}
-    whole = {"name": f"all {len(tasks)} tasks", "metric_label": labels.pop() if len(labels) == 1 else "mean score"}
+    whole = {"name": all_of(tasks), "metric_label": labels.pop() if len(labels) == 1 else "mean score"}
     found = []
     for without, combined in dict.fromkeys((c.without, c.combined) for c in each):
         mine = [c for c in each if (c.without, c.combined) == (without, combined)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, TypeVar
@@ -179,6 +179,21 @@ def once(function: Callable[[Evidence], Found]) -> Callable[[Evidence], Found]:
         return found
 
     return kept
+
+
+def all_of(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """What the mean over tasks is called; shares of one task's training data are one task.
+
+    >>> all_of([{"name": "rte"}, {"name": "cola"}])
+    'all 2 tasks'
+    >>> all_of([{"name": f"{task} {share}", "part_of": task} for task in ("rte", "cola") for share in (0.1, 0.5, 1.0)])
+    'all 3 shares of 2 tasks'
+    """
+    wholes = {task.get("part_of") or task["name"] for task in tasks}
+    shares, over = divmod(len(tasks), len(wholes))
+    if shares == 1 or over:
+        return f"all {len(tasks)} tasks"
+    return f"all {shares} shares of {len(wholes)} tasks" if len(wholes) > 1 else f"all {shares} shares"
 
 
 def _noise_lambda(record: TrialRecord) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from noisytune.records import StudyRecord, TrialRecord
-from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, gather, once
+from noisytune.report.evidence.pairs import Comparison, Evidence, Pair, all_of, gather, once
 from noisytune.report.statistics.e_process import needed, sign_evidence
 from noisytune.report.statistics.intervals import ALPHA, Floats, Interval, anytime_interval
 from noisytune.report.statistics.paired import (
@@ -121,7 +121,7 @@ def _row(
     # Scores of runs that all failed say nothing about the arm, however alike they are.
     judged, unknown = _judged(members), Verdict.INCONCLUSIVE
     return SummaryRow(
-        task=f"all {len(members)} tasks" if several else first.task["name"],
+        task=all_of([member.task for member in members]) if several else first.task["name"],
         arm=first.arm,
         label=first.label,
         pooled=several,
