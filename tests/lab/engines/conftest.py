@@ -51,6 +51,24 @@ def look(value, report):
 def fail(value, report):
     raise ValueError("first line\\nsecond line")
 
+def exit(value, report):
+    sys.exit(value)
+
+class Speechless(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+def say_nothing(value, report):
+    raise Speechless
+
+def read(value, report):
+    import subprocess
+    child = subprocess.run(["cat"], stdout=subprocess.PIPE, timeout=20)
+    return sys.stdin.read() + child.stdout.decode()
+
+def give_up(value, report):
+    raise KeyboardInterrupt("by hand")
+
 def complain(value, report):
     raise DataError("column 'x' is empty")
 

@@ -66,6 +66,16 @@ def test_a_failure_is_one_line_and_the_other_jobs_go_on(engine: Engine, do: Any)
     assert "second line" in "".join(one.error.__notes__)
 
 
+@pytest.mark.parametrize(
+    ("what", "value", "said"),
+    [("exit", 3, "SystemExit: 3"), ("exit", None, "SystemExit"), ("say_nothing", 0, "Speech")],
+)
+def test_whatever_ends_a_job_is_its_failure(engine: Engine, do: Any, what: str, value: object, said: str) -> None:
+    failure, after = run(engine, do("a", what, value)) + run(engine, do("b", "echo", "b"))
+    assert (failure.cause, after) == ("error", "b")
+    assert str(failure.error).startswith(f"a failed: {said}")
+
+
 def test_an_error_raised_on_purpose_arrives_as_it_is(engine: Engine, do: Any) -> None:
     (failure,) = run(engine, do("a", "complain"))
     assert isinstance(failure.error, DataError)

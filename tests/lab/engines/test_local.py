@@ -42,6 +42,11 @@ def test_what_a_job_prints_does_not_disturb_the_answers(do: Any, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_job_and_what_it_starts_have_nothing_to_read(do: Any) -> None:
+    with LocalEngine(1) as engine:
+        assert run(engine, do("a", "read", limit=30), do("b", "echo", "b")) == ["", "b"]
+
+
 @pytest.mark.parametrize(
     ("number", "said", "cause"), [(signal.SIGKILL, "memory", "memory"), (signal.SIGSEGV, "SIGSEGV", "died")]
 )
@@ -59,6 +64,13 @@ def test_the_last_words_of_a_worker_are_kept(do: Any) -> None:
         (failure,) = run(engine, do("a", "leave"))
     assert "code 3" in str(failure.error)
     assert "last words" in "".join(failure.error.__notes__)
+
+
+def test_the_traceback_of_a_worker_that_ends_is_kept(do: Any) -> None:
+    with LocalEngine(1) as engine:
+        failure, after = run(engine, do("a", "give_up"), do("b", "echo", "after"))
+    assert ("code 1" in str(failure.error), after) == (True, "after")
+    assert "KeyboardInterrupt: by hand" in "".join(failure.error.__notes__)
 
 
 def test_a_job_whose_time_is_up_is_given_up_with_all_that_it_started(do: Any, mark: str) -> None:

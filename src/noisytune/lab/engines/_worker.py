@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import signal
-import sys
 import threading
 import traceback
 from queue import SimpleQueue
@@ -30,16 +29,25 @@ def main() -> None:
     # Whatever a library prints must not get between the pickles: it goes with the errors, which the engine keeps.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # Nor must a job, or what it starts, read what is meant for this process.
+    stdin = os.fdopen(os.dup(0), "rb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     jobs: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
-    _do_first(jobs.get())
-    while True:
-        job = jobs.get()
-        _send(answers, "begun", None)
-        kind, content = carry_out(job, lambda message: _send(answers, "message", message))
-        _send(answers, kind, content)
-        if kind == "memory":  # what is left of the job would want it again
-            os._exit(0)
+    threading.Thread(target=_read_jobs, args=(stdin, jobs), daemon=True).start()
+    try:
+        _do_first(jobs.get())
+        while True:
+            job = jobs.get()
+            _send(answers, "begun", None)
+            kind, content = carry_out(job, lambda message: _send(answers, "message", message))
+            _send(answers, kind, content)
+            if kind == "memory":  # what is left of the job would want it again
+                os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # the other thread reads: Python cannot end as usual
 
 
 def _outlive_signals() -> None:
@@ -85,15 +93,23 @@ def carry_out(job: Job, report: Any) -> tuple[str, Any]:
     """Do a job: ("done", its result), or an exception whose message is one line, as "failed" or as "memory"."""
     try:
         return "done", job(report)
-    except Exception as error:
-        known: Exception = error
+    except (Exception, SystemExit) as error:
+        known: BaseException = error
         if not isinstance(error, NoisyTuneError):
-            text = str(error).strip()
+            text = _text_of(error).strip()
             reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
             known = TrialError(f"{job.label} failed: {reason}")
         if not hasattr(known, "__notes__"):  # what a command said last tells more
             known.add_note(traceback.format_exc())
         return "memory" if wants_memory(error) else "failed", known
+
+
+def _text_of(error: BaseException) -> str:
+    """Its message; nothing where a class of somebody's own fails to say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 _WANT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
@@ -107,7 +123,9 @@ def wants_memory(error: BaseException | None) -> bool:
     (True, False)
     """
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _WANT_OF_MEMORY.search(str(error))):
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError) and _WANT_OF_MEMORY.search(_text_of(error))
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
