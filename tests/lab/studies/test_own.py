@@ -101,6 +101,7 @@ def test_what_a_script_wrote_stays_that_of_its_record(runs: Runs) -> None:
     """The baseline's first seed runs twice, to see whether it decides: the second run writes elsewhere."""
     unsure = HONEST + "file = out / 'all_results.json'\nfound = json.loads(file.read_text())\n"
     unsure += "found['eval_accuracy'] += int.from_bytes(os.urandom(2), 'big') / 1e7\n"
+    (runs.folder / "run/again-killed/outputs").mkdir(parents=True)
     study = runs(unsure + "file.write_text(json.dumps(found))\n")
     for record in runs.store.records(entry["key"] for entry in study.trials):
         (file,) = runs.folder.glob(f"run/outputs/*-{record.key[:8]}/all_results.json")
@@ -171,6 +172,12 @@ def test_a_seed_that_does_nothing_ends_the_study(runs: Runs) -> None:
     assert len(runs(CONSTANT, rerun=False).trials) == 4
 
 
+def test_a_baseline_that_diverges_does_not_say_what_seeds_do(runs: Runs) -> None:
+    study = runs(CONSTANT.replace("0.5", "nan"))
+    assert "a run of it diverged" in study.tasks[0]["facts"]["rerun"]["found"]
+    assert len(runs.store.index()) == 4
+
+
 def test_a_training_without_a_seed_has_a_floor(runs: Runs) -> None:
     draws = "import os, random; os.environ['NOISYTUNE_MODEL']; print('eval_accuracy:', random.SystemRandom().random())"
     study = runs(draws)
@@ -234,9 +241,19 @@ def test_another_method_is_refused_before_anything_is_run(runs: Runs) -> None:
     command = Command(command=written(runs.folder / "code", HONEST))
     study = replace(runs.study(command), arms=arms_of("recadam"))
     runner = CommandRunner.of(runs.model, command, SCORING, runs.store.folder)
-    with pytest.raises(ConfigError, match=r"recadam works while a model trains"):
-        run_own(study, runs.store, InlineEngine(), lambda _: None, runner, rerun=False)
+    for rerun in (False, True):
+        with pytest.raises(ConfigError, match=r"recadam works while a model trains"):
+            run_own(study, runs.store, InlineEngine(), lambda _: None, runner, rerun=rerun)
     assert not (runs.folder / "run/outputs").exists()
+
+
+@pytest.mark.parametrize("place", ["weights", "weights/runs/one"])
+def test_a_run_folder_in_the_models_folder_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Whatever is written there would make it another model."""
+    monkeypatch.setattr(Runs, "store", Store(runs.folder / "code/.." / place))
+    with pytest.raises(ConfigError, match=r"out must be outside the model's folder .*weights"):
+        runs(HONEST)
+    assert not (runs.model / "runs").exists()
 
 
 def test_any_directory_is_a_model(tmp_path: Path) -> None:

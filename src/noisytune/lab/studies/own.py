@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,12 +15,13 @@ from noisytune._files import digest_of
 from noisytune._metrics import OWN, OWN_LOWER
 from noisytune._pretrained import Model, find_directory
 from noisytune._text import encodable
-from noisytune.errors import DataError, TrialError
+from noisytune.errors import ConfigError, DataError, TrialError
 from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.kinds import Split
 from noisytune.lab.store import StudyStore
 from noisytune.lab.studies.attempts import Rules
-from noisytune.lab.studies.events import Event
+from noisytune.lab.studies.events import Event, each_notice_once
+from noisytune.lab.studies.ready import get_ready
 from noisytune.lab.studies.run import USUAL, Until, run_study
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import TaskData
@@ -37,6 +39,8 @@ NO_MODEL = Model("its own weights", Path(), "0" * 16)
 """Of a function that knows by itself what to load."""
 NOTHING = Split((), ())
 """The examples of a task that only a script knows."""
+_AGAIN = "again-"
+"""What the folder of a trial that runs once more begins with."""
 
 
 @dataclass(frozen=True)
@@ -148,18 +152,29 @@ def run_own(
         rules: what to do about failures, for how long, and until when.
 
     Raises:
+        ConfigError: the run folder lies in the model's folder.
         TrialError: two seeds of the baseline give the same: there are no pairs to compare.
         NoisyTuneError: as `noisytune.lab.studies.run.run_study`.
     """
+    if study.model is not NO_MODEL and store.folder.resolve().is_relative_to(study.model.path.resolve()):
+        raise ConfigError(
+            f"out must be outside the model's folder {study.model.path}, which is known by all that is in it, got "
+            f"{store.folder}"
+        )
     facts = _known(store)
     if rerun and not facts:
+        on_event = each_notice_once(on_event)
+        with store.lock():  # what is impossible is said before the baseline is trained, not after
+            get_ready(study, runner, engine, study.plan, on_event)
         first = replace(study, arms=study.arms[:1], seeds=study.seeds[:2])
         record = run_study(first, store, engine, on_event, None, report_to, runner, rules)
         if rules.stopping():
             return record
         found = store.records(trial.key for trial in first.plan)
         if found and found[0].seed == study.seeds[0]:
-            facts = compared(study.scoring, found, _again(first.plan[0], engine, runner, on_event, rules))
+            with store.lock():
+                again = _again(first.plan[0], engine, runner, on_event, rules)
+            facts = compared(study.scoring, found, again)
             on_event(Notice(facts["rerun"]["found"]))
     study = replace(study, tasks=(replace(study.tasks[0], facts=facts),))
     return run_study(study, store, engine, on_event, until, report_to, runner, rules)
@@ -178,7 +193,9 @@ def _again(
     on_event: Callable[[Event], None],
     rules: Rules,
 ) -> TrialRecord:
-    """Run a trial that is finished once more. Its record is not kept."""
+    """Run a trial that is finished once more, in a folder that is locked. Its record is not kept."""
+    for leftover in runner.folder.glob(f"{_AGAIN}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     found: list[TrialRecord] = []
 
     def told(message: Any) -> None:
@@ -188,7 +205,7 @@ def _again(
             found.append(message.record)
 
     on_event(Notice(f"{trial.label} runs once more, to see whether its seed decides what comes out"))
-    with TemporaryDirectory(prefix="again-", dir=runner.folder) as place:  # the outputs that are kept are the record's
+    with TemporaryDirectory(prefix=_AGAIN, dir=runner.folder) as place:  # the outputs that are kept are the record's
         elsewhere = replace(runner, folder=Path(place))
         engine.run([TrialJob(trial, (trial,), elsewhere, limit=rules.trial_timeout)], told)
     return found[0]
@@ -211,14 +228,14 @@ def compared(scoring: Scoring, found: list[TrialRecord], again: TrialRecord) -> 
     name, first, others = scoring.score, found[0], found[1:]
     one, two = (100 * record.scores.get(scoring.score, math.nan) for record in (first, again))
     same = _numbers(first) == _numbers(again)
-    if same and others and _numbers(first) == _numbers(others[0]):
+    if math.isnan(one) or math.isnan(two):
+        said, floor = "a run of it diverged: nothing is known of how equal two runs are", None
+    elif same and others and _numbers(first) == _numbers(others[0]):
         raise TrialError(
             f"seeds {first.seed} and {others[0].seed} give the same {name} ({one:.2f}) and the same other numbers: the "
             "seed is ignored, and there are no pairs to compare; pass {seed} on (or read NOISYTUNE_SEED), or say "
             "no_rerun if both are right"
         )
-    if math.isnan(one) or math.isnan(two):
-        said, floor = "a run of it diverged: nothing is known of how equal two runs are", None
     elif same:
         said, floor = f"{name} is {one:.2f} both times: the seed decides what comes out", 0.0
     elif one == two:
