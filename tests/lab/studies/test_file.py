@@ -217,6 +217,7 @@ def test_glue_is_found_beside_the_file(tiny: Model, tmp_path: Path) -> None:
         ("arms: [noisytune]\ntraining: {epochs: [1]}", "epochs must be a whole number >= 1, got ['1']"),
         ("arms: [noisytune(0.1, scale=global)]", "an arm with a comma needs quotes"),
         ("arms: [[noisytune]]", "line 1: arms must be a name, got ['noisytune']"),
+        ("{models: [all-MiniLM-L6-v2, all-MiniLM-L6-v2], arms: [noisytune]}", "are one model: give it once"),
         ("? [a]\n: b", "line 1: a key must be a word"),
         ("arms: !!python/object/apply:os.system [ls]", "line 1: tags such as"),
         ("arms: " + "[" * 100_000, "line 1: more than 20 lists or mappings in each other"),
@@ -232,6 +233,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, text: str, said: str) -> Non
         read_studies(write(tmp_path, text))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("study.yaml") <= 1
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -246,6 +248,22 @@ def test_several_models_are_several_studies_of_the_same_data(tiny: Model, tmp_pa
     assert one.tasks == other.tasks
     assert [study.training.learning_rate for study in (one, other)] == [2e-5, 2e-4]
     assert [study.file_name for study in (one, other)] == [f"both-{tiny.path.name}", "both-all-MiniLM-L6-v2"]
+
+
+def test_models_of_one_name_do_not_share_a_study(save_tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Their files would be the same one's: said before anything runs, whether the weights are here or not."""
+    one, other = (
+        save_tiny(tmp_path / folder / "bert", intermediate_size=size) for folder, size in (("a", 32), ("b", 64))
+    )
+    file = write(tmp_path, f"{{models: [{one}, {other}], arms: [noisytune]}}")
+    for reading in (read_studies, plans):
+        with pytest.raises(ConfigError, match=r"models: two are called bert, and so would be their files: rename"):
+            reading(file)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"two are called bert"):
+        plans(file, Changes(models=("nobody/bert", "nothing/bert")))
+    copy = shutil.copytree(one, tmp_path / "copy")
+    with pytest.raises(ConfigError, match=r"models: bert and copy are one model"):
+        read_studies(file, Changes(models=(str(one), str(copy))))
 
 
 def test_shares_contain_each_other_and_the_whole_is_the_task_itself(tmp_path: Path) -> None:

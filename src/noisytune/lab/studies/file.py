@@ -14,6 +14,7 @@ from noisytune._pretrained import Model
 from noisytune._settings import nearest, read, settings_of, switch
 from noisytune._text import encodable
 from noisytune.errors import ConfigError
+from noisytune.lab.store import file_name
 from noisytune.lab.studies import USUAL_SEEDS
 from noisytune.lab.studies.compare import equal_compute, seeds_of
 from noisytune.lab.studies.document import Document, read_document
@@ -204,18 +205,42 @@ def read_studies(path: Path, changes: Changes = AS_WRITTEN, content: bytes | Non
     """
     asked = StudyFile.read(path, changes, content)
     models = [Model.find(name) for name in asked.models]
+    refuse_twins(models)
     tasks = tuple(task for wanted in asked.wanted for task in asked.load(wanted))
     return tuple(asked.study(model, tasks) for model in models)
 
 
+def refuse_twins(models: Iterable[Model | str]) -> None:
+    """See that no model of a study is there twice, and no name, after which its files are called.
+
+    Args:
+        models: found, or the names of those that are not here.
+
+    Raises:
+        ConfigError: one is.
+    """
+    names, digests = set[str](), dict[str, str]()
+    for model in models:
+        name, digest = (model, "") if isinstance(model, str) else (model.name, model.digest)
+        if digest in digests:
+            raise ConfigError(f"models: {digests[digest]} and {name} are one model: give it once")
+        digests |= {digest: name} if digest else {}
+        called = file_name(name.rsplit("/")[-1])
+        if called in names:
+            raise ConfigError(
+                f"models: two are called {called}, and so would be their files: rename the directory of one, or write "
+                "a study of another name for it"
+            )
+        names.add(called)
+
+
 def _arm(document: Document, place: int, arm: Any) -> Arm:
-    where = document.at("arms", place)
+    name = _text(document, "arms", arm, place)
     try:
-        return Arm.parse(_text(document, "arms", arm, place))
+        return Arm.parse(name)
     except ConfigError as error:
-        torn = isinstance(arm, str) and arm.count("(") != arm.count(")")
-        hint = "; between [ and ] an arm with a comma needs quotes" if torn else ""
-        raise ConfigError(f"{where}: {error}{hint}") from error
+        hint = "; between [ and ] an arm with a comma needs quotes" if name.count("(") != name.count(")") else ""
+        raise ConfigError(f"{document.at('arms', place)}: {error}{hint}") from error
 
 
 def _models(document: Document) -> list[str | None]:

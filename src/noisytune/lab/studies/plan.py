@@ -11,7 +11,7 @@ from noisytune._hub import fetch, local_files_only
 from noisytune._pretrained import CONFIG, Model
 from noisytune.errors import DataError
 from noisytune.lab.studies.cost import flops, seconds_on
-from noisytune.lab.studies.file import AS_WRITTEN, Changes, StudyFile, Wanted
+from noisytune.lab.studies.file import AS_WRITTEN, Changes, StudyFile, Wanted, refuse_twins
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import BENCHMARKS, TASKS, TaskData, fitting
 from noisytune.lab.tasks.expected import Expected, expected, languages_of
@@ -88,6 +88,7 @@ def plans(path: Path, changes: Changes = AS_WRITTEN) -> tuple[Study | Plan, ...]
     with local_files_only():
         tasks, lacking = _tasks(asked)
         models = [_model(name) for name in asked.models]
+    refuse_twins(models)
     loaded = [task for task in tasks if isinstance(task, TaskData)]
     if lacking or any(isinstance(model, str) for model in models):
         return tuple(_plan(asked, model, tasks, lacking) for model in models)
