@@ -83,5 +83,7 @@ def merge(
     if found.differing:
         kept = f"{terminal(run)} keeps its own"
         out.print(f"Note: {found.differing:,} of those have other scores in {terminal(other)}; {kept}", soft_wrap=True)
+    for line in found.aside:
+        out.print(f"Note: {terminal(line)}", soft_wrap=True)
     for line in found.damaged:
         out.print(f"Note: left out: {terminal(line)}", soft_wrap=True)

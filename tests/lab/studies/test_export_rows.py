@@ -141,6 +141,8 @@ def test_the_name_and_the_margin_are_those_of_the_folder_that_is_added_to(tiny_s
 def test_what_cannot_be_one_is_refused_and_nothing_is_changed(tiny_study: Study, tmp_path: Path) -> None:
     filled(tiny_study, tmp_path / "a")
     filled(replace(tiny_study, training=replace(tiny_study.training, epochs=2)), tmp_path / "b")
+    search = {"protocol": "clean", "sampler": "random", "budget": 1, "space": {}, "trained_on": 1, "chosen_on": 1}
+    filled(replace(tiny_study, search=search | {"arms": []}), tmp_path / "searched")
     (tmp_path / "empty").mkdir()
     kept = sorted((file.name, file.read_bytes()) for file in (tmp_path / "a").rglob("*.json"))
     for other, error, said in (
@@ -148,10 +150,23 @@ def test_what_cannot_be_one_is_refused_and_nothing_is_changed(tiny_study: Study,
         ("a", ConfigError, "are one folder"),
         ("empty", RunFolderError, "holds no study"),
         ("nowhere", NotFoundError, "no such folder"),
+        ("searched", RunFolderError, "holds another search of settings, or none"),
     ):
         with pytest.raises(error, match=said):
             join(tmp_path / "a", tmp_path / other)
     assert sorted((file.name, file.read_bytes()) for file in (tmp_path / "a").rglob("*.json")) == kept
+
+
+def test_a_damaged_record_is_set_aside_where_the_other_folder_has_it_whole(tiny_study: Study, tmp_path: Path) -> None:
+    filled(tiny_study, tmp_path / "a")
+    other = filled(tiny_study, tmp_path / "b")
+    damaged = tmp_path / "a/trials" / f"{tiny_study.plan[0].key}.json"
+    damaged.write_text("{")
+    found = CliRunner().invoke(app, ["merge", str(tmp_path / "a"), str(tmp_path / "b")], env={"COLUMNS": "200"})
+    assert found.output.startswith("1 trials copied, 3 were in both\n")
+    assert f"the record is kept as {damaged.name}.damaged" in found.output
+    assert Store(tmp_path / "a").records() == other.records()
+    assert damaged.with_name(f"{damaged.name}.damaged").read_text() == "{"
 
 
 def test_the_commands(tiny_study: Study, tmp_path: Path) -> None:

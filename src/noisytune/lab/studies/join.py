@@ -8,6 +8,7 @@ from pathlib import Path
 from noisytune.errors import ConfigError, DamagedRecordError, NotFoundError, RunFolderError
 from noisytune.lab.store import Store
 from noisytune.lab.studies.merge import extend
+from noisytune.lab.studies.ready import set_damaged_aside
 from noisytune.records import StudyRecord
 
 
@@ -23,6 +24,8 @@ class Joined:
     """Of those, the ones with other scores there: other hardware or libraries round otherwise."""
     damaged: tuple[str, ...] = ()
     """Records of the other folder that were left out, one line each."""
+    aside: tuple[str, ...] = ()
+    """Records of this folder that were damaged and now have other names, one line each."""
 
 
 def join(into: Path, other: Path) -> Joined:
@@ -53,8 +56,9 @@ def join(into: Path, other: Path) -> Joined:
         wholes = {file: _whole(targets[file].read_study(), study, into) for file, study in studies.items()}
         for file, whole in wholes.items():
             targets[file].write_study(whole)
-        target = Store(into)
-        for key in sorted(source.index()):
+        target, keys = Store(into), sorted(source.index())
+        found.aside = tuple(set_damaged_aside(target, keys))
+        for key in keys:
             _copy(source, target, key, found)
         for key, failure in source.failures().items():
             if not target.has(key) and not target.failure(key):
@@ -64,6 +68,8 @@ def join(into: Path, other: Path) -> Joined:
 
 def _whole(mine: StudyRecord | None, other: StudyRecord, into: Path) -> StudyRecord:
     """The study of both, under the name and with the margin that it has here."""
+    if mine is not None and mine.search != other.search:
+        raise RunFolderError(f"{into} holds another search of settings, or none: merge folders of one search")
     whole = extend(mine, other, into)
     return whole if mine is None else replace(whole, name=mine.name, margin=mine.margin)
 
