@@ -43,6 +43,8 @@ class Cheap:
         time.sleep(self.seconds)
         if fault == "error":
             raise ValueError("first line\nsecond line")
+        if fault == "no text":  # as names of files in another encoding are
+            raise ValueError("first line: caf\udce9")
         if fault == "memory" or (fault == "memory once" and not times):
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if fault == "killed once" and not times:

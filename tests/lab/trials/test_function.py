@@ -155,6 +155,7 @@ def test_what_a_function_may_return(run):
             lambda x: np.float32(x),
             lambda x: {"accuracy": x},
             lambda x: {"scores": {"score": x, "loss": 3}},
+            lambda x: {"scores": {"score": x, "caf\udce9": 3}},
             lambda x: {"scores": x, "items": [{"prediction": 1, "reference": 1}, {"prediction": 0, "reference": 1}]},
             lambda x: {"scores": x, "items": {"predictions": np.ones(3), "references": torch.tensor([1, 0, 1])}},
             lambda x: {"scores": x, "items": {"predictions": [1, 0], "references": [1, 1], "groups": ["a", "b"]}},

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from noisytune._processes import Process
+from noisytune._text import encodable
 from noisytune.errors import ConfigError, NoisyTuneError
 from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.store import TrialStore
@@ -174,8 +175,8 @@ class Attempts:
         words = "\n".join(getattr(failure.error, "__notes__", ()))[-LAST_WORDS:]
         for trial in missing:
             ended = datetime.now(UTC).isoformat()
-            told = FailureRecord(trial.key, failure.cause, str(failure.error), words, Process.this().told, ended)
-            self.store.write_failure(told)
+            said = encodable(str(failure.error)), encodable(words)
+            self.store.write_failure(FailureRecord(trial.key, failure.cause, *said, Process.this().told, ended))
             self.failed[trial.key] = failure.error
             if not again:
                 self._release(trial.key)

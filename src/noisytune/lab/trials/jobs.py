@@ -96,7 +96,7 @@ def _believable(record: TrialRecord | None, trial: Trial) -> TrialRecord:
             f"{trial.label} failed: its runner gave {'no' if record is None else 'another'} trial's record"
         )
     try:
-        record.to_json()
+        record.to_json().encode()
     except (TypeError, ValueError) as error:
         raise TrialError(
             f"{trial.label} failed: its record cannot be kept ({error}): a score that is undefined is left out"

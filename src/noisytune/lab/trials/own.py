@@ -12,6 +12,7 @@ from typing import Any
 
 from noisytune._files import publish
 from noisytune._machine import available_cores
+from noisytune._text import encodable
 from noisytune.config import NoisyTuneConfig
 from noisytune.errors import ConfigError
 from noisytune.lab.store import file_name
@@ -82,7 +83,7 @@ def about_code(what: str, near: Path, cwd: Path, program: str) -> tuple[dict[str
         cwd: where it runs.
         program: its Python, or what that runs.
     """
-    about: dict[str, Any] = {"folder": str(cwd.absolute()), "git": revision(near)}
+    about: dict[str, Any] = {"folder": encodable(str(cwd.absolute())), "git": revision(near)}
     python, packages = python_of(program, cwd) or ("", ())
     if python:
         about |= {"python": python, "packages": f"{len(packages)}, digest {digest(packages)}"}

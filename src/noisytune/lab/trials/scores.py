@@ -15,6 +15,7 @@ import numpy as np
 from noisytune._files import parse_object
 from noisytune._metrics import METRICS, Floats, kinds_with
 from noisytune._settings import check, choice, switch, text
+from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError, TrialError
 from noisytune.records import Status
 
@@ -109,7 +110,7 @@ def outcome(scoring: Scoring, value: float, numbers: Mapping[str, Any], items: I
     Raises:
         TrialError: an item lacks something.
     """
-    finite = {name: float(one) for name, one in numbers.items() if is_number(one) and math.isfinite(one)}
+    finite = {encodable(name): float(one) for name, one in numbers.items() if is_number(one) and math.isfinite(one)}
     if not math.isfinite(value):
         return Outcome("diverged", None, finite, {})
     outputs = arrays_of(items, scoring.predictions_kind) if items is not None else {}
