@@ -216,8 +216,17 @@ def test_what_makes_no_sense_is_refused(plan: Exploration, changes: dict[str, An
 def test_another_task_does_not_go_on(plan: Exploration, tmp_path: Path) -> None:
     run(plan, tmp_path)
     other = replace(plan, task=replace(plan.task, train=plan.task.train.take(range(30))))
-    with pytest.raises(RunFolderError, match="holds another study"):
-        run(other, tmp_path)
+    longer = replace(plan, training=replace(plan.training, epochs=4))
+    for another, said in ((other, "holds another study"), (longer, "holds another study: its epochs is 3, not 4")):
+        with pytest.raises(RunFolderError, match=said):
+            run(another, tmp_path)
+
+
+def test_fewer_seeds_are_told(plan: Exploration, tmp_path: Path) -> None:
+    run(plan, tmp_path)
+    fewer, study, events = run(replace(plan, seeds=1), tmp_path)
+    assert (fewer.finished, study.seeds) == ([], [0])
+    assert "1 seeds, not 2 as before" in " ".join(event.text for event in events if isinstance(event, Notice))
 
 
 def test_a_trial_that_fails_is_told(plan: Exploration, tmp_path: Path) -> None:

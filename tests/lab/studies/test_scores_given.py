@@ -267,6 +267,7 @@ def test_examples_of_several_runs_are_kept_for_the_bootstrap(tmp_path: Path) -> 
         ("seed,arm\n0,a\n0,b\n", "needs a column of scores"),
         ("seed,plain\n0,1\n", "needs two columns of numbers"),
         ("seed,arm,score\n0,a,\n0,b,\n", "no row has a score"),
+        ("seed,arm,score\n0,a,0.1\n,,\n0,,0.2\n", "row 3: no arm; fill the cell"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str, said: str) -> None:

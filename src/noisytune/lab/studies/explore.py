@@ -12,6 +12,7 @@ from noisytune.lab.studies.attempts import Attempts, Rules
 from noisytune.lab.studies.chosen import Chosen, as_record
 from noisytune.lab.studies.events import Event, StudyStarted, each_notice_once
 from noisytune.lab.studies.exploration import Exploration
+from noisytune.lab.studies.merge import other_setting
 from noisytune.lab.studies.ready import get_ready, say_notices, set_damaged_aside, start
 from noisytune.lab.studies.run import USUAL
 from noisytune.lab.studies.study import Study
@@ -54,8 +55,8 @@ def explore(
     runner = runner or TransformersRunner.of(exploration.model, exploration.training.max_length, store.cache_folder)
     on_event = each_notice_once(on_event)
     with store.lock() as notice:
-        _refuse_another(exploration, store)
-        say_notices(exploration.study, (notice, *_said(exploration)), on_event)
+        fewer = _about_earlier(exploration, store)
+        say_notices(exploration.study, (notice, fewer, *_said(exploration)), on_event)
         run = _Run(exploration, store, engine, runner, on_event, rules)
         left, screened = run.screen()
         study, records = run.choose(left, screened)
@@ -76,11 +77,23 @@ def _said(exploration: Exploration) -> Iterable[str]:
     )
 
 
-def _refuse_another(exploration: Exploration, store: StudyStore) -> None:
+def _about_earlier(exploration: Exploration, store: StudyStore) -> str:
+    """What the user should know of an exploration that is in the folder already.
+
+    Raises:
+        RunFolderError: something else is there.
+    """
     earlier = store.read_study()
+    if earlier is None:
+        return ""
     ours = exploration.model.digest, exploration.final.digest
-    if earlier and (earlier.model["digest"], earlier.tasks[0]["digest"]) != ours:
+    if (earlier.model["digest"], earlier.tasks[0]["digest"]) != ours:
         raise RunFolderError(f"{store.folder} holds another study; choose another run folder")
+    if other := other_setting(earlier.training, exploration.study.training.to_dict()):
+        raise RunFolderError(f"{store.folder} holds another study: {other}; choose another run folder")
+    if exploration.seeds >= len(earlier.seeds):
+        return ""
+    return f"the report will have {exploration.seeds} seeds, not {len(earlier.seeds)} as before: their trials are kept"
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,24 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
         seeds=seeds,
         trials=sorted(entries.values(), key=lambda entry: places[entry["seed"]]),
     )
+
+
+def other_setting(earlier: Mapping[str, Any], training: Mapping[str, Any]) -> str | None:
+    """The first setting in which two trainings differ, in words; None where they are the same.
+
+    Args:
+        earlier: as in `noisytune.records.StudyRecord.training`. What is missing has its default.
+        training: the same of what is asked for now.
+
+    >>> other_setting({"epochs": 1}, {"epochs": 2}), other_setting({}, {"select": "last"})
+    ('its epochs is 1, not 2', None)
+    """
+    defaults = {one.name: one.default for one in fields(TrainingSettings)}
+    for setting in {**earlier, **training}:
+        old, new = (one.get(setting, defaults.get(setting)) for one in (earlier, training))
+        if old != new:
+            return f"its {setting} is {old}, not {new}"
+    return None
 
 
 def under_known_names(
@@ -96,11 +114,8 @@ def _difference(earlier: StudyRecord, study: StudyRecord) -> str | None:
         names = {earlier.model["name"], study.model["name"]}
         same_name = " (the same name, but other weights, configuration or tokenizer)" if len(names) == 1 else ""
         return f"its model is {earlier.model['name']}, not {study.model['name']}{same_name}"
-    defaults = {one.name: one.default for one in fields(TrainingSettings)}
-    for setting in {**earlier.training, **study.training}:
-        old, new = (one.training.get(setting, defaults.get(setting)) for one in (earlier, study))
-        if old != new:
-            return f"its {setting} is {old}, not {new}"
+    if other := other_setting(earlier.training, study.training):
+        return other
     metrics = {task["name"]: task["metric"] for task in earlier.tasks}
     if study.training.get("select") == "best":
         for task in study.tasks:

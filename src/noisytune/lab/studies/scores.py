@@ -108,6 +108,8 @@ def _rows(table: Table, columns: dict[str, str]) -> Iterator[Score]:
             value = _number(table.columns[name][i], status, f"{where}, column {name.strip()}")
             if value is None and status == "ok":
                 continue
+            if not wide and not said["arm"]:
+                raise DataError(f"{where}: no arm; fill the cell")
             told = said.get("metric") or "score"
             yield Score(
                 arm=name.strip() if wide else said["arm"],
