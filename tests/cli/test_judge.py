@@ -141,7 +141,10 @@ def test_power_in_words_and_as_json(run: Path) -> None:
     assert "one comparison, where --until-decided waits for 4 (each arm on each task), at most 50" in said
     assert "9 pairs know their spread roughly" in said
     assert "--effect must be given, in points" in call("power", code=2)
-    assert "sd must be a finite number" in call("power", "--sd", 0, "--effect", 1, code=2)
+    assert "sd must be a finite number > 0" in call("power", "--sd", 0, "--effect", 1, code=2)
+    for options in (["--sd", 1e300, "--effect", 1], ["--sd", 1, "--effect", "inf"]):
+        assert "is not a number up to 1,000,000" in call("power", *options, code=2)
+    assert "--max-seeds" in call("power", "--sd", 1, "--effect", 1, "--max-seeds", 100_000, code=2)
 
 
 def test_result_folders_need_an_arm_each(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from noisytune._text import terminal
-from noisytune.cli._options import WHAT, Json, Margin, option
+from noisytune.cli._options import WHAT, Json, Margin, finite, option
 from noisytune.cli._output import console, print_json
 from noisytune.cli.cost_display import duration
 from noisytune.errors import ConfigError, require
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 def power(
     effect: Annotated[
-        float | None, option(WHAT, "The difference to be found. Default with --from: what the pilot saw.", "POINTS")
+        float | None,
+        option(WHAT, "The difference to be found. Default with --from: what the pilot saw.", "POINTS", callback=finite),
     ] = None,
-    sd: Annotated[float | None, option(WHAT, "Standard deviation of the paired differences.", "POINTS")] = None,
+    sd: Annotated[
+        float | None, option(WHAT, "Standard deviation of the paired differences.", "POINTS", callback=finite)
+    ] = None,
     from_: Annotated[
         Path | None, option(WHAT, "Take the spread, and what a trial takes, from this run folder.", "RUN", "--from")
     ] = None,
@@ -30,7 +33,7 @@ def power(
         int | None, option(WHAT, "Comparisons judged at once. Default: 1, or the pilot's.", "N", min=1)
     ] = None,
     margin: Margin = 1.0,
-    max_seeds: Annotated[int, option(WHAT, "Where --until-decided stops at the latest.", "N", min=1)] = 50,
+    max_seeds: Annotated[int, option(WHAT, "Where --until-decided stops at the latest.", "N", min=1, max=2000)] = 50,
     as_json: Json = False,
 ) -> None:
     """Say how many pairs a difference takes: looked at once, looked at after every pair, and with --until-decided.

@@ -81,6 +81,9 @@ def show(
 
     Returns:
         how many trials of the study failed, and with ``as_json`` what each model's ``report.json`` holds.
+
+    Raises:
+        RunFolderError: ``out`` cannot be written.
     """
     from noisytune.cli.study_display import print_summary
     from noisytune.lab.store import STUDY, Store, file_name
@@ -89,6 +92,8 @@ def show(
     results, told, failures = [], [], list(Store(folder).failures().values())
     people = console(as_json)
     place = writable(out or folder)
+    if out and not place:
+        raise RunFolderError(f"{out} cannot be written; give another --out")
     on_all = file_name(next(iter(studies.values())).name) if len(studies) > 1 else ""
     for file, study in studies.items():
         page = "report" if file == STUDY else file if len(studies) > 1 else file_name(study.name)

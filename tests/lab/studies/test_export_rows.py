@@ -207,6 +207,10 @@ def test_a_folder_that_cannot_be_written_is_reported_all_the_same(
     shown = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "pages")])
     assert shown.exit_code == 0
     assert (tmp_path / "pages" / "report.html").exists()
+    read_only = tmp_path / "pages"
+    shown = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--out", str(read_only)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 1
+    assert f"{read_only} cannot be written; give another --out" in shown.output
 
 
 def test_a_disk_without_room_is_said_before_anything_runs(

@@ -80,9 +80,20 @@ def test_what_is_too_small_to_find_says_so() -> None:
     assert found.stops.shares["equivalent"] > 0.5
 
 
-@pytest.mark.parametrize("wrong", [{"sd": 0.0}, {"effect": 0.0}, {"power": 1.0}, {"most": 0}, {"sd": float("nan")}])
-def test_refusals(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"sd": 0.0}, "sd must be a finite number > 0, got 0"),
+        ({"sd": -1.0}, "sd must be a finite number > 0, got -1"),
+        ({"sd": float("nan")}, "sd must be a finite number > 0, got nan"),
+        ({"effect": 0.0}, "effect must be a finite number other than 0"),
+        ({"effect": float("-inf")}, "effect must be a finite number other than 0, got -inf"),
+        ({"power": 1.0}, "power must be a share, 0 < power < 1, got 1"),
+        ({"most": 0}, "most must be 1 to 2000 pairs, got 0"),
+    ],
+)
+def test_refusals(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         plan(**({"effect": 1.0, "sd": 1.0} | wrong))  # type: ignore[arg-type]
 
 

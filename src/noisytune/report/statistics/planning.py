@@ -73,11 +73,14 @@ def plan(
     >>> found.fixed, found.anytime, found.stops.median
     (10, 19, 12.0)
     """
-    for name, value in (("sd", sd), ("effect", abs(effect))):
-        if not (value > 0.0 and math.isfinite(value)):
-            raise ConfigError(f"{name} must be a finite number other than 0, got {value:g}")
-    if not 0.0 < power < 1.0 or not 1 <= most <= LONGEST:
-        raise ConfigError(f"power = {power:g}, most = {most}: need 0 < power < 1 and 1 to {LONGEST} pairs")
+    for name, value, allowed, holds in (
+        ("sd", sd, "a finite number > 0", 0.0 < sd < math.inf),
+        ("effect", effect, "a finite number other than 0", 0.0 < abs(effect) < math.inf),
+        ("power", power, "a share, 0 < power < 1", 0.0 < power < 1.0),
+        ("most", most, f"1 to {LONGEST} pairs", 1 <= most <= LONGEST),
+    ):
+        if not holds:
+            raise ConfigError(f"{name} must be {allowed}, got {value:g}")
     fixed = _fixed(abs(effect) / sd, power, ALPHA / comparisons)
     length = min(LONGEST, max(most, 40, 3 * (fixed or LONGEST)))
     studies = _simulated(effect, sd, length, seed, comparisons)
