@@ -242,7 +242,7 @@ def test_another_method_is_refused_before_anything_is_run(runs: Runs) -> None:
     study = replace(runs.study(command), arms=arms_of("recadam"))
     runner = CommandRunner.of(runs.model, command, SCORING, runs.store.folder)
     for rerun in (False, True):
-        with pytest.raises(ConfigError, match=r"recadam works while a model trains"):
+        with pytest.raises(ConfigError, match=r"^arm recadam: recadam works while a model trains"):
             run_own(study, runs.store, InlineEngine(), lambda _: None, runner, rerun=rerun)
     assert not (runs.folder / "run/outputs").exists()
 

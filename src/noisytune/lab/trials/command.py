@@ -15,6 +15,7 @@ from typing import Any
 from noisytune._files import digest_of
 from noisytune._settings import check, path, switch, text, whole, words
 from noisytune.errors import ConfigError, NoisyTuneError, NotFoundError, TrialError
+from noisytune.lab.trials.arm import Arm, methods_of
 from noisytune.lab.trials.logged import last_lines, run_logged
 from noisytune.lab.trials.own import OwnRunner, about_code, checkpoint_for, name_of, noise_of, record_of
 from noisytune.lab.trials.runner import OnStep
@@ -203,7 +204,8 @@ class CommandRunner(OwnRunner):
 
         notices: list[str] = []
         for methods in arms:
-            config = noise_of(Trial({**trial.settings, "arm": {"name": trial.arm, "methods": methods}}))
+            named = {"name": Arm.of(*methods_of(methods)).name, "methods": methods}
+            config = noise_of(Trial({**trial.settings, "arm": named}))
             if config:
                 notices += perturb_checkpoint(
                     self.model_dir, self._place("checkpoints", trial), config, dry_run=True
