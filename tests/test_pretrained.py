@@ -10,8 +10,18 @@ from pathlib import Path
 import pytest
 
 from noisytune import _pretrained as model_module
-from noisytune._pretrained import Model, default_model, find_directory, model_digest, resolve_model, weight_files
+from noisytune._pretrained import (
+    Model,
+    configuration,
+    default_model,
+    find_directory,
+    model_digest,
+    positions,
+    resolve_model,
+    weight_files,
+)
 from noisytune.errors import DataError, MissingExtraError
+from noisytune.lab.trials.head import is_fine_tuned
 
 
 @pytest.fixture
@@ -33,6 +43,17 @@ def test_a_directory_is_called_by_its_own_name(folder: Path, monkeypatch: pytest
     monkeypatch.chdir(folder.parent)
     names = {Model.find(text).name for text in ("m", "./m", "m/", str(folder), "../" + folder.parent.name + "/m")}
     assert names == {"m"}
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[1]", "[" * 100_000, None])
+def test_a_configuration_that_cannot_be_read_says_nothing(folder: Path, damaged: str | None) -> None:
+    if damaged is None:
+        (folder / "config.json").unlink()
+    else:
+        (folder / "config.json").write_text(damaged)
+    assert configuration(folder) == {}
+    assert positions(folder) is None
+    assert not is_fine_tuned(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"])

@@ -232,13 +232,22 @@ def refuse_lfs_pointer(file: Path) -> None:
         raise DataError(f"{file}: is a pointer of git-lfs, not the file itself: run  git lfs pull  in its repository")
 
 
+def configuration(path: Path) -> dict[str, Any]:
+    """What config.json of a model's directory says; empty where it cannot be read, which those who need it say.
+
+    >>> configuration(Path("nowhere"))
+    {}
+    """
+    try:
+        found = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _named_weights(path: Path) -> str | None:
     """The file or index that ``transformers_weights`` of config.json names."""
-    try:
-        config: Any = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):  # said by those who need the configuration
-        return None
-    named = config.get("transformers_weights") if isinstance(config, dict) else None
+    named = configuration(path).get("transformers_weights")
     if named is None:
         return None
     if (
@@ -258,11 +267,8 @@ def positions(path: Path) -> int | None:
     >>> positions(Path("nowhere")) is None
     True
     """
-    try:
-        config: Any = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):  # said by those who need the configuration
-        return None
-    for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
+    config = configuration(path)
+    for part in (config, config.get("text_config")):
         found = isinstance(part, dict) and (part.get("max_position_embeddings") or part.get("n_positions"))
         if isinstance(found, int) and found > 0:
             return found

@@ -123,9 +123,9 @@ def checkpoint(folder: Path, config: object, *tensors: str) -> Path:
 
 
 def test_attention_is_no_head(tmp_path: Path) -> None:
-    attention = "decoder.layers.0.self_attn.out_proj.weight"
-    assert not is_fine_tuned(checkpoint(tmp_path / "body", {}, attention))
-    assert is_fine_tuned(checkpoint(tmp_path / "whole", {}, attention, "classification_head.out_proj.weight"))
+    attention, bart = "decoder.layers.0.self_attn.out_proj.weight", {"model_type": "bart"}
+    assert not is_fine_tuned(checkpoint(tmp_path / "body", bart, attention))
+    assert is_fine_tuned(checkpoint(tmp_path / "whole", bart, attention, "classification_head.out_proj.weight"))
 
 
 def test_a_config_that_is_no_mapping_says_nothing_of_a_head(tmp_path: Path) -> None:

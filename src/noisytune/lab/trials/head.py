@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from noisytune._pretrained import weight_files
+from noisytune._pretrained import configuration, weight_files
 from noisytune.errors import ConfigError, DataError
 
 NEW = "new"
@@ -28,14 +28,14 @@ def is_fine_tuned(model_dir: Path) -> bool:
 
     Its ``config.json`` says so, or the names of its tensors do.
     """
+    config = configuration(model_dir)
+    architectures = config.get("architectures") or []
+    if any(str(name).endswith(_TRAINED) for name in architectures):
+        return True
+    if not config or architectures:
+        return False
     try:
-        config = json.loads((model_dir / "config.json").read_bytes())
-        if not isinstance(config, dict):
-            return False
-        architectures = config.get("architectures") or []
-        if any(str(name).endswith(_TRAINED) for name in architectures):
-            return True
-        return not architectures and any(_OUTPUTS.fullmatch(name) for name in _tensor_names(model_dir))
+        return any(_OUTPUTS.fullmatch(name) for name in _tensor_names(model_dir))
     except (OSError, ValueError, DataError):
         return False  # loading the model says what is wrong
 
