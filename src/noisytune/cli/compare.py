@@ -26,6 +26,7 @@ from noisytune.cli._options import (
 )
 from noisytune.cli._running import Running, stoppable
 from noisytune.lab.studies import USUAL_SEEDS
+from noisytune.lab.studies.compare import EQUAL_COMPUTE
 
 if TYPE_CHECKING:
     from noisytune.records import StudyRecord, TrialRecord
@@ -35,16 +36,7 @@ def compare(
     model: Model = None,
     task: Task = "topics",
     arm: Arms = None,
-    equal_compute: Annotated[
-        bool,
-        option(
-            WHAT,
-            "Add plain fine-tuning on as many tokens as arms that read them twice.",
-            "",
-            "--equal-compute",
-            common=False,
-        ),
-    ] = False,
+    equal_compute: Annotated[bool, option(WHAT, EQUAL_COMPUTE, "", "--equal-compute", common=False)] = False,
     seeds: Seeds = USUAL_SEEDS,
     until_decided: Annotated[
         bool, option(WHAT, "Add seeds until every verdict is settled.", "", "--until-decided")

@@ -8,7 +8,12 @@
     RUN/failed/<key>.json          why a trial has no record yet
     RUN/claims/<key>.json          who is running a trial
     RUN/cache/                     tokens; may be deleted
-    RUN/logs/                      what tensorboard wrote
+    RUN/logs/                      what tensorboard wrote; of a training of one's own, what its command said
+    RUN/outputs/, checkpoints/     of a training of one's own: what it wrote; the noisy weights
+    RUN/packages-<digest>.txt      what is installed in the Python of one
+    RUN/plan.json                  of a planned study, its file
+    RUN/optuna.db                  of `tune`, its searches
+    RUN/report.html, .md, .json    the report
 """
 
 from __future__ import annotations
@@ -250,8 +255,6 @@ class Store:
         Args:
             key: of a trial, sixteen hexadecimal digits.
         """
-        if not (self.failed_folder / f"{key}.json").exists():
-            return None
         return self.failures([key]).get(key)
 
     def claim(self, key: str) -> bool:

@@ -69,6 +69,10 @@ def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:
     return tuple(found)
 
 
+EQUAL_COMPUTE = "Add plain fine-tuning on as many tokens as each arm that reads them more than once."
+"""What `equal_compute` does, as an option."""
+
+
 def equal_compute(arms: Sequence[Arm], trained: Sequence[tuple[TrainingSettings, int]]) -> tuple[Arm, ...]:
     """The arms, and plain fine-tuning that reads at least as many tokens as each of those that read more than it.
 

@@ -16,7 +16,7 @@ from noisytune._text import encodable
 from noisytune.errors import ConfigError
 from noisytune.lab.store import file_name
 from noisytune.lab.studies import USUAL_SEEDS
-from noisytune.lab.studies.compare import equal_compute, seeds_of
+from noisytune.lab.studies.compare import EQUAL_COMPUTE, equal_compute, seeds_of
 from noisytune.lab.studies.document import Document, read_document
 from noisytune.lab.studies.study import Study
 from noisytune.lab.tasks import (
@@ -89,7 +89,7 @@ class StudyFile:
     """Names of those that take the place of what the file says."""
     notice: str
     """On tasks whose files a download lacks."""
-    equal_compute: bool = switch("Add plain fine-tuning on as many tokens as arms that read them twice.")
+    equal_compute: bool = switch(EQUAL_COMPUTE)
 
     @classmethod
     def read(cls, path: Path, changes: Changes = AS_WRITTEN, content: bytes | None = None) -> StudyFile:

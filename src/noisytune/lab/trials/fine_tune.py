@@ -1,7 +1,4 @@
-"""How a trial is run: load, apply the arm's methods, train with the transformers Trainer, predict on dev.
-
-With `evaluate` and `trainer` beside it the only file of the lab that loads torch when it is imported.
-"""
+"""How a trial is run: load, apply the arm's methods, train with the transformers Trainer, predict on dev."""
 
 from __future__ import annotations
 
