@@ -91,8 +91,8 @@ def choice(default: str | None, about: str, *options: str) -> Any:
     return _field(default, Setting(about, " or ".join(options), read, str, "|".join(options)))
 
 
-def word_or_whole(default: str | None, about: str, *options: str) -> Any:
-    """A field for one of several words, or a whole number >= 0."""
+def word_or_whole(about: str, *options: str) -> Any:
+    """A field for one of several words, or a whole number >= 0; None by default."""
 
     def read(value: Any) -> str | int:
         if value in options and isinstance(value, str):
@@ -103,7 +103,7 @@ def word_or_whole(default: str | None, about: str, *options: str) -> Any:
         return found
 
     allowed = f"{' or '.join(options)} or a whole number >= 0"
-    return _field(default, Setting(about, allowed, read, str, "|".join((*options, "N"))))
+    return _field(None, Setting(about, allowed, read, str, "|".join((*options, "N"))))
 
 
 def switch(about: str) -> Any:

@@ -8,6 +8,9 @@ from typing import Any
 from noisytune._settings import number
 from noisytune.errors import ConfigError
 
+MOST = 1 / 3
+"""The share of a training that a default does not pass."""
+
 
 def steps(about: str) -> Any:
     """A field for a point in the training: a step from 1 on, a share of all steps below 1, or None, the default.
@@ -17,14 +20,13 @@ def steps(about: str) -> Any:
     return number(None, about, "a step >= 1, or a share of the steps, 0 < share < 1", lambda x: 0 < x < math.inf)
 
 
-def in_steps(value: float | None, total: int | None, usual: float, at_most: float = 1 / 3) -> float:
+def in_steps(value: float | None, total: int | None, usual: float) -> float:
     """The optimizer step that a setting of `steps` means.
 
     Args:
         value: a step, a share, or None.
         total: optimizer steps of the training; None where the loop does not say.
-        usual: what None means in a long training: the authors' number.
-        at_most: the share of a short training that None does not pass.
+        usual: what None means in a long training, the authors' number; in a short one at most `MOST` of it.
 
     Raises:
         ConfigError: a share is given, and the loop does not say how long it trains.
@@ -33,7 +35,7 @@ def in_steps(value: float | None, total: int | None, usual: float, at_most: floa
     (20, 25.0, 20.0, 250)
     """
     if value is None:
-        return usual if total is None else min(usual, max(1.0, at_most * total))
+        return usual if total is None else min(usual, max(1.0, MOST * total))
     if value >= 1:
         return value
     if total is None:

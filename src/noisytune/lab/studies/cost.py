@@ -102,7 +102,7 @@ class Cost:
         return sum(task.trials * seconds_on(gpu, task.flops, task.precision) for task in self.tasks)
 
 
-def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Runner | None = None) -> Cost:
+def cost_of(study: Study, store: Store, engine: Engine, workers: int) -> Cost:
     """Count the trials that the run folder lacks, and time a few steps of the model here.
 
     An arm counts as plain fine-tuning on as many tokens as it reads: `noisytune.methods` says what each adds to that.
@@ -112,7 +112,6 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
         store: of the run folder. Nothing is written.
         engine: where trials would run.
         workers: how many at a time.
-        runner: how trials would be carried out; None: with the transformers Trainer.
     """
     finished = store.index()
     missing = [trial for trial in study.plan if trial.key not in finished]
@@ -120,7 +119,7 @@ def cost_of(study: Study, store: Store, engine: Engine, workers: int, runner: Ru
     if not missing:
         return Cost(study.model.name, 0, (), done, workers)
     tasks: list[TaskCost] = []
-    runner = runner or TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
+    runner = TransformersRunner.of(study.model, study.training.max_length, store.cache_folder)
     speeds = _speeds(study, missing, engine, runner)
     paid = {trial.task for trial in missing}
     for task in study.tasks:

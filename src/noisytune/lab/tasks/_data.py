@@ -209,7 +209,7 @@ class TaskOptions:
     )
     """XTREME: ``translate-train-all`` adds the translated training sets; for POS and NER those of the languages."""
     layer: str | int | None = word_or_whole(
-        None, "Compare sentences by this hidden layer. Default: official.", "official", "dev", "oracle"
+        "Compare sentences by this hidden layer. Default: official.", "official", "dev", "oracle"
     )
     """XTREME's retrieval: ``official`` is 8 of 12 layers and 14 of 24; ``dev`` and ``oracle`` are the best by score."""
     scored_split: Literal["test", "dev"] | None = choice(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from noisytune._metrics import METRICS
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._from_tables import task_from_tables
 from noisytune.lab.tasks._tables import read_table, task_name
 from noisytune.lab.tasks.chats import COLUMNS
@@ -14,7 +14,7 @@ from noisytune.lab.tasks.questions import SPANS, holds_questions, load_questions
 from noisytune.lab.tasks.tags import holds_tags, load_tags
 
 
-def load_file(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
+def load_file(path: Path, options: TaskOptions) -> TaskData:
     """Read a file, and a dev file where one is given, as a task.
 
     Args:

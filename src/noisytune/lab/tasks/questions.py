@@ -12,7 +12,7 @@ from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._columns import group_in
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
 from noisytune.lab.tasks._dev import drawn_off, sides
 from noisytune.lab.tasks._json import Record, records_of
@@ -66,7 +66,7 @@ class Questions:
         return [f"{name}: {one}" for one in told]
 
 
-def holds_questions(path: Path, options: TaskOptions = DEFAULTS) -> bool:
+def holds_questions(path: Path, options: TaskOptions) -> bool:
     """Whether a file is one of questions: it is asked for, or JSON with SQuAD's names in it."""
     if options.asks_for(SPANS):
         return True
@@ -76,7 +76,7 @@ def holds_questions(path: Path, options: TaskOptions = DEFAULTS) -> bool:
     return '"paragraphs"' in text and '"qas"' in text
 
 
-def load_questions(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
+def load_questions(path: Path, options: TaskOptions) -> TaskData:
     """Read a file of questions, and a dev file where one is given.
 
     Args:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from noisytune.errors import ConfigError
 from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._corpus import Conversations, normalise, read_corpus
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._data import TaskData, TaskOptions, order_key
 
 LABELS = ("other message", "answers")
 
@@ -15,7 +15,7 @@ DEV_SHARE = 0.4
 """Share of a topic's messages in dev."""
 
 
-def load_replies(options: TaskOptions = DEFAULTS) -> TaskData:
+def load_replies(options: TaskOptions) -> TaskData:
     """Message and reply; class 1: the corpus's own reply, class 0: the reply to another message of the same topic.
 
     Every message and every reply occurs exactly once in each class, so that neither alone gives the label away. Replies

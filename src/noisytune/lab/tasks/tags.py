@@ -13,7 +13,7 @@ from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.tasks._columns import group_in
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
 from noisytune.lab.tasks._dev import drawn_off, sides
 from noisytune.lab.tasks._json import records_of
@@ -45,12 +45,12 @@ class Sentence(NamedTuple):
     """What it belongs to, where that is asked for."""
 
 
-def holds_tags(path: Path, options: TaskOptions = DEFAULTS) -> bool:
+def holds_tags(path: Path, options: TaskOptions) -> bool:
     """Whether a file is one of tagged sentences: it is asked for, or its name says so."""
     return options.asks_for(TAGGING) or (options.kind is None and suffix(path) in SUFFIXES)
 
 
-def load_tags(path: Path, options: TaskOptions = DEFAULTS) -> TaskData:
+def load_tags(path: Path, options: TaskOptions) -> TaskData:
     """Read tagged sentences, and a dev file where one is given.
 
     Args:
@@ -108,7 +108,7 @@ def task_from_sentences(
     return TaskData(name, TAGGING, metric, names, _as_split(train, names), evaluate, tuple(notices), facts=facts)
 
 
-def read_tags(path: Path, options: TaskOptions = DEFAULTS) -> list[Sentence]:
+def read_tags(path: Path, options: TaskOptions) -> list[Sentence]:
     """The sentences of a file; arguments and errors as for `load_tags`."""
     try:
         text = decode(path)

@@ -8,7 +8,7 @@ from functools import partial
 from noisytune.errors import DataError
 from noisytune.lab.kinds import Split
 from noisytune.lab.tasks._corpus import Conversations, languages, normalise, read_corpus
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions, order_key
+from noisytune.lab.tasks._data import TaskData, TaskOptions, order_key
 
 MAX_TOPICS = 5
 """The largest topics of the language are taken, this many at most."""
@@ -23,7 +23,7 @@ DEV_SHARE = 0.55
 """Share of a topic's messages in dev. Evaluating is cheap, and a larger dev set is a finer ruler."""
 
 
-def load_topics(options: TaskOptions = DEFAULTS) -> TaskData:
+def load_topics(options: TaskOptions) -> TaskData:
     """One message, and the topic that it is from: a language's largest topics, as many messages of each.
 
     A message that occurs under two topics is left out, a repeated one is kept once (case and punctuation do not count).

@@ -146,10 +146,10 @@ def of_movements(name: str, moved: Sequence[Movement]) -> Download:
     )
 
 
-def of_search(name: str, rows: Sequence[SearchRow]) -> Download:
+def of_search(rows: Sequence[SearchRow]) -> Download:
     """A line for each trial of the search."""
     return download(
-        name,
+        "search",
         ["arm", "trial", "seed", "score", "best_so_far"],
         [(row.asked, t.number, t.seed, t.score, t.best) for row in rows for t in row.trials],
     )

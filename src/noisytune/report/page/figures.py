@@ -207,7 +207,7 @@ def with_and_without(combinations: Sequence[Combination], *, key: str) -> str:
         return svg.inline(figure, key=key, title="Each method without and with NoisyTune", description=said)
 
 
-def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
+def search_progress(rows: Sequence[SearchRow], metric: str) -> str:
     """Scores of every arm's search: a dot a trial, a line the best so far, a diamond the winner with fresh seeds."""
     arms, n = [row.arm for row in rows], len(rows[0].trials)
     names = svg.told_apart([row.asked for row in rows])
@@ -233,7 +233,9 @@ def search_progress(rows: Sequence[SearchRow], metric: str, *, key: str) -> str:
         axes.set_xlabel("trial of the search")
         axes.set_ylabel(f"{svg.shortened(metric)}, points")
         svg.legend(figure, names)
-        return svg.inline(figure, key=key, title="Scores of the search, trial by trial", description="; ".join(said))
+        return svg.inline(
+            figure, key="search", title="Scores of the search, trial by trial", description="; ".join(said)
+        )
 
 
 def lambda_curve(evidence: Evidence, rows: Sequence[SummaryRow], *, key: str) -> str:

@@ -25,8 +25,8 @@ def search_view(evidence: Evidence, *, drawn: bool) -> dict[str, Any] | None:
             f"Dots: trials of the search, scored on {where}; lines: the best so far; large dots: the winners. "
             "Diamonds: the winners with fresh seeds, mean ± standard deviation, scored on dev."
         )
-        figure = figures.search_progress(rows, evidence.study.tasks[0]["metric_label"], key="search")
-        card = Card("The search, trial by trial", caption, (Panel("", figure),), downloads.of_search("search", rows))
+        figure = figures.search_progress(rows, evidence.study.tasks[0]["metric_label"])
+        card = Card("The search, trial by trial", caption, (Panel("", figure),), downloads.of_search(rows))
     return {
         "sentence": chosen_by(search),
         "card": card,

@@ -15,12 +15,12 @@ from noisytune.report.statistics.intervals import ALPHA, Floats, anytime_half_wi
 POWER = 0.8
 
 
-def detectable(n: int, sd: float, critical: float, power: float = POWER) -> float:
-    """True difference (points) for which |t| exceeds ``critical`` with probability ``power``: noncentral t."""
+def detectable(n: int, sd: float, critical: float) -> float:
+    """True difference (points) for which |t| exceeds ``critical`` with probability `POWER`: noncentral t."""
     if n < 2 or not math.isfinite(critical) or not sd > 0.0:
         return math.inf
 
-    return _shift(n, critical, power) * sd / math.sqrt(n)
+    return _shift(n, critical) * sd / math.sqrt(n)
 
 
 def chance_of_t(n: int, effect: float, alpha: float = ALPHA) -> float:
@@ -39,12 +39,12 @@ def chance_of_t(n: int, effect: float, alpha: float = ALPHA) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _shift(n: int, critical: float, power: float) -> float:
-    """Noncentrality at which |t| exceeds ``critical`` with probability ``power``."""
+def _shift(n: int, critical: float) -> float:
+    """Noncentrality at which |t| exceeds ``critical`` with probability `POWER`."""
     chi = _chi(n) * critical
 
     def excess(shift: float) -> float:
-        return float((special.ndtr(shift - chi) + special.ndtr(-shift - chi)).mean()) - power
+        return float((special.ndtr(shift - chi) + special.ndtr(-shift - chi)).mean()) - POWER
 
     return float(optimize.brentq(excess, 0.0, float(chi[-1]) + 10.0))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from noisytune.errors import DataError
 from noisytune.lab.kinds import Split
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks.xtreme.asked import XTREME, asked_for, has_dev_sets, scored_part
 from noisytune.lab.tasks.xtreme.gather import Gathered, named
 from noisytune.lab.tasks.xtreme.official import DEV, OFFICIAL, TEST, TRAIN, TRAINED, TRANSLATED, Official
@@ -18,7 +18,7 @@ class NothingToScoreError(DataError):
     """No language of a task has a file with labels."""
 
 
-def load_xtreme(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
+def load_xtreme(name: str, options: TaskOptions) -> TaskData:
     """One task of XTREME, trained on its English training set and scored in each language that is there.
 
     Its splits are ``dev`` (English, where the task has one) and the languages by their codes; the primary score is the
