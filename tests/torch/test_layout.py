@@ -3,11 +3,14 @@
 import math
 
 import pytest
+import safetensors.torch
 import torch
 import transformers as tf
+from torch import nn
 from transformers.core_model_loading import Interleave, PermuteForRope, revert_weight_conversion
 
 from noisytune.arrays import perturb_arrays_
+from noisytune.checkpoint import perturb_checkpoint
 from noisytune.torch import perturb_, perturb_state_dict
 from noisytune.torch._dtensor import Piece, within
 from noisytune.torch._layout import Traced, in_files
@@ -138,6 +141,38 @@ def test_experts_of_a_stack_are_matrices_in_state_dicts_and_arrays_too():
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, state[name]), name
         assert torch.equal(parameter, torch.from_numpy(arrays[name])), name
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
+def test_a_module_of_ones_own_has_the_noise_of_its_files(tmp_path):
+    """Stacks of experts, weight norm of old files, and layer norms of BERT's first ones."""
+    module = nn.ModuleDict(
+        {
+            "experts": nn.ParameterDict(
+                {
+                    "down_proj": torch.arange(60.0).view(3, 4, 5) * torch.tensor([0.01, 1, 100]).view(3, 1, 1),
+                    "down_proj_bias": torch.arange(12.0).view(3, 4),
+                }
+            ),
+            "conv": nn.utils.weight_norm(nn.Conv1d(4, 4, 3)),
+            "LayerNorm": nn.ParameterDict({"gamma": torch.arange(4.0) + 0.5, "beta": torch.arange(4.0) - 2}),
+        }
+    )
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    (tmp_path / "clean").mkdir()
+    safetensors.torch.save_file(state, tmp_path / "clean" / "model.safetensors")
+    arrays = {name: value.numpy().copy() for name, value in state.items()}
+    in_memory, by_name = perturb_(nn.DataParallel(module), seed=2), perturb_state_dict(state, seed=2)
+    perturb_arrays_(arrays, seed=2)
+    perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=2)
+    on_disk = safetensors.torch.load_file(tmp_path / "noisy" / "model.safetensors")
+    assert {entry.name: entry.scale for entry in in_memory.perturbed} == {
+        entry.name: entry.scale for entry in by_name.perturbed
+    }
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, state[name]), name
+        assert torch.equal(parameter, torch.from_numpy(arrays[name])), name
+        assert torch.equal(parameter, on_disk[name]), name
 
 
 def test_dimensions_of_length_one_are_left_out_together():

@@ -51,8 +51,9 @@ def parts_in_files(models: Mapping[str, nn.Module], shapes: Shapes) -> tuple[dic
     notices: list[str] = []
     for name in shapes:
         if not any(name.startswith(path) for path in models):
-            outside = (names.HEAD if models else "") + names.without_wrappers(name)
-            parts[name] = [Part(outside, tuple(shapes[name]), None)]
+            outside = (names.HEAD if models else "") + names.canonical(name, None)
+            traced = Traced.of(names.without_wrappers(name), shapes[name])
+            parts[name] = [part for each in _matrices(outside, traced) for _, part in _parts(*each)]
     for path, model in models.items():
         inside = {name: names.without_wrappers(name.removeprefix(path)) for name in shapes if name.startswith(path)}
         bare = {plain: tuple(shapes[name]) for name, plain in inside.items()}
@@ -75,10 +76,10 @@ def _of_model(model: Any, shapes: Shapes, qualifier: str) -> tuple[dict[str, lis
         for in_file, traced in held.items():
             spelt[in_file] = namespace + names.canonical(in_file, None)
             for name, each in _matrices(qualifier + spelt[in_file], traced):
-                for box in each.boxes:
-                    parts[at + box.tensor].append(Part(name, tuple(each.shape), None if each.is_plain else box))
-                    if each.is_plain and not qualifier:
-                        held_as[at + box.tensor] = name
+                for tensor, found in _parts(name, each):
+                    parts[at + tensor].append(found)
+                    if found.box is None and not qualifier:
+                        held_as[at + tensor] = name
     return parts, unknown or _of_another_release(model, spelt, held_as)
 
 
@@ -165,3 +166,9 @@ def _matrices(name: str, traced: Traced) -> Iterator[tuple[str, Traced]]:
         return
     for index, expert in enumerate(traced.unbind(0)):
         yield names.expert(name, index), expert
+
+
+def _parts(name: str, traced: Traced) -> Iterator[tuple[str, Part]]:
+    """Of a tensor of the files: which tensor in memory, by its name there, holds which part of it."""
+    for box in traced.boxes:
+        yield box.tensor, Part(name, tuple(traced.shape), None if traced.is_plain else box)
