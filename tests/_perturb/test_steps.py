@@ -12,6 +12,7 @@ from noisytune.torch import perturb_state_dict
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 3), np.float32)
+MASK = np.triu(np.full((64, 64), np.finfo(np.float32).min), 1)
 REASONS = {
     "a.weight": (WEIGHT, None),
     "a.excluded": (WEIGHT + 1, "excluded"),
@@ -71,13 +72,19 @@ def test_without_noise_every_weight_says_so(route):
         ),
         ({"w": np.array([1e200, 0, 1])}, NonFiniteError, "standard deviation overflows"),
         ({"w": np.float16([65_000, -65_504, 3])}, NonFiniteError, r"up to 65504: noise .* largest value 65504"),
+        ({"w": MASK}, NonFiniteError, r"up to 3.40282e\+38: noise .* largest value 3.40282e\+38"),
         ({"w": WEIGHT, "module.w": WEIGHT + 1}, UnsupportedTensorError, "have the same canonical name 'w': "),
     ],
-    ids=["NaN", "huge", "overflow", "names"],
+    ids=["NaN", "huge", "overflow", "a mask", "names"],
 )
 def test_the_same_refusals_in_the_same_words(route, bad, error, words):
     with pytest.raises(error, match=words):
         route(bad, noise_lambda=1)
+
+
+def test_large_values_with_room_for_noise_are_no_overflow(route):
+    spread = RNG.uniform(-1e38, 1e38, 10_000).astype(np.float32)  # the sum of the squares is beyond the largest one
+    assert [entry.left_alone for entry in route({"w": spread}, noise_lambda=1).entries] == [None]
 
 
 def test_the_number_of_bad_values_is_counted(route):

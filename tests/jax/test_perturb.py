@@ -345,6 +345,7 @@ def test_uncommitted_arrays_stay_so(path):
             r"bad \(float32, shape \(3,\)\) has 1 values .* NaN",
         ),
         (lambda: jnp.asarray([65_000, 3], jnp.float16), NonFiniteError, "could pass the dtype's largest value 65504"),
+        (lambda: jnp.triu(jnp.full((9, 9), jnp.finfo(jnp.bfloat16).min), 1), NonFiniteError, "could pass the dtype's"),
         (lambda: jnp.asarray([0.5, 3], jnp.float4_e2m1fn), UnsupportedTensorError, "takes no noise"),
         (lambda: jax.ShapeDtypeStruct((3,), jnp.float32), UnsupportedTensorError, "has no values"),
     ],

@@ -5,7 +5,8 @@ import torch
 
 from noisytune import field
 from noisytune._noise import moments
-from noisytune.torch import _device
+from noisytune.errors import NonFiniteError
+from noisytune.torch import _device, _tensors, perturb_state_dict
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 4096), (5, 9000), (4095, 2), (2**44 + 1000, 5000)])
@@ -92,3 +93,11 @@ def test_a_strided_parameter_reaches_a_device_as_one_run_of_memory(view, monkeyp
     assert not strided.weight.is_contiguous()
     assert torch.equal(strided.weight, plain.weight)
     assert torch.equal(memory[between], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float8_e5m2], ids=str)
+def test_noise_that_would_overflow_is_refused_on_another_device(monkeypatch, dtype):
+    monkeypatch.setattr(_tensors, "on_cpu", lambda tensor: False)
+    mask = torch.full((9, 9), torch.finfo(dtype).min).triu(1).to(dtype)
+    with pytest.raises(NonFiniteError, match="could pass the dtype's largest value"):
+        perturb_state_dict({"mask": mask}, noise_lambda=0.15)

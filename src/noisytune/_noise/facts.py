@@ -5,10 +5,11 @@ Facts of pieces merge into those of the whole, so that files, threads and ranks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -29,18 +30,34 @@ class Facts(NamedTuple):
     non_finite: int = 0
     """How many values are NaN or infinite."""
     largest: float = 0.0
-    """Largest absolute value, where noise could overflow the dtype; 0 elsewhere."""
+    """Largest absolute value; or, up to half of the dtype's largest one, what none exceeds."""
 
 
 @cache
-def limit(dtype: str) -> float | None:
-    """The largest value of a dtype that noise could overflow; None for the others, whose range is too wide.
+def limit(dtype: str) -> float:
+    """The largest value of a dtype.
 
-    >>> limit("float16"), limit("bfloat16")
-    (65504.0, None)
+    >>> limit("float16")
+    65504.0
     """
-    largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)  # type: ignore[no-untyped-call]
-    return largest if largest < 1e5 else None
+    return float(ml_dtypes.finfo(DTYPES[dtype]).max)  # type: ignore[no-untyped-call]
+
+
+def largest(moments: Moments, dtype: str, exact: Callable[[], float]) -> float:
+    """`Facts.largest`, without another look at values that their moments show to be far from the dtype's largest.
+
+    Args:
+        moments: of the values.
+        dtype: of the values, as in `DTYPES`.
+        exact: finds their largest absolute value.
+
+    >>> largest(Moments(9, 1.0, 4.0), "float16", lambda: 2.5), largest(Moments(9, 3e4, 1e8), "float16", lambda: 3.5e4)
+    (3.0, 35000.0)
+    """
+    if not moments.is_finite:
+        return 0.0
+    bound = abs(moments.mean) + math.sqrt(moments.m2)  # each deviation's square is a part of the sum
+    return exact() if bound > limit(dtype) / 2 else bound
 
 
 def of(values: Array, pool: Executor | None = None) -> Facts:
@@ -58,7 +75,7 @@ def of(values: Array, pool: Executor | None = None) -> Facts:
     if not moments.is_finite:
         wide = values if values.dtype == np.float64 else values.astype(np.float32)
         non_finite = int((~np.isfinite(wide)).sum())
-    return Facts(moments, non_finite, _largest(values) if values.size and limit(values.dtype.name) else 0.0)
+    return Facts(moments, non_finite, largest(moments, values.dtype.name, lambda: _largest(values)))
 
 
 def merge(parts: Sequence[Facts]) -> Facts:
@@ -71,7 +88,7 @@ def merge(parts: Sequence[Facts]) -> Facts:
 
 
 def _largest(values: Array) -> float:
-    """Of a small dtype. Without the sign, words are ordered as the numbers that they stand for."""
-    word: Any = np.uint8 if values.itemsize == 1 else np.uint16
-    without_sign = values.view(word) & word(0x7F if values.itemsize == 1 else 0x7FFF)
+    """Without the sign, words are ordered as the numbers that they stand for."""
+    word = np.dtype(f"u{values.itemsize}")
+    without_sign = values.view(word) & (np.iinfo(word).max >> 1)
     return float(without_sign.max(keepdims=True).view(values.dtype)[0])

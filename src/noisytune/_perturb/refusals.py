@@ -150,15 +150,17 @@ def non_finite(where: str, values: int, is_new: bool | None) -> NonFiniteError:
 
 
 def refuse_overflow(target: Target, largest_noise: float) -> None:
-    """Refuse noise that could pass the largest value of a small dtype.
+    """Refuse noise that could pass the largest value of its dtype.
 
     Args:
         target: measured.
         largest_noise: the largest absolute value that the noise can have, >= 0.
     """
-    highest, largest = limit(target.dtype), target.facts.largest if target.facts else 0.0
-    if highest is not None and largest + largest_noise > highest:
+    if target.facts is None:
+        return
+    highest, largest = limit(target.dtype), target.facts.largest
+    if largest + largest_noise > highest:
         raise NonFiniteError(
             f"{target.where} has values up to {largest:g}: noise of up to {largest_noise:g} could pass the dtype's "
-            f"largest value {highest:g}; convert it to float32 or bfloat16, or exclude the tensor"
+            f"largest value {highest:g}; convert it to a dtype of wider range, or exclude the tensor"
         )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisytune._noise.facts import DTYPES, Facts, limit
+from noisytune._noise.facts import DTYPES, Facts, largest
 from noisytune._noise.moments import Moments
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
@@ -208,13 +208,11 @@ class _DeviceTarget(MemoryTarget):
     perturbed: Any = None
 
     def measure(self, pool: Executor | None) -> Facts:
-        moments, non_finite, largest = _xla.moments(self.leaf), 0, 0.0
+        moments, non_finite = _xla.moments(self.leaf), 0
         if not moments.is_finite:
             wide = self.leaf if self.dtype == "float64" else self.leaf.astype(jnp.float32)
             non_finite = int((~jnp.isfinite(wide)).sum())
-        if limit(self.dtype) is not None:
-            largest = float(jnp.abs(self.leaf.astype(jnp.float32)).max())
-        return Facts(moments, non_finite, largest)
+        return Facts(moments, non_finite, largest(moments, self.dtype, lambda: _xla.largest(self.leaf)))
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
         settings = std, config.noise_lambda, config.distribution, config.seed, self.name

@@ -41,6 +41,12 @@ def _mean_and_m2(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     return origin + mean, ((deviation - mean) ** 2).sum()
 
 
+def largest(weights: jax.Array) -> float:
+    """The largest absolute value of an array, however it is sharded."""
+    with jax.enable_x64(True):
+        return float(jnp.abs(weights.astype(jnp.float64)).max())
+
+
 def add_noise(
     weights: jax.Array, std: float, noise_lambda: float, distribution: Distribution, seed: int, name: str
 ) -> tuple[jax.Array, Moments]:

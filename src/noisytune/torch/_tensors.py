@@ -82,13 +82,16 @@ class TensorTarget(MemoryTarget):
         flat = values.contiguous().reshape(-1)
         if on_cpu(flat):
             return facts.of(as_numpy(flat), pool)
-        moments, non_finite, largest = _device.backend(flat).moments(flat), 0, 0.0
+        moments, non_finite = _device.backend(flat).moments(flat), 0
+        has_arithmetic = flat.element_size() > 1  # float8 has none
         if not moments.is_finite:
-            has_arithmetic = flat.element_size() > 1  # float8 has none
             non_finite = int((~(flat if has_arithmetic else flat.float()).isfinite()).sum())
-        if moments.n and facts.limit(self.dtype) is not None:
-            largest = float(torch.stack([part.float().abs().max() for part in torch.split(flat, 1 << 22)]).max())
-        return Facts(moments, non_finite, largest)
+
+        def exact() -> float:
+            parts = (part if has_arithmetic else part.float() for part in torch.split(flat, 1 << 22))
+            return float(torch.stack([part.abs().max() for part in parts]).max())
+
+        return Facts(moments, non_finite, facts.largest(moments, self.dtype, exact))
 
     def write(self, std: float, config: NoisyTuneConfig, pool: Executor | None) -> Moments:
         """Add the noise to what this process holds."""
