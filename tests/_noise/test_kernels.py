@@ -102,6 +102,16 @@ def test_the_account_is_what_was_really_added(dtype, distribution):
     assert account.mean == pytest.approx(added.mean(), abs=account.std * 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e18, 1e30])
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
+def test_the_account_holds_for_weights_of_any_size(dtype, size, distribution):
+    weights = (np.random.default_rng(0).normal(0, 1, 10_007) * size).astype(dtype)
+    before = weights.astype(np.float64)
+    account = kernels.add_noise_(weights, size, 0.15, distribution, 1, "w")
+    assert account.std == pytest.approx(np.std(weights.astype(np.float64) - before, ddof=1), rel=1e-4, abs=0)
+
+
 @pytest.mark.parametrize("dtype", kernels.DTYPES, ids=str)
 def test_moments_of_every_dtype_are_the_references(dtype):
     weights = weights_of(dtype, 150_001)

@@ -122,6 +122,21 @@ def test_global_random_state_is_not_touched():
     assert np.array_equal(np.random.get_state()[1], states[1])
 
 
+def test_noise_is_the_same_where_subnormal_numbers_count_as_zero():
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    half = nn.ParameterDict({"w": nn.Parameter(every[every.abs() < 1])})
+    flushed = copy.deepcopy(half)
+    usual = perturb_(half, noise_lambda=1e-4, seed=1)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        manifest = perturb_(flushed, noise_lambda=1e-4, seed=1)
+    finally:
+        torch.set_flush_denormal(False)
+    assert unchanged(flushed, bits(half))
+    assert manifest == usual
+
+
 def test_noise_depends_on_the_seed_alone_and_differs_between_equal_tensors():
     def noise(seed, rng):
         torch.manual_seed(rng)

@@ -116,10 +116,12 @@ def _to_bfloat16(value: np.float32) -> np.uint16:
 
 @compiled()
 def _from_float16(word: np.uint16) -> np.float32:
-    magnitude = _float((np.uint32(word) & np.uint32(0x7FFF)) << _13)
-    bits = _bits(magnitude * np.float32(2.0**112))  # moves the exponent's bias from 15 to 127
-    if bits >= np.uint32(0x47800000):  # 65536: infinity or NaN
-        bits = np.uint32(bits | np.uint32(0x7F800000))
+    """By way of large numbers: a thread may be set to take subnormal ones of float32 for 0."""
+    magnitude = np.uint32((np.uint32(word) & np.uint32(0x7FFF)) << _13)
+    is_subnormal = magnitude < np.uint32(0x00800000)
+    exponent = np.uint32(0x70800000) if is_subnormal else np.uint32(0x70000000)  # infinity and NaN stay what they are
+    one = np.float32(2.0**98) if is_subnormal else np.float32(0)  # what a subnormal number does not begin with
+    bits = _bits((_float(np.uint32(magnitude + exponent)) - one) * np.float32(2.0**-112))
     return _float(bits | ((np.uint32(word) & np.uint32(0x8000)) << _16))
 
 
@@ -196,19 +198,20 @@ def _perturbed(old: _Real, scale: _Real, noise: _Real) -> _Real:
 
 
 @compiled()
-def _difference(new: _Real, old: _Real) -> np.float32:
-    return np.float32(new - old)
+def _difference(new: _Real, old: _Real, unit: _Real) -> np.float32:
+    return np.float32((new - old) * unit)
 
 
 @compiled(fastmath=_SUMS)
-def _apply(weights: Array, noise: Array, scale: _Real, is_gaussian: bool) -> tuple[float, float]:
-    """Adds, and sums what was added. Only the sums may be reordered: the functions called are compiled without that."""
+def _apply(weights: Array, noise: Array, scale: _Real, unit: _Real, is_gaussian: bool) -> tuple[float, float]:
+    """Adds, and sums what was added, times ``unit``. Only the sums may be reordered: the functions called are compiled
+    without that."""
     total, squares = np.float32(0), np.float32(0)
     for i in range(weights.size):
         old = _number(weights[i])
         weight = _weight(_perturbed(old, scale, _noise(noise[i], is_gaussian)), weights[i])
         weights[i] = weight
-        added = _difference(_number(weight), old)
+        added = _difference(_number(weight), old, unit)
         total += added
         squares += added * added
     return np.float64(total), np.float64(squares)
@@ -216,7 +219,7 @@ def _apply(weights: Array, noise: Array, scale: _Real, is_gaussian: bool) -> tup
 
 @compiled(fastmath=_SUMS)
 def _add_uniform_block(
-    weights: Array, block: np.uint64, scale: _Real, k0: np.uint64, k1: np.uint64
+    weights: Array, block: np.uint64, scale: _Real, unit: _Real, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
     """A whole block in one pass, which keeps the memory busy while numbers are made. Otherwise as `_apply`."""
     common = _first_rounds(block, k0, k1)
@@ -232,8 +235,8 @@ def _add_uniform_block(
         weights[t + _LANE] = new1
         weights[t + 2 * _LANE] = new2
         weights[t + 3 * _LANE] = new3
-        added0, added1 = _difference(new0, old[0]), _difference(new1, old[1])
-        added2, added3 = _difference(new2, old[2]), _difference(new3, old[3])
+        added0, added1 = _difference(new0, old[0], unit), _difference(new1, old[1], unit)
+        added2, added3 = _difference(new2, old[2], unit), _difference(new3, old[3], unit)
         total += (added0 + added1) + (added2 + added3)
         squares += (added0 * added0 + added1 * added1) + (added2 * added2 + added3 * added3)
     return np.float64(total), np.float64(squares)
@@ -249,9 +252,10 @@ def _fill(block: np.uint64, k0: np.uint64, k1: np.uint64, is_gaussian: bool, wor
 
 @compiled(for_python=True)
 def add(
-    weights: Array, start: int, scale: _Real, is_gaussian: bool, k0: np.uint64, k1: np.uint64
+    weights: Array, start: int, scale: _Real, unit: _Real, is_gaussian: bool, k0: np.uint64, k1: np.uint64
 ) -> tuple[float, float]:
-    """Noise on a run of elements that begins at ``start``. Returns the sums of what was added, and of its squares."""
+    """Noise on a run of elements that begins at ``start``. Returns the sums of what was added, and of its squares; of
+    it times ``unit``, a power of two that brings it near 1, so that float32 holds the squares."""
     noise = np.empty(_BLOCK, np.uint32)
     total, squares = 0.0, 0.0
     done = 0
@@ -260,10 +264,10 @@ def add(
         count = min(_BLOCK - inside, weights.size - done)
         piece, values = weights[done : done + count], noise[inside : inside + count]
         if weights.itemsize > 2 and count == _BLOCK and not is_gaussian:  # small floats are slower that way
-            part, part_squares = _add_uniform_block(piece, np.uint64(block), scale, k0, k1)
+            part, part_squares = _add_uniform_block(piece, np.uint64(block), scale, unit, k0, k1)
         else:
             _fill(np.uint64(block), k0, k1, is_gaussian, noise)
-            part, part_squares = _apply(piece, values, scale, is_gaussian)
+            part, part_squares = _apply(piece, values, scale, unit, is_gaussian)
         total += part
         squares += part_squares
         done += count

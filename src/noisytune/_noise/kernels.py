@@ -10,6 +10,7 @@ nothing in the result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from itertools import pairwise
@@ -120,6 +121,7 @@ def add_noise_(
     """
     work = np.float64 if weights.dtype == np.float64 else np.float32
     scale = work(noise_lambda * std)
+    unit = work(2.0 ** min(-math.frexp(scale)[1], 126))
     k0, k1 = (np.uint64(word) for word in field.key(seed, name))
     is_gaussian = distribution == "gaussian"
 
@@ -127,16 +129,18 @@ def add_noise_(
         piece = weights[chunk]
         if weights.dtype in FLOAT8:
             return add_to_float8(piece, chunk.start)
-        return added(piece.size, *_numba.add(_as_compiled(piece), start + chunk.start, scale, is_gaussian, k0, k1))
+        words, place = _as_compiled(piece), start + chunk.start
+        return added(piece.size, *_numba.add(words, place, scale, unit, is_gaussian, k0, k1))
 
     def add_to_float8(piece: Array, offset: int) -> Moments:
         old = piece.astype(np.float32)
         new = old.copy()
-        _numba.add(new, start + offset, scale, is_gaussian, k0, k1)
+        _numba.add(new, start + offset, scale, unit, is_gaussian, k0, k1)
         piece[...] = new.astype(piece.dtype)
         return reference.of(piece.astype(np.float32) - old)
 
     def added(n: int, total: float, squares: float) -> Moments:
-        return Moments(n, total / n, max(squares - total * total / n, 0.0))
+        spread = max(squares - total * total / n, 0.0)
+        return Moments(n, total / n / float(unit), spread / float(unit) / float(unit))
 
     return _map(pool, add_to, _chunks(weights.size, start))
