@@ -120,6 +120,29 @@ def test_the_receipt_is_recognised_in_memory_and_on_disk(clean, tmp_path):
     assert not (tmp_path / "twice").exists()
 
 
+def test_a_part_of_a_model_carries_the_receipt_of_the_whole(tmp_path):
+    pytest.importorskip("torch", reason="perturbs torch modules")
+    from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+
+    from noisytune.torch import perturb_, receipt
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    one = BertConfig(vocab_size=32, **sizes)
+    EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(one, one)).save_pretrained(tmp_path / "clean")
+    perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=4)
+    model = EncoderDecoderModel.from_pretrained(tmp_path / "noisy")
+    for part in (model, model.encoder, model.decoder):
+        assert receipt(part)["seed"] == 4
+    with pytest.raises(AlreadyPerturbedError, match="seed 4"):
+        perturb_(model.encoder)
+    half = EncoderDecoderModel.from_pretrained(tmp_path / "clean")
+    assert receipt(half) is None
+    perturb_(half.encoder, seed=5)
+    half.save_pretrained(tmp_path / "half")
+    with pytest.raises(AlreadyPerturbedError, match="seed 5"):
+        perturb_checkpoint(tmp_path / "half", tmp_path / "twice")
+
+
 def test_again_records_both(clean, tmp_path):
     perturb_checkpoint(clean, tmp_path / "noisy", seed=4)
     perturb_checkpoint(tmp_path / "noisy", tmp_path / "twice", seed=5, again=True)

@@ -27,6 +27,35 @@ def receipt_of(config: NoisyTuneConfig, earlier: Mapping[str, Any] | None = None
     return config.to_dict() | ({"earlier": dict(earlier)} if earlier else {})
 
 
+def receipt_in(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The receipt in a Hugging Face configuration, or the first in those of the models inside it.
+
+    >>> receipt_in({"model_type": "clip", "text_config": {"model_type": "clip_text_model", "noisytune": {"seed": 3}}})
+    {'seed': 3}
+    """
+    inside = (found for value in config.values() if _is_config(value) and (found := receipt_in(value)))
+    receipt = config.get(KEY)
+    return receipt if isinstance(receipt, dict) else next(inside, None)
+
+
+def with_receipt(config: Mapping[str, Any], receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A Hugging Face configuration with a receipt, and so those of the models inside it, which may be taken out.
+
+    Args:
+        config: with any receipt, or none.
+        receipt: None for clean weights.
+
+    >>> with_receipt({"encoder": {"model_type": "bert"}, "noisytune": {"seed": 2}}, {"seed": 3})
+    {'encoder': {'model_type': 'bert', 'noisytune': {'seed': 3}}, 'noisytune': {'seed': 3}}
+    """
+    content = {k: with_receipt(v, receipt) if _is_config(v) else v for k, v in config.items() if k != KEY}
+    return content | ({KEY: dict(receipt)} if receipt else {})
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, dict) and "model_type" in value
+
+
 def settings_in(receipt: Mapping[str, Any] | None) -> NoisyTuneConfig | None:
     """The settings that a receipt holds; None for no receipt.
 

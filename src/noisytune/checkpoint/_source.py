@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noisytune._perturb.receipt import KEY
+from noisytune._perturb.receipt import receipt_in
 from noisytune._pretrained import (
     CONFIG,
     PICKLE,
@@ -50,8 +50,7 @@ class Source:
     @property
     def earlier(self) -> dict[str, Any] | None:
         """The settings of the noise that the weights carry already."""
-        receipt = self.config.get(KEY)
-        if isinstance(receipt, dict):
+        if receipt := receipt_in(self.config):
             return receipt
         manifest = Manifest.read(self.folder) if (self.folder / FILE_NAME).is_file() else None
         return manifest.config.to_dict() if manifest and manifest.perturbed else None

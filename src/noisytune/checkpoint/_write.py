@@ -16,7 +16,7 @@ import xxhash
 
 from noisytune import __version__
 from noisytune._files import create, publish
-from noisytune._perturb.receipt import KEY, receipt_of
+from noisytune._perturb.receipt import receipt_of, with_receipt
 from noisytune._pretrained import CONFIG
 from noisytune.checkpoint import _stream
 from noisytune.checkpoint._job import Job
@@ -85,8 +85,7 @@ def _card(source: Source) -> str:
 
 def config_text(config: dict[str, Any], receipt: dict[str, Any] | None) -> bytes:
     """config.json with a receipt."""
-    content = {key: value for key, value in config.items() if key != KEY}
-    return (json.dumps(content | ({KEY: receipt} if receipt else {}), indent=2) + "\n").encode()
+    return (json.dumps(with_receipt(config, receipt), indent=2) + "\n").encode()
 
 
 def source_name(source: Source) -> str:
