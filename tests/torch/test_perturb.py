@@ -87,6 +87,13 @@ def test_lambda_zero_changes_no_bit_and_leaves_no_receipt():
 # --- what the three lines get wrong (the failures seen in the wild) ---
 
 
+def test_where_nothing_is_perturbed_there_is_no_receipt():
+    model = small_model()
+    assert not perturb_(model, exclude="*").perturbed
+    assert noisytune.torch.receipt(model) is None
+    assert perturb_(model).perturbed
+
+
 def test_one_element_scalar_empty_and_constant_tensors_stay_finite():
     class Odd(nn.Module):
         def __init__(self):

@@ -53,6 +53,38 @@ def test_quantised_and_integer_weights():
     assert left_alone(perturb_(indices, noise_lambda=0.15)) == {"index": "not floating point: int64"}
 
 
+def test_codes_with_their_scales_are_refused_as_in_a_state_dict():
+    model = nn.ModuleDict({"q": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+    model["q"].register_buffer("qweight", torch.ones(2, 4, dtype=torch.int32))
+    model["q"].register_buffer("scales", torch.ones(1, 4))
+    words = r"q.qweight is quantised \(int32, with q.scales beside it\)"
+    for perturb in (perturb_, lambda module: noisytune.torch.perturb_state_dict(module.state_dict())):
+        with pytest.raises(UnsupportedTensorError, match=words):
+            perturb(model)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_is_refused():
+    model = nn.Sequential(nn.Linear(4, 4))
+    for compiled in (torch.jit.script(model), nn.Sequential(torch.jit.trace(model, torch.ones(1, 4)))):
+        with pytest.raises(UnsupportedTensorError, match="is compiled by TorchScript"):
+            perturb_(compiled)
+
+
+@pytest.mark.parametrize(
+    "made", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_mkldnn, torch.nested.as_nested_tensor]
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning", "ignore:The PyTorch API of nested:UserWarning")
+def test_tensors_that_are_not_strided_are_refused_unless_excluded(made):
+    model = nn.ParameterDict({"w": torch.eye(4), "other": nn.Parameter(made(torch.eye(4)))})
+    with pytest.raises(UnsupportedTensorError, match=r"other .* make it dense, or exclude it"):
+        perturb_(model)
+    assert left_alone(perturb_(model, exclude="other")) == {"other": "excluded"}
+    state = dict(nn.ParameterDict(dict(model)).state_dict())
+    with pytest.raises(UnsupportedTensorError, match=r"other .* make it dense, or exclude it"):
+        noisytune.torch.perturb_state_dict(state)
+
+
 def test_dynamically_quantised_module_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -92,7 +92,7 @@ def perturb_(
         if ranks is not None:
             _share_facts(ranks, targets, config)
         perturbation.set_scales(targets, config)
-        if config.noise_lambda > 0:
+        if any(target.left_alone is None for target in targets):
             put_receipt(module, config, earlier)
             with failure_told(ranks):
                 perturbation.write(targets, config, pool)

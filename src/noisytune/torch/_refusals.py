@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import nn
@@ -11,10 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from noisytune._noise.facts import DTYPES
 from noisytune._perturb import refusals
+from noisytune._perturb.quantised import refuse_codes
 from noisytune.errors import UnsupportedTensorError
 from noisytune.torch import _deepspeed, _dtensor
 from noisytune.torch._adapters import refuse_adapters_that_know_the_weights
-from noisytune.torch._tensors import TensorTarget, piece_of
+from noisytune.torch._tensors import TensorTarget, is_strided, piece_of
 
 _PARAMETRISED = re.compile(r"(?:^|\.)parametrizations\.(?!\w+\.original[01]$)|\.lora_magnitude_vector")
 """Names of what stands for a weight. Weight norm's magnitude and direction are weights, as the files hold them."""
@@ -65,6 +67,8 @@ def _problem(target: TensorTarget, tensor: torch.Tensor) -> str | None:
             return found
         tensor = piece_of(tensor).values
         kind = type(tensor).__name__
+    if not is_strided(tensor):
+        return f"is {'nested' if tensor.is_nested else f'kept as {tensor.layout}'}: make it dense, or exclude it"
     if looks_quantised(tensor):
         return refusals.quantised(kind)
     if tensor.is_meta:
@@ -99,5 +103,9 @@ def refuse_unsupported(module: nn.Module, targets: Sequence[TensorTarget]) -> No
     for name, part in module.named_modules():
         if part.__dict__.get("hf_quantizer") is not None or type(part).__module__.startswith("torch.ao.nn.quantized"):
             raise UnsupportedTensorError(f"{name or 'the model'} {refusals.quantised(type(part).__name__)}")
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UnsupportedTensorError(f"{name or 'the model'} is compiled by TorchScript: perturb before torch.jit")
+    held = chain(module.named_parameters(), module.named_buffers())
+    refuse_codes([TensorTarget.of(name, [name], tensor) for name, tensor in held])
     refuse_adapters_that_know_the_weights(module)
     refuse_tensors(targets)

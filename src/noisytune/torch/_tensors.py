@@ -119,15 +119,20 @@ class TensorTarget(MemoryTarget):
 
 
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Of the full tensor. A lazy one has none yet."""
+    """Of the full tensor. A lazy one has none yet, a nested one several."""
     if _deepspeed.is_partitioned(tensor):
         return _deepspeed.shape_of(tensor)
-    return () if is_lazy(tensor) else tuple(tensor.shape)
+    return () if is_lazy(tensor) or tensor.is_nested else tuple(tensor.shape)
 
 
 def piece_of(tensor: torch.Tensor) -> Piece:
     """What this process holds of a tensor."""
     return _deepspeed.piece_of(tensor) if _deepspeed.is_partitioned(tensor) else _dtensor.piece_of(tensor)
+
+
+def is_strided(tensor: torch.Tensor) -> bool:
+    """Whether its elements lie in memory at regular steps: not so in sparse, nested and oneDNN's tensors."""
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
@@ -144,6 +149,8 @@ def as_numpy(flat: torch.Tensor) -> kernels.Array:
 
 def identity(tensor: torch.Tensor) -> Hashable:
     """Equal for two tensors if and only if they are the same numbers in memory."""
-    if is_lazy(tensor) or type(tensor.detach()) is not torch.Tensor or tensor.is_meta or tensor.numel() == 0:
+    if is_lazy(tensor) or type(tensor.detach()) is not torch.Tensor or not is_strided(tensor):
+        return id(tensor)
+    if tensor.is_meta or tensor.numel() == 0:
         return id(tensor)
     return tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
