@@ -236,6 +236,21 @@ def test_token_embeddings_are_found_where_a_backbone_names_them():
         perturb_(make(), exclude="@token_embeddings")
 
 
+def test_other_roles_are_told_by_the_names_of_layer_and_weight():
+    def build():
+        places = keras.layers.Embedding(6, 4, name="position_embedding")
+        inside = keras.layers.Dense(6, name="router"), keras.layers.LayerNormalization(), keras.layers.Dense(2)
+        return keras.Sequential([keras.Input((4,)), places, *inside], name="token_and_position_embedding")
+
+    roles = {"@positions": {"embeddings"}, "@routers": {"kernel", "bias"}, "@norms": {"gamma", "beta"}}
+    for role, weights_of_it in (roles | {"@biases": {"bias", "beta"}}).items():
+        left = {e.name for e in perturb_(build(), exclude=role).entries if e.left_alone == f"excluded: {role}"}
+        assert {name.rpartition(".")[2] for name in left} == weights_of_it
+        assert len({name.rpartition(".")[0] for name in left}) == (3 if role == "@biases" else 1)
+    with pytest.raises(ConfigError, match="@routers: no tensor has a name that tells of it"):
+        perturb_(make(), exclude="@routers")
+
+
 def test_what_cannot_take_noise_is_refused_and_left_alone():
     with pytest.raises(UnsupportedTensorError, match="is not built"):
         perturb_(keras.Sequential([keras.layers.Dense(3)]))

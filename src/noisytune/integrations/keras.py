@@ -62,7 +62,7 @@ def perturb_(
         again: add noise to a model that carries some.
         **settings: fields of `NoisyTuneConfig`. Globs match the names above, and Keras' own paths
             (``exclude="*embedding*"``). The role ``@token_embeddings`` is found in ``token_embedding``, as KerasHub's
-            backbones have it. ``scope`` has no effect: exclude a new head.
+            backbones have it; the others by the names of layer and weight. ``scope`` has no effect: exclude a new head.
 
     Returns:
         what was done to which weight.
@@ -104,7 +104,8 @@ def perturb_(
         _perturbed[model] = _Carried(config, first)
     for entry in manifest.perturbed:
         variables[entry.name].assign(noisy[entry.name])
-    reasons = {own: refusals.excluded_by(role) for own in roles for role in roles[own] if role in config.exclude}
+    excluded = {own: [role for role in each if role in config.exclude] for own, each in roles.items()}
+    reasons = {own: refusals.excluded_by(each[0]) for own, each in excluded.items() if each}
     entries = (
         replace(entry, left_alone=reasons[entry.name]) if entry.name in reasons else entry for entry in manifest.entries
     )
@@ -188,10 +189,18 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _roles(model: Any, variables: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Name by place -> roles. KerasHub's backbones hold the layer that looks tokens up as ``token_embedding``."""
+    """Name by place -> roles: those that the names of layer and weight tell, as in ``layer_normalization/gamma``; and
+    KerasHub's backbones hold the layer that looks tokens up as ``token_embedding``."""
     layers = [getattr(part, "token_embedding", None) for part in model._flatten_layers()]
     tables = {id(layer._embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
-    return {own: (TOKEN_EMBEDDINGS,) for own, variable in variables.items() if id(variable) in tables}
+    found: dict[str, tuple[str, ...]] = {}
+    for own, variable in variables.items():
+        name = ".".join(variable.path.split("/")[-2:])
+        if name.endswith(".beta"):  # of a norm
+            name = name.removesuffix("beta") + "bias"
+        told = names.roles_by_name(name, len(variable.shape))
+        found[own] = (TOKEN_EMBEDDINGS, *told) if id(variable) in tables else told
+    return found
 
 
 def _global_seed() -> int | None:
