@@ -85,6 +85,16 @@ def test_tensors_that_are_not_strided_are_refused_unless_excluded(made):
         noisytune.torch.perturb_state_dict(state)
 
 
+def test_a_state_dict_within_a_checkpoint_is_asked_for():
+    state = nn.Linear(4, 4).state_dict()
+    with pytest.raises(UnsupportedTensorError, match="'model' is itself a state dict: give that one"):
+        noisytune.torch.perturb_state_dict({"model": state, "epoch": 3})
+    state["part._extra_state"] = {"amax": torch.ones(3)}
+    state["note"] = {"epoch": 3}
+    manifest = noisytune.torch.perturb_state_dict(state)
+    assert left_alone(manifest) == {"part._extra_state": "not a tensor", "note": "not a tensor"}
+
+
 def test_dynamically_quantised_module_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

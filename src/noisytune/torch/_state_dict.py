@@ -12,6 +12,7 @@ from noisytune._perturb import steps as perturbation
 from noisytune._perturb.quantised import refuse_codes
 from noisytune._perturb.target import set_padding_rows
 from noisytune.config import NoiseSettings, NoisyTuneConfig
+from noisytune.errors import UnsupportedTensorError
 from noisytune.manifest import Manifest, TensorEntry
 from noisytune.torch._dtensor import is_dtensor
 from noisytune.torch._layout import Traced
@@ -50,7 +51,8 @@ def perturb_state_dict(
 
     Raises:
         ConfigError: a setting is out of range, or a glob or a padding row matches no tensor.
-        UnsupportedTensorError: a tensor is quantised, sharded, on the meta device, or overlaps another.
+        UnsupportedTensorError: a tensor is quantised, sharded, on the meta device, or overlaps another; or the state
+            dict is inside, as in a checkpoint with the epoch and an optimizer.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
 
     Example:
@@ -61,6 +63,9 @@ def perturb_state_dict(
     Source: Wu et al. 2022, equation (1).
     """
     config = perturbation.settled(config, settings)
+    for name, value in state_dict.items():
+        if _is_state_dict(value) and not name.endswith("_extra_state"):
+            raise UnsupportedTensorError(f"{name!r} is itself a state dict: give that one")
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
     groups = names.tied({name: identity(tensor) for name, tensor in tensors.items()}, base_prefix)
     targets = [target for name, own_names in groups for target in _matrices(name, own_names, tensors[own_names[0]])]
@@ -80,6 +85,10 @@ def perturb_state_dict(
         if name not in tensors
     )
     return Manifest(config, (*manifest.entries, *others), manifest.notices)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, torch.Tensor) for each in value.values())
 
 
 def _matrices(name: str, own_names: list[str], tensor: torch.Tensor) -> Iterator[TensorTarget]:
