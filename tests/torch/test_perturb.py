@@ -1,12 +1,14 @@
 """perturb_ on modules: equation (1), and every way in which the pasted three lines go wrong."""
 
 import copy
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import noisytune.torch
@@ -173,6 +175,21 @@ def test_a_second_perturbation_is_refused_until_asked_for():
     perturb_(model, noise_lambda=0.1, seed=2, again=True)
     assert noisytune.torch.receipt(model)["earlier"]["seed"] == 1
     assert not unchanged(model, before)
+
+
+def test_a_pickle_names_no_class_of_noisytunes_and_keeps_the_receipt(tiny):
+    model = transformers.AutoModel.from_pretrained(tiny.path)
+    perturb_(model, seed=3)
+    file = io.BytesIO()
+    torch.save(model, file)
+    assert b"noisytune." not in file.getvalue()
+    loaded = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    assert noisytune.torch.receipt(loaded)["seed"] == noisytune.torch.receipt(copy.deepcopy(model))["seed"] == 3
+    for clean in (
+        transformers.AutoModel.from_config(model.config),
+        transformers.AutoModel.from_pretrained(tiny.path, config=copy.deepcopy(model.config)),
+    ):
+        assert noisytune.torch.receipt(clean) is None
 
 
 def test_an_interrupted_perturbation_does_not_pass_for_a_clean_model(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from torch import nn
@@ -81,7 +82,13 @@ def mark(module: nn.Module, config: NoisyTuneConfig) -> None:
 class _Receipt(dict[str, Any]):
     """A receipt written in this process. On a config it proves nothing, since other models may share the config: the
     marked modules do. Read back from a checkpoint's config.json it is a plain dict, and proves that the weights carry
-    noise."""
+    noise; so it is in a pickle, which then loads without noisytune. A copy of a config still proves nothing."""
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Receipt:
+        return _Receipt(deepcopy(dict(self), memo))
 
 
 def put_receipt(module: nn.Module, config: NoisyTuneConfig, earlier: dict[str, Any] | None) -> None:
