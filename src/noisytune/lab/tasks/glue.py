@@ -12,7 +12,7 @@ from noisytune._hub import fetch
 from noisytune._metrics import kinds_with
 from noisytune.errors import ConfigError, DataError, NotFoundError
 from noisytune.lab.kinds import Split
-from noisytune.lab.tasks._data import DEFAULTS, TaskData, TaskOptions
+from noisytune.lab.tasks._data import TaskData, TaskOptions
 from noisytune.lab.tasks._decoding import decode
 from noisytune.lab.tasks._labels import label_texts, number
 from noisytune.lab.tasks._rows import Rows, as_split
@@ -144,7 +144,7 @@ HIGHEST = 5.0
 """STS-B's scores are 0 to 5."""
 
 
-def load_glue(name: str, options: TaskOptions = DEFAULTS) -> TaskData:
+def load_glue(name: str, options: TaskOptions) -> TaskData:
     """One GLUE task, trained on its training set and scored on its dev set (MNLI: the matched one).
 
     Files are read as the official ones are written: tab separated, quotation marks are plain characters, UTF-8 with or

@@ -104,7 +104,7 @@ def _running_card(evidence: Evidence, rows: list[SummaryRow]) -> Card:
     if not all(math.isfinite(band.low[0]) for _, band in bands):
         caption += f" Pale: too few {unit}s, or too many equal differences, to bound it."
     labels = _labels([(row.task, row.arm) for row in rows])
-    return Card(f"As {unit}s came in", caption, _panels(labels, drawn), downloads.of_bands("running", bands))
+    return Card(f"As {unit}s came in", caption, _panels(labels, drawn), downloads.of_bands(bands))
 
 
 def _slope_card(evidence: Evidence, compared: list[Comparison]) -> Card:
@@ -115,7 +115,7 @@ def _slope_card(evidence: Evidence, compared: list[Comparison]) -> Card:
         caption += " A cross: the run collapsed, diverged or stayed untrained."
     drawn = [seed_figures.slope(c, singly=evidence.few, key=f"slope-{i}") for i, c in enumerate(compared)]
     labels = _labels([(c.task["name"], c.arm) for c in compared])
-    return Card("Seed by seed", caption, _panels(labels, drawn), downloads.of_pairs("pairs", compared))
+    return Card("Seed by seed", caption, _panels(labels, drawn), downloads.of_pairs(compared))
 
 
 def _loss_card(evidence: Evidence) -> Iterator[Card]:
@@ -130,7 +130,7 @@ def _loss_card(evidence: Evidence) -> Iterator[Card]:
     if drawn:
         fine = "Fine: each seed." if evidence.few else "Bands: where the middle 90 % of them lie."
         panels = _panels(labels if len(evidence.study.tasks) > 1 else [""], drawn)
-        data = downloads.of_losses("loss", all_trials, singly=evidence.few)
+        data = downloads.of_losses(all_trials, singly=evidence.few)
         yield Card("Training loss", f"Smoothed. Heavy: mean over seeds. {fine}", panels, data)
 
 

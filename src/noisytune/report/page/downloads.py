@@ -75,10 +75,10 @@ def of_comparisons(name: str, rows: Sequence[SummaryRow]) -> Download:
     )
 
 
-def of_pairs(name: str, comparisons: Sequence[Comparison]) -> Download:
+def of_pairs(comparisons: Sequence[Comparison]) -> Download:
     """A line for each pair."""
     return download(
-        name,
+        "pairs",
         ["task", "arm", "seed", "baseline", "score", "difference", "baseline_ended", "ended"],
         [
             (c.task["name"], c.arm, p.seed, p.before, p.after, p.difference, p.baseline.status, p.arm.status)
@@ -88,10 +88,10 @@ def of_pairs(name: str, comparisons: Sequence[Comparison]) -> Download:
     )
 
 
-def of_bands(name: str, bands: Sequence[tuple[SummaryRow, Running]]) -> Download:
+def of_bands(bands: Sequence[tuple[SummaryRow, Running]]) -> Download:
     """A line for each number of pairs."""
     return download(
-        name,
+        "running",
         ["task", "arm", "pairs", "difference", "anytime_low", "anytime_high"],
         [
             (row.task, row.arm, *numbers)
@@ -101,7 +101,7 @@ def of_bands(name: str, bands: Sequence[tuple[SummaryRow, Running]]) -> Download
     )
 
 
-def of_losses(name: str, trials: Sequence[TrialRecord], *, singly: bool) -> Download:
+def of_losses(trials: Sequence[TrialRecord], *, singly: bool) -> Download:
     """A line for each point of each trial's smoothed curve; if not ``singly``, of each arm's mean."""
     curves = [(r.task, r.arm, str(r.seed), smooth(np.array(r.loss_curve))) for r in trials]
     if not singly:
@@ -114,7 +114,7 @@ def of_losses(name: str, trials: Sequence[TrialRecord], *, singly: bool) -> Down
         curves = means
     most = max(10, min(100, LOSSES // max(1, len(curves))))
     return download(
-        name,
+        "loss",
         ["task", "arm", "seed", "step", "loss"],
         [
             (task, arm, seed, place + 1, float(curve[place]))
