@@ -47,6 +47,7 @@ def finished(name: str, points: Mapping[str, float] = MappingProxyType({}), quar
             "metric_label": "accuracy",
             "dev_size": 9,
             "digest": task,
+            "part_of": task if len(shares) > 1 else "",
         }
         for task in whole
         for share in shares

@@ -145,16 +145,24 @@ def test_an_arm_that_is_one_of_those_the_baseline_was_chosen_from_is_shown_and_n
     assert "plain" in render_html(study, changed)
 
 
-def test_the_most_that_chance_chooses_is_the_mean_of_the_highest_of_so_many() -> None:
+@pytest.mark.parametrize("fallen", [False, True])
+def test_what_choosing_gains_and_the_most_that_chance_would(fallen: bool) -> None:
+    """The best of four over their mean, and the mean of the highest of four normal draws."""
     study, records = synthetic(seeds=3, arms=2)
-    rng, chosen, variances = np.random.default_rng(0), list[TrialRecord](), list[float]()
+    told = {"kind": "language", "metric": "nll", "metric_label": "nats"} if fallen else {}
+    study = replace(study, tasks=[task | told for task in study.tasks])
+    metric, best_of = study.tasks[0]["metric"], np.argmin if fallen else np.argmax
+    rng, chosen, gains, variances = np.random.default_rng(0), list[TrialRecord](), list[float](), list[float]()
     for record in records:
         scores = rng.normal(0.6, 0.02, 4)
-        told = [{"number": i, "chosen_by": 0.5, "score": score} for i, score in enumerate(scores.tolist())]
-        best = {"from": told, "number": int(scores.argmax()), "metric": "accuracy", "trainings": 4.0}
-        chosen.append(replace(record, applied={"chosen": best}, scores={"accuracy": float(scores.max())}))
+        best = int(best_of(scores))
+        trained = [{"number": i, "chosen_by": 0.5, "score": score} for i, score in enumerate(scores.tolist())]
+        applied = {"chosen": {"from": trained, "number": best, "metric": metric, "trainings": 4.0}}
+        chosen.append(replace(record, applied=applied, scores={metric: float(scores[best])}))
         if record.arm == "plain":
+            gains.append(abs(scores[best] - scores.mean()))
             variances.append(scores.var(ddof=1))
-    highest = np.random.default_rng(1).normal(size=(400_000, 4)).max(axis=1).mean()
     row = choice_rows(gather(study, chosen))[0]
+    assert row.gain == pytest.approx(100 * np.mean(gains))
+    highest = np.random.default_rng(1).normal(size=(400_000, 4)).max(axis=1).mean()
     assert row.highest == pytest.approx(100 * highest * math.sqrt(np.mean(variances)), rel=0.01)

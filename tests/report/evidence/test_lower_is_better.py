@@ -8,7 +8,6 @@ import pytest
 from noisytune._metrics import METRICS
 from noisytune.records import StudyRecord, TrialRecord, digest
 from noisytune.report.evidence import items
-from noisytune.report.evidence.choices import choice_rows
 from noisytune.report.evidence.combinations import combinations, pooled_combinations
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.search import search_rows
@@ -115,20 +114,6 @@ def test_noise_adds_to_another_method_by_as_much() -> None:
         for one, other in zip(found(up), found(down), strict=True):
             assert other.summary.mean == pytest.approx(one.summary.mean)
             assert (other.summary.wins, other.summary.losses) == (one.summary.wins, one.summary.losses)
-
-
-def test_the_lowest_loss_that_was_chosen_is_a_gain() -> None:
-    study, records = synthetic(seeds=3, arms=2)
-    rng, chosen, gains = np.random.default_rng(0), list[TrialRecord](), list[float]()
-    for record in records:
-        losses = rng.normal(0.6, 0.02, 4)
-        told = [{"number": i, "chosen_by": 0.5, "score": loss} for i, loss in enumerate(losses.tolist())]
-        best = {"from": told, "number": int(losses.argmin()), "metric": "nll", "trainings": 4.0}
-        chosen.append(replace(record, applied={"chosen": best}, scores={"nll": float(losses.min())}))
-        if record.arm == "plain":
-            gains.append(100 * (losses.mean() - losses.min()))
-    lower, _ = as_losses(study, [])
-    assert choice_rows(gather(lower, chosen))[0].gain == pytest.approx(np.mean(gains))
 
 
 def test_a_search_goes_down() -> None:
