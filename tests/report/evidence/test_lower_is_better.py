@@ -21,6 +21,12 @@ from noisytune.report.statistics.paired import Verdict
 from tests.support.records import synthetic
 
 
+def as_losses(study: StudyRecord, records: list[TrialRecord]) -> tuple[StudyRecord, list[TrialRecord]]:
+    """The same study told by its errors."""
+    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
+    return replace(study, tasks=tasks), [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
+
+
 def notes_of(study: StudyRecord, records: list[TrialRecord]) -> str:
     evidence = gather(study, records)
     return " ".join(page_notes(evidence, primary_rows(evidence)))
@@ -29,9 +35,7 @@ def notes_of(study: StudyRecord, records: list[TrialRecord]) -> str:
 def test_where_less_is_better_a_gain_is_a_fall() -> None:
     """The same study told by its errors: the same differences, verdicts and tests, and words that say which way."""
     study, records = synthetic(seeds=12)
-    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
-    fallen = [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
-    lower = replace(study, tasks=tasks)
+    lower, fallen = as_losses(study, records)
     (up,), (down,) = summary_rows(study, records), summary_rows(lower, fallen)
     for name in ("difference", "low", "high", "p", "wins", "losses", "verdict", "detectable"):
         assert getattr(up, name) == pytest.approx(getattr(down, name)), name
@@ -47,11 +51,7 @@ def test_where_less_is_better_a_gain_is_a_fall() -> None:
 def test_a_loss_that_nobody_knows_makes_nothing_equivalent_and_nothing_not_worse() -> None:
     """The worst loss of the study stands for it: four diverged runs of twenty would be a tenth of a point."""
     study, records = synthetic(seeds=20, examples=20, steps=3)
-    lower = replace(
-        study,
-        margin=1.0,
-        tasks=[t | {"kind": "language", "metric": "nll", "metric_label": "nats"} for t in study.tasks],
-    )
+    lower, _ = as_losses(replace(study, margin=1.0), [])
     wave = np.random.default_rng(0).normal(2.0, 0.002, len(records)).tolist()
     alike = [replace(one, scores={"nll": loss}, status="ok") for one, loss in zip(records, wave, strict=True)]
     (row,) = summary_rows(lower, alike)
@@ -69,9 +69,7 @@ def test_a_loss_that_nobody_knows_makes_nothing_equivalent_and_nothing_not_worse
 
 def test_an_interval_about_a_mean_loss_holds_the_mean() -> None:
     study, records = synthetic(seeds=8, examples=20, steps=3)
-    lower = replace(
-        study, tasks=[t | {"kind": "language", "metric": "nll", "metric_label": "nats"} for t in study.tasks]
-    )
+    lower, _ = as_losses(study, [])
     losses = [replace(r, scores={"nll": 2.1 - 0.02 * (r.arm != "plain") - 0.001 * r.seed % 3}) for r in records]
     (row,) = summary_rows(lower, losses)
     low, high = interval_of_score(row)
@@ -96,12 +94,6 @@ def test_what_training_costs_elsewhere_is_told() -> None:
 
 def elsewhere(nll: float) -> dict[str, dict[str, object]]:
     return {"elsewhere": {"status": "ok", "scores": {"nll": nll}, "before": {"nll": 2.0}}}
-
-
-def as_losses(study: StudyRecord, records: list[TrialRecord]) -> tuple[StudyRecord, list[TrialRecord]]:
-    """The same study told by its errors."""
-    tasks = [task | {"kind": "language", "metric": "nll", "metric_label": "nats"} for task in study.tasks]
-    return replace(study, tasks=tasks), [replace(one, scores={"nll": 1 - one.scores["accuracy"]}) for one in records]
 
 
 def test_noise_adds_to_another_method_by_as_much() -> None:

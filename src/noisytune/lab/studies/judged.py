@@ -95,11 +95,12 @@ def _one_run_each(scores: Sequence[Score]) -> bool:
 
 def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) -> Built:
     beyond = [abs(score.value) > 1.0 for score in scores if score.value is not None]
-    in_points = how.unit == "points" or (how.unit == "auto" and any(beyond))
-    if in_points and how.unit == "auto":
+    guessed = how.unit == "auto" and any(beyond)
+    in_points = guessed or how.unit == "points"
+    if guessed:
         _refuse_two_units(scores)
     unsure: tuple[str, ...] = ()
-    if how.unit == "auto" and any(beyond) and 2 * sum(beyond) < len(beyond):
+    if guessed and 2 * sum(beyond) < len(beyond):
         unsure = ("some scores lie beyond 1, so all are taken for points, though most are not: say score_unit",)
     factor = 0.01 if in_points else 1.0
     paired = {
