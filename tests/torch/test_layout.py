@@ -162,7 +162,7 @@ def test_a_module_of_ones_own_has_the_noise_of_its_files(tmp_path):
     (tmp_path / "clean").mkdir()
     safetensors.torch.save_file(state, tmp_path / "clean" / "model.safetensors")
     arrays = {name: value.numpy().copy() for name, value in state.items()}
-    in_memory, by_name = perturb_(nn.DataParallel(module), seed=2), perturb_state_dict(state, seed=2)
+    in_memory, by_name = perturb_(nn.DataParallel(module).cpu(), seed=2), perturb_state_dict(state, seed=2)
     perturb_arrays_(arrays, seed=2)
     perturb_checkpoint(tmp_path / "clean", tmp_path / "noisy", seed=2)
     on_disk = safetensors.torch.load_file(tmp_path / "noisy" / "model.safetensors")

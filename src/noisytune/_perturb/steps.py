@@ -232,11 +232,16 @@ def _share_out(
         for target in targets:
             work(target, None)
         return
-    for target in targets:
+
+    def is_shared(target: MemoryTarget) -> bool:
+        return target.size > SMALL and target.gains_by_threads
+
+    shared = list(filter(is_shared, targets))
+    for target in shared:
         if target.size > LARGE:
             work(target, pool)
-    middling = pool.map(lambda target: work(target, None), [t for t in targets if SMALL < t.size <= LARGE])
+    middling = pool.map(lambda target: work(target, None), [t for t in shared if t.size <= LARGE])
     for target in targets:
-        if target.size <= SMALL:
+        if not is_shared(target):
             work(target, None)
     deque(middling, maxlen=0)

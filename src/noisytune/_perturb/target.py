@@ -98,6 +98,11 @@ class Target:
 class MemoryTarget(Target, ABC):
     """A tensor that is read and written as a whole, or as the part that this process holds."""
 
+    @property
+    def gains_by_threads(self) -> bool:
+        """Whether threads of this process do its work; not so where they would only wait for another device."""
+        return True
+
     @abstractmethod
     def measure(self, pool: Executor | None) -> Facts:
         """The facts of the weights. Called only for tensors with elements."""

@@ -53,6 +53,11 @@ class TensorTarget(MemoryTarget):
         return [_dtensor.within(piece_of(tensor), box, self.shape) for tensor, box in self.boxes]
 
     @property
+    def gains_by_threads(self) -> bool:
+        """See `MemoryTarget`. Threads that launch kernels on a GPU wait for Python's lock, and are slower than one."""
+        return on_cpu(self.tensor)
+
+    @property
     def firsts(self) -> list[int]:
         """Flat index of the first element of each box that this process holds; 0 where it holds none."""
         return [pieces[0].first if pieces else 0 for pieces in self.pieces]

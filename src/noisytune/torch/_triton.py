@@ -65,7 +65,8 @@ def _box_muller(x, y):
 
 @triton.jit
 def _add_to_lane(weights, position, size, noise, scale, is_bfloat16: tl.constexpr):
-    """Two roundings and a cast. Returns the sum and the sum of squares of what was really added."""
+    """Two roundings and a cast. Returns the sum and the sum of squares of what was really added, in float64: in float32
+    the squares of the noise of small weights would be zero."""
     inside = (position >= 0) & (position < size)
     old = _read(weights, position, inside, is_bfloat16)
     product = noise.to(old.dtype) * scale.to(old.dtype)
@@ -78,7 +79,7 @@ def _add_to_lane(weights, position, size, noise, scale, is_bfloat16: tl.constexp
         stored = new.to(weights.dtype.element_ty)
         tl.store(weights + position, stored, mask=inside)
         new = stored.to(old.dtype)
-    added = tl.where(inside, new - old, 0.0)
+    added = tl.where(inside, new.to(tl.float64) - old.to(tl.float64), 0.0)
     return tl.sum(added), tl.sum(added * added)
 
 
@@ -153,7 +154,7 @@ def moments(weights: torch.Tensor) -> Moments:
     programs = triton.cdiv(size, reference.BLOCK)
     if programs == 0:
         return reference.EMPTY
-    both = _two_of_each(programs, torch.float64, weights.device)
+    both = _two_of_each(programs, weights.device)
     with _device_of(weights):
         moments_kernel[(programs,)](
             _words(weights), *both, size, _is_bfloat16(weights), reference.BLOCK, field.BLOCK, **OPTIONS
@@ -173,17 +174,17 @@ def add_noise_(
 ) -> Moments:
     """Equation (1) in place on a contiguous 1-dimensional float32, float64, float16 or bfloat16 tensor.
 
-    See `noisytune._noise.kernels.add_noise_`; the moments of what was really added hold to about six digits.
+    See `noisytune._noise.kernels.add_noise_`.
     """
     size = weights.numel()
     if size == 0:
         return reference.EMPTY
-    work = torch.float64 if weights.dtype == torch.float64 else torch.float32
-    scale = float((np.float64 if work == torch.float64 else np.float32)(noise_lambda * std))
+    work = np.float64 if weights.dtype == torch.float64 else np.float32
+    scale = float(work(noise_lambda * std))
     (scale_bits,) = struct.unpack("<q", struct.pack("<d", scale))  # as bits: Triton passes every float as float32
     k0, k1 = field.key(seed, name)
     programs = -(-(start + size) // field.BLOCK) - start // field.BLOCK
-    both = _two_of_each(programs, work, weights.device)
+    both = _two_of_each(programs, weights.device)
     with _device_of(weights):
         add_kernel[(programs,)](
             _words(weights),
@@ -197,14 +198,14 @@ def add_noise_(
             start % 16 == 0,
             **OPTIONS,
         )
-    total, total_squares = both.double().sum(1).tolist()
+    total, total_squares = both.sum(1).tolist()
     return Moments(size, total / size, max(total_squares - total * total / size, 0.0))
 
 
-def _two_of_each(programs: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Room for two results of each program, shape (2, programs), fetched at once. Both rows begin at a multiple of 16
-    bytes, or Triton would compile the kernel a second time."""
-    return torch.empty((2, -(-programs // 4) * 4), dtype=dtype, device=device)[:, :programs]
+def _two_of_each(programs: int, device: torch.device) -> torch.Tensor:
+    """Room for two results of each program, float64, shape (2, programs), fetched at once. Both rows begin at a
+    multiple of 16 bytes, or Triton would compile the kernel a second time."""
+    return torch.empty((2, -(-programs // 2) * 2), dtype=torch.float64, device=device)[:, :programs]
 
 
 def _is_bfloat16(weights: torch.Tensor) -> bool:

@@ -103,6 +103,14 @@ def test_parts_cover_the_context_and_overlap(folder: Path) -> None:
         )
 
 
+def test_a_release_of_tokenizers_that_loses_parts_of_a_context_is_refused(
+    minilm: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noisytune.lab.kinds.spans.version", lambda name: "0.23.2")
+    with pytest.raises(ConfigError, match=r"^here: tokenizers 0.23.2 loses parts of long contexts.*install 0.23.3"):
+        SPANS.encode(load_tokenizer(minilm.path), one_split(CONTEXTS, ANSWERS), 48, None, "here")
+
+
 def test_padding_moves_places_and_is_not_seen(folder: Path) -> None:
     tokenizer, split = load_tokenizer(folder), one_split(CONTEXTS, ANSWERS)
     data, collate = SPANS.encode(tokenizer, split, 60, None, "here"), SPANS.collate(tokenizer)

@@ -158,7 +158,7 @@ def test_the_losses_are_those_of_a_bare_loop(
 
     set_seed(2)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(tiny_study.tasks[0].labels))
-    model.train()
+    model.to(watched[0]["batch"]["labels"].device).train()
     decayed = [p for n, p in model.named_parameters() if "bias" not in n and "LayerNorm" not in n]
     kept = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}])
@@ -177,7 +177,7 @@ def test_the_losses_are_those_of_a_bare_loop(
         losses.append(loss.item())
     np.testing.assert_allclose(record.loss_curve, losses, rtol=2e-5)
 
-    model.eval()
+    model.cpu().eval()
     tokenizer = load_tokenizer(folder)
     with torch.no_grad():
         alone = [

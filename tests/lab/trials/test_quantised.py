@@ -41,11 +41,12 @@ def test_the_codes_are_those_of_a_noisy_checkpoint_that_is_quantised_while_it_lo
     ours = model.state_dict()
     assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(ours[name].cpu(), tensor.cpu(), rtol=0, atol=0, msg=name)
     codes = (tensor for name, tensor in theirs.items() if name.endswith(".weight") and tensor.dtype == torch.uint8)
     assert held == sum(2 * tensor.numel() for tensor in codes)
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension .32. is not aligned:UserWarning")  # a GPU's, of so small a model
 def test_a_trial_trains_above_four_bits(language_models: dict[str, Model]) -> None:
     model = language_models["llama"]
     task = task_from_rows([{"prompt": f"say {i}", "completion": " one two"} for i in range(10)], TaskOptions())
@@ -72,8 +73,8 @@ def test_what_does_not_go_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "quantize" not in LORA.to_dict()
     with pytest.raises(ConfigError, match=r"quantize holds weights in four bits.*give lora too"):
         TrainingSettings(quantize="nf4")
-    monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"cuda"})
-    with pytest.raises(ConfigError, match="computes on cuda, and this machine has cpu"):
+    monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"xpu"})
+    with pytest.raises(ConfigError, match="computes on xpu, and this machine has cpu"):
         refuse_machine(QLORA)
     monkeypatch.setattr(noisytune.errors, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'noisytune\[quantize\]'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,11 @@ STRIDE = 128
 """Tokens that two parts of a context share; a third of a row where that is less."""
 LONGEST_QUESTION = 64
 """Tokens of a question, as XTREME cuts it; a third of a row where that is less."""
+LOSSY = ("0.23.1", "0.23.2")
+"""Releases of tokenizers that say nothing of what lies behind the first tokens of a long text.
+
+Source: https://github.com/huggingface/tokenizers/issues/2091.
+"""
 N_BEST = 20
 """Starts and ends that are looked at."""
 LONGEST_ANSWER = 30
@@ -65,6 +71,10 @@ class Spans(Kind):
         if not tokenizer.is_fast:
             raise DataError(
                 f"{where}: answers need a tokenizer that knows where its tokens stand; the model has no tokenizer.json"
+            )
+        if (installed := version("tokenizers")) in LOSSY:
+            raise ConfigError(
+                f"{where}: tokenizers {installed} loses parts of long contexts (its issue 2091): install 0.23.3"
             )
         marks, share = tokenizer.num_special_tokens_to_add(pair=True), max_length // 3
         stride, longest = min(STRIDE, share), min(LONGEST_QUESTION, share)
