@@ -35,9 +35,10 @@ before the noise: RecAdam then erases most of it within some fifty steps. Each t
 from noisytune.methods import mixout
 from noisytune.methods.recadam import RecAdam
 
-anchors = {p: p.detach().clone() for p in model.parameters()}
-optimizer = RecAdam(model.parameters(), anchors, lr=2e-5)
 mixout.attach_(model, p=0.9)
+body = getattr(model, "base_model", model)  # a new head gets no anchor
+anchors = {p: p.detach().clone() for p in body.parameters()}
+optimizer = RecAdam(model.parameters(), anchors, lr=2e-5)
 # ... train ...
 mixout.detach_(model)
 ```

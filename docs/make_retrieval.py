@@ -45,9 +45,9 @@ sentences, each trial that of its own seed and [arm](words.md#arm), and a search
 - **Tatoeba**, `retrieval_accuracy`: how many English sentences have their translation as nearest neighbour.
 - **BUCC**, `mining_f1`, as XTREME does it: equal lines are one; each sentence names, among its four nearest neighbours
   on the other side, the one with the largest margin, similarity / ((mean + mean) / 2) over both sides' four nearest;
-  pairs are taken by falling margin, each sentence once, and those from a threshold on are said. The threshold is the
-  best one on the scored gold; `mining_f1_dev` has the one that is best on dev. No pair with a text that stands on
-  several lines is said.
+  pairs are taken by falling margin, each sentence at most once, and those whose margin reaches a threshold are the
+  answer. The threshold is the best one on the scored gold; `mining_f1_dev` has the one that is best on dev. A pair with
+  a text that stands on several lines is never part of the answer.
 - **`bitext_f1`** is today's convention (MTEB's bitext mining): each foreign sentence that has a translation asks for
   its nearest neighbour among all English ones, and F1 of each line as a class is weighted by how often it is gold. No
   margin, no threshold.

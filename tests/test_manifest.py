@@ -1,5 +1,6 @@
 """The account of a perturbation: table, summary, file."""
 
+import json
 import os
 
 import pytest
@@ -24,7 +25,14 @@ def test_written_and_read_back(manifest, tmp_path):
     assert os.listdir(tmp_path) == [FILE_NAME]
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"entries": [{}], "config": {}, "notices": []}', "\x00"])
+NAMELESS = {"name": "a", "own_names": [["a"]], "shape": [2], "dtype": "float32"}
+DAMAGED = [
+    *(None, "", "[]", "{}", '{"entries": [{}], "config": {}, "notices": []}', "\x00", "[" * 100_000),
+    json.dumps({"entries": [NAMELESS], "config": {}, "notices": [], "field_version": 1}),
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
 def test_anything_else_is_refused_with_its_path(content, tmp_path):
     if content is not None:
         (tmp_path / FILE_NAME).write_text(content)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 """What file systems answer that cannot make the names in a folder durable."""
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)
 """What file systems answer that have no hard links."""
+_DEEPEST = 100
+"""Objects and lists of JSON that may lie in each other."""
 _FORGOTTEN = 86_400.0
 """Seconds after which nobody is still writing a file."""
 
@@ -143,14 +146,23 @@ def digest_of(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def create(file: Path) -> int:
+def create(file: Path, like: Path | None = None) -> int:
     """A handle of a new file, for writing. Nothing that is there is opened, and no link is followed.
+
+    Args:
+        file: the new one.
+        like: a file whose permissions it gets, less those that the process gives nobody (umask): what its owner alone
+            may read stays so.
 
     Raises:
         FileExistsError: the name is taken, if only by a link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.open(file, flags, 0o666)
+    permissions = 0o666
+    if like is not None:
+        with suppress(FileNotFoundError):
+            permissions = stat.S_IMODE(like.stat().st_mode) & 0o777 | stat.S_IWUSR
+    return os.open(file, flags, permissions)
 
 
 def sync_folder(folder: Path) -> None:
@@ -171,6 +183,21 @@ def is_lfs_pointer(file: Path) -> bool:
     """Whether a file is what a clone without git-lfs has in place of a large file: a few lines that name it."""
     with file.open("rb") as stream:
         return stream.read(43) == b"version https://git-lfs.github.com/spec/v1\n"
+
+
+def refuse_depth(path: Path, content: Any) -> None:
+    """Refuse JSON that is nested so deeply that whoever walks through it would run out of stack.
+
+    Raises:
+        DataError: it is.
+    """
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise DataError(f"{path}: is corrupt: more than {_DEEPEST} objects and lists lie in each other")
+        inside = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [one for values in inside for one in values]
 
 
 def parse_object(path: Path, text: bytes) -> dict[str, Any]:
@@ -199,4 +226,5 @@ def parse_object(path: Path, text: bytes) -> dict[str, Any]:
         raise DataError(f"{path}: is corrupt, not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: is corrupt: a JSON object was expected, not {type(content).__name__}")
+    refuse_depth(path, content)
     return content

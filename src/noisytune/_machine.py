@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -60,6 +62,11 @@ def visible_gpus() -> list[str]:
     if chosen is not None:
         return [device for device in chosen.split(",") if device not in ("", "-1")]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def has_apple_gpu() -> bool:
+    """Whether torch computes on Apple's GPU unless it is told otherwise: all processes share the one there is."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 def _groups(own: Path, mounted: Path) -> Iterator[Path]:

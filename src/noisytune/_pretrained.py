@@ -16,6 +16,7 @@ from noisytune._text import encodable
 from noisytune.errors import DataError, NotFoundError, require
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
@@ -141,6 +142,7 @@ def checked(path: Path, name: str) -> Path:
         raise DataError(f"model {name!r}: no {CONFIG} in {path}; give a directory that save_pretrained wrote")
     if not weight_files(path):
         raise DataError(f"model {name!r}: no {SAFETENSORS} and no {PICKLE} (or their index) in {path}")
+    refuse_adapter(path)
     for file in model_files(path):
         refuse_lfs_pointer(file)
     try:
@@ -152,6 +154,18 @@ def checked(path: Path, name: str) -> Path:
         about = carries(receipt if isinstance(receipt, dict) else {})
         raise DataError(f"model {name!r}: {about}: give the clean checkpoint")
     return path
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder with PEFT's adapter: alone it is no model, and transformers would lay it over one beside it.
+
+    Raises:
+        DataError: there is one.
+    """
+    if (folder / ADAPTER).exists():
+        if (folder / CONFIG).exists():
+            raise DataError(f"{folder}: holds an adapter beside the model ({ADAPTER}): merge it, or take it out")
+        raise DataError(f"{folder}: is an adapter, not a model: give the directory of its base model")
 
 
 def model_digest(path: Path) -> str:

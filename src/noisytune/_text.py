@@ -15,6 +15,8 @@ _JOINERS = "\u200c\u200d"
 _LINE_ENDS = re.compile("\r\n|[\t-\r\x1c-\x1f\x85\u2028\u2029]")
 _MARKUP = re.compile(r"[\\`*_\[\]|#~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 """Characters of Markdown, and those that make a bare address or name a link."""
+_FORMULA = ("=", "+", "-", "@")
+"""What begins a formula of a spreadsheet."""
 _LINE_START = re.compile(r"^ ?(?:(?P<mark>[-+](?= |$)|-(?=-)|=)|\d{1,9}(?P<point>[.)](?= |$)))")
 """What begins a list, a rule or a heading, where the text stands first on its line."""
 
@@ -41,6 +43,16 @@ def _spelled(character: str) -> str:
     if hidden or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
         return character.encode("unicode_escape").decode("ascii")
     return character
+
+
+def cell(text: object) -> str:
+    """Text in a cell of a CSV file, which a spreadsheet would take for a formula where it begins like one.
+
+    >>> cell("=1+1"), cell("a=1")
+    ("'=1+1", 'a=1')
+    """
+    shown = plain(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def encodable(name: str) -> str:

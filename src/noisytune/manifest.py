@@ -127,13 +127,16 @@ class Manifest:
         path = Path(folder) / FILE_NAME
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            entries = (
+            entries = tuple(
                 TensorEntry(**{**entry, "own_names": tuple(entry["own_names"]), "shape": tuple(entry["shape"])})
                 for entry in raw["entries"]
             )
+            for entry in entries:
+                if not all(isinstance(name, str) for name in (entry.name, *entry.own_names)):
+                    raise TypeError(f"a tensor's name must be text, got {(entry.name, *entry.own_names)}")
             config = NoisyTuneConfig.from_dict(raw["config"])
-            return cls(config, tuple(entries), tuple(raw["notices"]), raw["field_version"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            return cls(config, entries, tuple(raw["notices"]), raw["field_version"])
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise NoisyTuneError(f"{path}: not a manifest of noisytune ({error})") from error
 
     def table(self, every_tensor: bool = False, width: int | None = None) -> str:

@@ -15,8 +15,11 @@ import safetensors.numpy
 
 from noisytune import field
 from noisytune._noise.kernels import DTYPES
-from noisytune.checkpoint import perturb_checkpoint
+from noisytune._pretrained import Model
+from noisytune.checkpoint import perturb_checkpoint, verify_checkpoint
 from noisytune.errors import DataError, NoisyTuneError
+from noisytune.lab.trials.tokens import without_weights
+from tests.support.checkpoints import save
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
@@ -276,3 +279,96 @@ def test_mutated_headers_and_indices_never_crash_nor_give_a_wrong_checkpoint(par
     assert seen["refused"] > 300
     assert seen["written"] > 10
     assert sys.getrecursionlimit() == limit
+
+
+def test_an_adapter_beside_the_model_is_refused(tmp_path):
+    """transformers lays it over the model, whose noise would be that of other weights; a copy would lack its file."""
+    folder = save(tmp_path / "both", config={"model_type": "bert"})
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"an adapter beside the model .*: merge it, or take it out"):
+        perturb_checkpoint(folder, tmp_path / "noisy")
+    with pytest.raises(DataError, match="an adapter beside the model"):
+        Model.find(str(folder))
+
+
+def test_a_configuration_without_bottom_is_refused(tmp_path):
+    deep = '{"model_type": "x", "a": ' * 300 + "{}" + "}" * 300
+    folder = save(tmp_path / "clean")
+    (folder / "config.json").write_text(deep)
+    with pytest.raises(DataError, match=r"config\.json: is corrupt: more than 100 objects and lists lie in each other"):
+        perturb_checkpoint(folder, tmp_path / "noisy")
+
+
+@pytest.mark.parametrize("earlier", ["x", 3, [1]])
+def test_a_record_of_earlier_noise_that_is_none_is_refused(earlier, tmp_path):
+    perturb_checkpoint(save(tmp_path / "clean"), tmp_path / "noisy")
+    file = tmp_path / "noisy" / "noisytune.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"earlier": earlier}))
+    with pytest.raises(DataError, match=r"noisytune\.json: says nothing about a checkpoint's files"):
+        verify_checkpoint(tmp_path / "noisy")
+
+
+def test_a_pickle_that_repeats_one_value_without_end_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="writes torch's own files")
+    folder = save(tmp_path / "clean")
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1).expand(1 << 42)}, folder / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"'a', shape \(4398046511104,\), has more values than the file holds"):
+        perturb_checkpoint(folder, tmp_path / "noisy")
+
+
+@pytest.mark.parametrize("shape", [(10**9, 2, 0), (2, 2, 0), (0, 4, 3)])
+def test_a_stack_of_no_elements_has_no_parts(shape, tmp_path):
+    """So few bytes of a header would otherwise make a billion names."""
+    weights = WEIGHTS | {"model.layers.0.mlp.experts.gate_up_proj": np.zeros((2, 2, 0), np.float32)}
+    folder = save(tmp_path / "clean", weights, {"model_type": "mixtral"})
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["model.layers.0.mlp.experts.gate_up_proj"]["shape"] = list(shape)
+    file.write_bytes(file_of(header, content[8 + size :]))
+    manifest = perturb_checkpoint(folder, tmp_path / "noisy")
+    assert not [entry for entry in manifest.perturbed if "experts" in entry.name]
+
+
+def test_who_may_read_the_weights_is_who_could_before(tmp_path):
+    folder = save(tmp_path / "clean")
+    (folder / "run.sh").write_text("true\n")
+    for name, mode in (("model.safetensors", 0o600), ("run.sh", 0o755)):
+        (folder / name).chmod(mode)
+    mask = os.umask(0o022)
+    try:
+        perturb_checkpoint(folder, tmp_path / "noisy")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "noisy").iterdir()}
+    assert (modes["model.safetensors"], modes["run.sh"]) == (0o600, 0o755)
+
+
+STRANGE = [
+    {"model_type": "timm_wrapper", "architecture": "resnet18", "model_args": {"checkpoint_path": "evil.pth"}},
+    {"model_type": "gemma3n", "vision_config": {"model_type": "timm_wrapper", "model_args": {}}},
+    {"model_type": "emu3", "text_config": {"num_hidden_layers": 10**8}},
+    {"model_type": "cvt", "depth": [10**8, 1, 1]},
+]
+
+
+@pytest.mark.parametrize("config", STRANGE, ids=lambda config: config["model_type"])
+def test_a_configuration_whose_model_must_not_be_built_is_not(config, tmp_path, monkeypatch):
+    """Building it would read a file that it names, a pickle perhaps, or never end."""
+    transformers = pytest.importorskip("transformers", reason="builds models")
+    built = []
+    monkeypatch.setattr(transformers.AutoModel, "from_config", lambda *args, **settings: built.append(args))
+    folder = save(tmp_path / "clean", config=config)
+    perturb_checkpoint(folder, tmp_path / "noisy")
+    assert without_weights(folder) is None
+    assert not built
+
+
+def test_a_strangers_code_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="builds models")
+    monkeypatch.setattr("builtins.input", lambda *said: pytest.fail(f"asked {said}"))
+    folder = save(tmp_path / "clean", config={"model_type": "vitmatte", "auto_map": {"AutoModel": "evil.Model"}})
+    perturb_checkpoint(folder, tmp_path / "noisy")
+    assert without_weights(folder) is None

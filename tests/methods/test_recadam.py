@@ -197,3 +197,22 @@ def test_clipping_does_not_reach_the_pull(checkpoints: dict[str, Path]) -> None:
     loop.optimizer.step()
     after = p.detach() - star
     torch.testing.assert_close(after, before * (1 - 5e-3 * 20), rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_several_dtypes_go_to_the_fused_kernel_one_dtype_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU it refuses others; on a processor it takes them."""
+    mixed = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    seen, fused = list[set[torch.dtype]](), torch._fused_adam_
+
+    def watched(parameters: list[torch.Tensor], *rest: Any, **settings: Any) -> None:
+        seen.append({p.dtype for p in parameters})
+        fused(parameters, *rest, **settings)
+
+    monkeypatch.setattr(torch, "_fused_adam_", watched)
+    both = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for some, anchors in ((mixed, {mixed[0]: torch.zeros(2)}), (both, {p: torch.zeros_like(p) for p in both})):
+        optimizer = RecAdam(some, anchors, lr=0.01, gamma=1.0)
+        for p in some:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert [len(dtypes) for dtypes in seen] == [1, 1, 1, 1]

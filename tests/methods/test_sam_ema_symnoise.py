@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from noisytune.errors import ConfigError
 from noisytune.methods import Run, parse
+from noisytune.methods.ema import Mean
 from noisytune.methods.symnoise import SymmetricNoise
 
 from .conftest import batches, load, start, state_of
@@ -101,3 +103,34 @@ def test_each_table_of_an_encoder_and_decoder_gets_its_own_noise_back(checkpoint
         found[noise.sign] = [table(ids).detach() for table in tables]
     for clean, there, back in zip(found[0], found[1], found[-1], strict=True):
         torch.testing.assert_close(there + back, 2 * clean)
+
+
+def test_the_mean_of_half_precision_weights_moves_on() -> None:
+    """In bfloat16 a move below half a unit in the last place would be rounded to none, and the mean stand still."""
+    weight = nn.Parameter(torch.full((4,), 1.0, dtype=torch.bfloat16))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    mean, expected, seen = Mean(optimizer, 0.99), np.zeros(4), 0.0
+    for step in range(300):
+        weight.data.fill_(1 + step / 100)
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        expected, seen = 0.99 * expected + 0.01 * weight.detach().double().numpy(), 0.99 * seen + 0.01
+        if step % 100 == 50:  # a look at it changes nothing
+            last = weight.detach().clone()
+            with mean.in_place():
+                np.testing.assert_allclose(weight.detach().double(), expected / seen, rtol=2**-8)
+            assert torch.equal(weight, last)
+    (value,) = optimizer.state_dict()["noisytune_mean"]["values"]
+    np.testing.assert_allclose(value, expected / seen, rtol=1e-5)
+
+
+def test_a_step_that_the_loss_scaler_skips_is_not_in_the_mean() -> None:
+    weight, scaler = nn.Parameter(torch.ones(2)), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.AdamW([weight], lr=1.0, fused=True)
+    mean = Mean(optimizer, 0.5)
+    for gradient in (1.0, math.inf, 1.0):
+        scaler.scale(weight.sum()).backward()
+        weight.grad = torch.full((2,), gradient)
+        scaler.step(optimizer)
+        scaler.update()
+    assert mean.steps == 2

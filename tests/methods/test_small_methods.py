@@ -382,3 +382,45 @@ def test_neftune_noise_is_alpha_over_root_length_times_width(checkpoints: Checkp
     assert 0.9 * bound < float(found.abs().max().detach()) <= 1.001 * bound
     model.eval()
     assert torch.equal(part(batch["input_ids"]), part.weight[batch["input_ids"]])
+
+
+def test_no_gpu_is_seeded_by_what_draws_on_the_processor(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.manual_seed seeds every GPU there is, and nobody puts their state back."""
+    seeded = list[int]()
+    model, state = load(checkpoints["bert"]), torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    assert reinit_(model, 1, seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not seeded
+
+
+def test_fisher_information_of_half_precision_does_not_vanish() -> None:
+    """Squares of gradients below 2e-4 are 0 in float16, and a sum of like squares stops growing in bfloat16."""
+
+    class Linear(nn.Module):
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3, dtype=dtype))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return SimpleNamespace(loss=(self.weight * x).sum())
+
+    for dtype, size, count in ((torch.float16, 1e-4, 2), (torch.bfloat16, 0.5, 1000)):
+        model = Linear(dtype)
+        data = [{"x": torch.full((3,), size, dtype=dtype)}] * count
+        (found,) = fisher(model, data, [model.weight])
+        np.testing.assert_allclose(found, np.full(3, float(data[0]["x"][0]) ** 2), rtol=1e-4)
+
+
+def test_a_step_that_the_loss_scaler_skips_pulls_nothing() -> None:
+    weight, scaler = nn.Parameter(torch.ones(2)), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.AdamW([weight], lr=1.0, weight_decay=0.0, fused=True)
+    pull_(optimizer, {}, strength=1.0, head_strength=0.5)
+    for gradient, left in ((math.inf, 1.0), (0.0, 0.5)):
+        scaler.scale(weight.sum()).backward()
+        weight.grad = torch.full((2,), gradient)
+        scaler.step(optimizer)
+        scaler.update()
+        assert weight.tolist() == [left, left]

@@ -78,7 +78,7 @@ class Family:
         >>> family.parts_of("layers.7.wi", (2, 6, 4))[0][1]
         (3, 4)
         """
-        templates = self.joined.get(template(name), ())
+        templates = () if 0 in shape else self.joined.get(template(name), ())
         numbers = [part for part in name.split(".") if part.isdecimal()]
         is_stack = any(each.count("*") > len(numbers) for each in templates)
         experts, rows = (shape[0], shape[1:]) if is_stack and shape else (1, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from noisytune._perturb.families import Family
+
+_COUNTS = re.compile(r"n_?layer|layers|depth|num_blocks")
+"""Keys of a configuration that say how many layers there are."""
 
 
 def family_in_code(folder: Path, config: Mapping[str, Any], tensors: int) -> Family | None:
@@ -30,12 +34,40 @@ def family_in_code(folder: Path, config: Mapping[str, Any], tensors: int) -> Fam
         return None
 
 
+def may_be_built(config: Mapping[str, Any], layers: int) -> bool:
+    """Whether the model that a stranger's configuration describes can be built: it ends, and runs nothing of theirs.
+
+    Args:
+        config: of config.json, with those of the models inside it.
+        layers: at most so many; where there are more, it is not what the files hold, and perhaps endless to build.
+
+    >>> may_be_built({"model_type": "bert", "num_hidden_layers": 12}, 1000)
+    True
+    >>> may_be_built({"model_type": "emu3", "text_config": {"num_hidden_layers": 10**8}}, 1000)
+    False
+    """
+    left: list[Any] = [config]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += value
+        elif isinstance(value, dict):
+            if str(value.get("model_type")).startswith("timm") or "model_args" in value:
+                return False  # timm reads weights from the file that a configuration names, pickles among them
+            counts = [each for key, each in value.items() if _COUNTS.search(str(key))]
+            counts += [each for found in counts if isinstance(found, list) for each in found]
+            if any(isinstance(each, int) and each > layers for each in counts):
+                return False
+            left += value.values()
+    return True
+
+
 def model_in_code(folder: Path, config: Mapping[str, Any], tensors: int, base: bool = False) -> Any:
     """The model that the files are of, on the meta device, or the base model of its type; None where nobody can say."""
     if not config.get("model_type") or find_spec("transformers") is None or find_spec("torch") is None:
         return None
-    if any(isinstance(value, int) and value > tensors for key, value in config.items() if "layers" in key):
-        return None  # more layers than tensors: not what the files hold, and perhaps endless to build
+    if not may_be_built(config, tensors):
+        return None
     import torch
     import transformers
     from transformers.utils import logging
@@ -49,7 +81,7 @@ def model_in_code(folder: Path, config: Mapping[str, Any], tensors: int, base: b
             known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             architecture = "" if base else next(iter(known.architectures or ()), "")
             model_class = getattr(transformers, architecture, None)
-            return model_class(known) if model_class else auto.from_config(known)
+            return model_class(known) if model_class else auto.from_config(known, trust_remote_code=False)
     except Exception:  # a stranger's configuration can fail in any way; the bytes are then asked instead
         return None
     finally:

@@ -14,6 +14,9 @@ from typing import Any
 from noisytune.checkpoint._safetensors import CODES, TensorInfo, make_header, parse_header
 from noisytune.errors import DataError, UnsupportedTensorError, require
 
+_MOST = 4
+"""Tensors of a file may share their values, as tied ones do; of more than so many times its size some never end."""
+
 
 @dataclass(frozen=True)
 class PickledFile:
@@ -63,7 +66,7 @@ def _load(path: Path, name: str) -> PickledFile:
     state = _unpickled(path)
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds no tensors by name, but {type(state).__name__}")
-    values, described = {}, []
+    values, described, total = {}, [], 0
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise DataError(f"{path}: {key!r} is no tensor by name, but {type(tensor).__name__}")
@@ -72,6 +75,9 @@ def _load(path: Path, name: str) -> PickledFile:
         dtype = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.is_quantized or dtype not in CODES:
             raise UnsupportedTensorError(f"{path}: tensor {key!r} ({dtype}, {tensor.layout}) cannot be written out")
+        total += tensor.numel() * tensor.element_size()
+        if total > _MOST * path.stat().st_size + (1 << 20):
+            raise DataError(f"{path}: tensor {key!r}, shape {tuple(tensor.shape)}, has more values than the file holds")
         flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         values[key] = memoryview(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
         described.append((key, dtype, tuple(tensor.shape), len(values[key])))

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisytune._files import refuse_depth
 from noisytune._perturb.receipt import receipt_in
 from noisytune._pretrained import (
     CONFIG,
     PICKLE,
     SAFETENSORS,
     SAFETENSORS_INDEX,
+    refuse_adapter,
     refuse_lfs_pointer,
     regular_file,
     weight_map,
@@ -71,8 +73,7 @@ def open_source(folder: Path) -> Iterator[Source]:
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such directory")
     folder = folder.resolve()
-    if (folder / "adapter_config.json").exists() and not (folder / CONFIG).exists():
-        raise DataError(f"{folder}: is an adapter, not a model: give the directory of its base model")
+    refuse_adapter(folder)
     config = _config(folder)
     with ExitStack() as stack:
         names, index_file, tensors = _weights(folder)
@@ -116,6 +117,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: is corrupt, not JSON ({error})") from error
     if not isinstance(config, dict):
         raise DataError(f"{path}: is corrupt: a JSON object was expected, not {type(config).__name__}")
+    refuse_depth(path, config)
     return config
 
 

@@ -84,7 +84,8 @@ def verify(
 def _record(path: Path) -> dict[str, Any]:
     record = json.loads(path.read_bytes())
     wanted = {"source": dict, "headers": dict, "tensors": dict}
-    if not all(isinstance(record.get(key), kind) for key, kind in wanted.items()):
+    has_parts = all(isinstance(record.get(key), kind) for key, kind in wanted.items())
+    if not has_parts or not isinstance(record.get("earlier"), dict | None):
         raise DataError(f"{path}: says nothing about a checkpoint's files: was it written by noisytune perturb?")
     if record.get("hash") != _stream.HASH:
         raise DataError(

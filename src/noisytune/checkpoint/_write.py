@@ -52,7 +52,7 @@ def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> 
         NonFiniteError: as `noisytune.checkpoint.perturb_checkpoint`.
     """
     source = job.source
-    with _weight_files(folder, source.files) as files:
+    with _weight_files(folder, source.files, source.folder) as files:
         job.run(files.write)
     manifest = job.manifest()
     digests = _carry_all(source, folder)
@@ -126,7 +126,7 @@ def _carry(source: Path, target: Path) -> str:
     """Copy a file. Returns its hash."""
     try:
         found = xxhash.xxh3_128()
-        with source.open("rb") as stream, os.fdopen(create(target), "wb") as copy:
+        with source.open("rb") as stream, os.fdopen(create(target, like=source), "wb") as copy:
             while content := stream.read(1 << 20):
                 found.update(content)
                 copy.write(content)
@@ -172,12 +172,12 @@ class _OpenFiles:
 
 
 @contextmanager
-def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFiles]:
+def _weight_files(folder: Path, files: tuple[Weights, ...], source: Path) -> Iterator[_OpenFiles]:
     """Files with their space reserved and their headers written. A full disk is met here, before the long part."""
     with ExitStack() as stack:
         handles = []
         for file in files:
-            handle = create(folder / file.name)
+            handle = create(folder / file.name, like=source / file.name)
             stack.callback(os.close, handle)
             handles.append(handle)
             _reserve(handle, file.size)

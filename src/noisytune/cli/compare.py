@@ -82,7 +82,7 @@ def compare(
     from noisytune.lab.tasks import TaskOptions
 
     need("noisytune compare")
-    noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
+    noises = Noises.beside(arm or (), noise)
     arms = arms_of(*noises, *(arm or ()))
     options, how = TaskOptions(**data), Running(**running)
     if own or scoring:

@@ -75,7 +75,7 @@ def explore(
     from noisytune.lab.tasks import TaskOptions
 
     need("noisytune explore")
-    noises = () if arm and "noise_lambda" not in noise else Noises(**noise).arms()
+    noises = Noises.beside(arm or (), noise)
     how = Running(**running)
     with stoppable() as stop, how.workplace() as engine, StudyDisplay(console(as_json)) as display:
         found = run_exploration(

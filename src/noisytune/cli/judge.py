@@ -111,9 +111,11 @@ def judge(
     folder = out or Path("runs") / f"judge-{file_name(name)}"
     if not writable(folder):
         raise RunFolderError(f"{folder} cannot be written; give another --out")
-    told = []
-    for study, records in found:
+    told, pages = [], set[str]()
+    for number, (study, records) in enumerate(found, 1):
         page = "report" if len(found) == 1 else file_name(study.name)
+        page = f"{page}-{number}" if page in pages else page
+        pages.add(page)
         written = write_report(folder, study, records, page)
         if as_json:
             told.append(report_json(study, records))

@@ -1,15 +1,30 @@
-"""Points in a training that a setting names: a step, or a share of all steps."""
+"""Steps of a training: points that a setting names, as a step or a share of all; and whether one was taken."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noisytune._settings import number
 from noisytune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
 MOST = 1 / 3
 """The share of a training that a default does not pass."""
+
+
+def was_skipped(optimizer: Optimizer) -> bool:
+    """Whether a step of an optimizer left the weights as they were: a loss scaler found gradients that are not finite,
+    and told a fused optimizer so. For hooks that come after a step.
+
+    >>> import torch
+    >>> was_skipped(torch.optim.SGD([torch.zeros(1)]))
+    False
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found > 0)
 
 
 def steps(about: str) -> Any:

@@ -72,7 +72,8 @@ def fisher(model: nn.Module, batches: Iterable[Inputs], parameters: Sequence[nn.
     Raises:
         ConfigError: no batch.
     """
-    total = [torch.zeros_like(parameter) for parameter in parameters]
+    # In half precision squares of small gradients are 0, and sums soon stand still.
+    total = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     before, training, count = [p.grad for p in model.parameters()], model.training, 0
     model.eval()
     try:
@@ -82,7 +83,8 @@ def fisher(model: nn.Module, batches: Iterable[Inputs], parameters: Sequence[nn.
             count += 1
             for parameter, sum_ in zip(parameters, total, strict=True):
                 if parameter.grad is not None:
-                    sum_.addcmul_(parameter.grad, parameter.grad)
+                    exact = parameter.grad.to(sum_.dtype)
+                    sum_.addcmul_(exact, exact)
     finally:
         model.train(training)
         for parameter, gradient in zip(model.parameters(), before, strict=True):

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from noisytune._settings import number
 from noisytune.methods._base import Groups, Method, Run
+from noisytune.methods._steps import was_skipped
 
 _SAVED = "noisytune_mean"
 """Where an optimizer's saved state has the mean."""
@@ -64,13 +65,16 @@ class Mean:
 
     @torch.no_grad()
     def _take(self, *_: Any) -> None:
+        if was_skipped(self.optimizer):
+            return
         self.steps += 1
         if not self._values:
-            self._values = [parameter.clone() for parameter in self._trained()]
+            self._values = [_exact(parameter) for parameter in self._trained()]
         else:
             # The corrected mean moves towards the new weights by this share of the way.
             share = (1 - self.decay) / (1 - self.decay**self.steps)
-            torch._foreach_lerp_(self._values, self._trained(), share)
+            now = [p.to(value.dtype) for p, value in zip(self._trained(), self._values, strict=True)]
+            torch._foreach_lerp_(self._values, now, share)
 
     def _save(self, _: Optimizer, state: dict[str, Any]) -> None:
         state[_SAVED] = {"steps": self.steps, "values": self._values}
@@ -79,7 +83,7 @@ class Mean:
         if saved := state.pop(_SAVED, None):
             self.steps = saved["steps"]
             places = zip(saved["values"], self._trained(), strict=False)
-            self._values = [value.detach().to(parameter.device, copy=True) for value, parameter in places]
+            self._values = [_exact(value.detach()).to(parameter.device) for value, parameter in places]
 
     @torch.no_grad()
     def swap_(self) -> None:
@@ -92,11 +96,20 @@ class Mean:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the context the weights are their mean."""
+        rounded = [value for value, p in zip(self._values, self._trained(), strict=False) if value.dtype != p.dtype]
+        exact = [value.clone() for value in rounded]
         self.swap_()
         try:
             yield
         finally:
             self.swap_()
+            for value, kept in zip(rounded, exact, strict=True):
+                value.copy_(kept)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """A copy, in float32 at least: in half precision small moves of a mean would be rounded to none."""
+    return values.to(torch.promote_types(values.dtype, torch.float32), copy=True)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from noisytune._settings import choice, later, number
 from noisytune.errors import ConfigError
 from noisytune.methods._anchors import in_place
 from noisytune.methods._base import Groups, Method, Run
+from noisytune.methods._steps import was_skipped
 
 
 def attach_(
@@ -55,6 +56,8 @@ def attach_(
 
     @torch.no_grad()
     def pull(optimizer: Optimizer, *_: Any) -> None:
+        if was_skipped(optimizer):
+            return
         for group in optimizer.param_groups:
             share, of_head = float(group["lr"]) * strength, float(group["lr"]) * free_strength
             moved = [p for p in group["params"] if p.grad is not None]

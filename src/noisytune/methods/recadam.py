@@ -197,9 +197,7 @@ class RecAdam(Optimizer):
         if anchored:
             refuse_divergence(lr, group["gamma"], w - lam, f" at step {t}")
         free = [p for p in parameters if p not in self._anchors]
-        for some, rate in ((anchored, lr * lam), (free, lr)):
-            if not some:
-                continue
+        for some, rate in [(each, lr * lam) for each in _alike(anchored)] + [(each, lr) for each in _alike(free)]:
             # torch's fused Adam divides sqrt(v) by sqrt(1 - b2^t) before it adds eps: eps is divided as well.
             torch._fused_adam_(
                 some,
@@ -220,6 +218,14 @@ class RecAdam(Optimizer):
             torch._foreach_lerp_(anchored, [self._anchors[p] for p in anchored], pull)
         if group["weight_decay"] > 0:
             torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+
+
+def _alike(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Parameters by device and dtype: torch's fused Adam takes one of each at a time."""
+    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for parameter in parameters:
+        found.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,16 @@ def complain(value, report):
 def run_out(value, report):
     raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
+def who(value, report):
+    return os.getpid()
+
+def lose_its_gpu(value, report):
+    from types import SimpleNamespace
+    def synchronize():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize))
+    raise IndexError("index out of range")
+
 def have_children(value, report):
     # One in the worker's group that holds its pipes open, and one that has gone its own way.
     import subprocess

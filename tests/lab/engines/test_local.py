@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from noisytune._machine import available_cores, visible_gpus
 from noisytune.errors import ConfigError
 from noisytune.lab.engines import JobFailed, LocalEngine
+from noisytune.lab.engines._process import worker_environment
 from noisytune.lab.engines.devices import Device, JobQueue, shared_out
 from tests.support.engines import processes_with, settled
 
@@ -57,6 +59,16 @@ def test_a_worker_that_is_killed_is_reported_and_replaced(do: Any, number: int, 
     assert failure.cause == cause
     assert str(failure.error).startswith("topics-plain-seed0: ")
     assert said in str(failure.error)
+
+
+def test_a_worker_whose_gpu_is_lost_takes_no_other_job(do: Any) -> None:
+    """After an assertion that fails on the device, CUDA fails whatever comes, until the process ends."""
+    with LocalEngine(1) as engine:
+        first, _, same, lost, other = run(
+            engine, do("a", "who"), do("b", "complain"), do("c", "who"), do("d", "lose_its_gpu"), do("e", "who")
+        )
+    assert first == same != other
+    assert (lost.cause, str(lost.error)) == ("error", "d failed: IndexError: index out of range")
 
 
 def test_the_last_words_of_a_worker_are_kept(do: Any) -> None:
@@ -160,6 +172,24 @@ def test_each_worker_sees_one_gpu(do: Any, monkeypatch: pytest.MonkeyPatch) -> N
     seen = {answer["pid"]: answer["CUDA_VISIBLE_DEVICES"] for answer in answers}
     assert set(seen.values()) <= {"2", "5"}
     assert len(set(seen.values())) == len(seen)
+
+
+def test_a_gpus_number_is_that_by_which_its_kind_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-smi counts by slot, CUDA by speed unless it is told otherwise."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert worker_environment(1, "2")["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_DEVICE_ORDER" not in worker_environment(1, None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    assert "CUDA_DEVICE_ORDER" not in worker_environment(1, "2")
+
+
+def test_workers_do_not_share_apples_gpu_unless_they_are_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr("noisytune.lab.engines.local.available_cores", lambda: 8)
+    assert (LocalEngine().workers, LocalEngine().threads_per_worker, LocalEngine(3).workers) == (1, 8, 3)
 
 
 def test_gpus_are_shared_out_one_after_the_other() -> None:

@@ -32,6 +32,15 @@ def test_an_arm_for_each_combination_of_noises() -> None:
         Noises(noise_lambda=(0.1, 0.1))
 
 
+@pytest.mark.parametrize("setting", [{"distribution": "gaussian"}, {"scale": "matrix,global"}, {"exclude": "*bias*"}])
+def test_settings_of_noise_beside_named_arms_are_not_lost(setting: dict[str, Any]) -> None:
+    assert Noises.beside(["mixout"], {}) == Noises.beside(["mixout"], {"scale": "matrix"}) == ()
+    with pytest.raises(ConfigError, match=f"^{next(iter(setting))} has no effect on arms that are given by name"):
+        Noises.beside(["mixout"], setting)
+    given = {"noise_lambda": "0.1", **setting}
+    assert Noises.beside(["mixout"], given) == Noises(**given).arms() != ()
+
+
 @pytest.mark.parametrize(
     ("arms", "training", "longer"),
     [

@@ -101,13 +101,13 @@ def test_what_a_script_wrote_stays_that_of_its_record(runs: Runs) -> None:
     """The baseline's first seed runs twice, to see whether it decides: the second run writes elsewhere."""
     unsure = HONEST + "file = out / 'all_results.json'\nfound = json.loads(file.read_text())\n"
     unsure += "found['eval_accuracy'] += int.from_bytes(os.urandom(2), 'big') / 1e7\n"
-    (runs.folder / "run/again-killed/outputs").mkdir(parents=True)
+    (runs.folder / "run/.noisytune-again-killed/outputs").mkdir(parents=True)
     study = runs(unsure + "file.write_text(json.dumps(found))\n")
     for record in runs.store.records(entry["key"] for entry in study.trials):
         (file,) = runs.folder.glob(f"run/outputs/*-{record.key[:8]}/all_results.json")
         assert json.loads(file.read_text())["eval_accuracy"] == record.scores["eval_accuracy"]
     assert study.tasks[0]["facts"]["rerun"]["floor"] > 0
-    assert not list(runs.folder.glob("run/again-*"))
+    assert not list(runs.folder.glob("run/.noisytune-*"))
 
 
 def test_an_arm_with_a_long_name_runs(runs: Runs) -> None:
@@ -263,3 +263,23 @@ def test_any_directory_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "deep/weights.npz").write_bytes(b"2")
     assert own_model(str(tmp_path)).digest != first
     assert sys.executable
+
+
+def test_what_somebody_else_keeps_in_the_run_folder_stays(runs: Runs) -> None:
+    """A folder of checkpoints of the user's own, one with noise among them: only what a trial has made is tidied up."""
+    mine = [runs.folder / "run" / name for name in ("checkpoints/base", "checkpoints/noisy", "again-and-again")]
+    for folder in mine:
+        folder.mkdir(parents=True)
+        (folder / "noisytune.json").write_text("{}")
+    runs(HONEST)
+    assert all((folder / "noisytune.json").is_file() for folder in mine)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "outputs"])
+def test_nothing_is_written_or_removed_through_a_link(runs: Runs, name: str) -> None:
+    elsewhere = runs.folder / "elsewhere"
+    elsewhere.mkdir()
+    (runs.folder / "run").mkdir()
+    (runs.folder / "run" / name).symlink_to(elsewhere)
+    with pytest.raises(RunFolderError, match=f"{name} is a link to .*elsewhere"):
+        runs(HONEST)

@@ -210,3 +210,13 @@ def test_a_library_that_a_tokenizer_needs_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="pip install sentencepiece") as caught:
         load_tokenizer(tiny.path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_is_not_the_one_of_its_file_is_told(tmp_path: Path, tiny: Model, topics: TaskData) -> None:
+    """transformers builds some classes anew from their settings, and releases of it have done so wrongly."""
+    assert not any("makes other tokens" in notice for notice in tokenise(tiny.path, topics, 16).notices)
+    folder = Path(shutil.copytree(tiny.path, tmp_path / "m"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": False}))
+    (told,) = (notice for notice in tokenise(folder, topics, 16).notices if "makes other tokens" in notice)
+    assert "tokenizer.json says (BertTokenizer)" in told

@@ -23,6 +23,7 @@ from noisytune.records import StudyRecord, TrialRecord
 from noisytune.report.evidence.pairs import gather
 from noisytune.report.evidence.summary import task_rows
 from noisytune.report.page import figures
+from noisytune.report.page.downloads import download
 from noisytune.report.page.view import item_rows
 
 Build = Callable[..., tuple[StudyRecord, list[TrialRecord]]]
@@ -281,3 +282,8 @@ def test_a_folder_that_cannot_be_written(build: Build, tmp_path: Path) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = report.nothing_here
+
+
+def test_no_cell_of_a_download_is_a_formula() -> None:
+    (line,) = unquote(download("d", [], [['=HYPERLINK("http://x")', "-1", -1.5]]).url).splitlines()[1:]
+    assert next(csv.reader([line])) == ['\'=HYPERLINK("http://x")', "'-1", "-1.5"]

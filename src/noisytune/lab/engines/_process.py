@@ -108,7 +108,14 @@ class WorkerProcess:
 
 
 def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:
-    """The environment of a worker: this process's own, its threads counted, and one GPU where there is one."""
+    """The environment of a worker: this process's own, its threads counted, and one GPU where there is one.
+
+    Its number is nvidia-smi's, by which its kind is known, unless the user has chosen GPUs by CUDA's own order.
+    """
     threading_ = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = os.environ | dict.fromkeys(threading_, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
-    return environment | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
+    if gpu is not None:
+        if "CUDA_VISIBLE_DEVICES" not in environment:
+            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    return environment

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import traceback
 from queue import SimpleQueue
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read what to do first and then jobs from stdin, pickled; write pickled (kind, content) pairs to what was stdout.
 
-    Kinds are "begun", "message", "done" (content: the job's result), and "failed" or "memory" (content: an exception).
+    Kinds are "begun", "message", "done" (content: the job's result), and "failed", "broken" or "memory" (content: an
+    exception); after the last two this process ends.
     """
     _outlive_signals()
     # Whatever a library prints must not get between the pickles: it goes with the errors, which the engine keeps.
@@ -42,8 +44,10 @@ def main() -> None:
             job = jobs.get()
             _send(answers, "begun", None)
             kind, content = carry_out(job, lambda message: _send(answers, "message", message))
+            if kind == "failed" and _lost_its_gpu():
+                kind = "broken"
             _send(answers, kind, content)
-            if kind == "memory":  # what is left of the job would want it again
+            if kind in ("memory", "broken"):  # what is left of the job would want it again, or fail whatever comes
                 os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -102,6 +106,18 @@ def carry_out(job: Job, report: Any) -> tuple[str, Any]:
         if not hasattr(known, "__notes__"):  # what a command said last tells more
             known.add_note(traceback.format_exc())
         return "memory" if wants_memory(error) else "failed", known
+
+
+def _lost_its_gpu() -> bool:
+    """Whether a failed job has left CUDA in a state that no later job of this process can use, as an assertion that
+    fails on the device does."""
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+    except Exception:
+        return True
+    return False
 
 
 def _text_of(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
-from noisytune._machine import available_cores
+from noisytune._machine import available_cores, has_apple_gpu
 from noisytune.errors import ConfigError, NoisyTuneError, TrialError
 from noisytune.lab.engines._process import Inbox, WorkerProcess
 from noisytune.lab.engines.devices import JobQueue, shared_out, visible_devices
@@ -36,7 +36,7 @@ class LocalEngine:
         """Nothing starts yet.
 
         Args:
-            workers: processes, >= 1. None: one for each GPU, or one for each core where there is none.
+            workers: processes, >= 1. None: one for each GPU (Apple's too), or one for each core where there is none.
             threads_per_worker: >= 1. None: the cores, shared out.
             trials_per_gpu: workers that share a GPU, >= 1. None: one, or as many as ``workers`` asks for.
             gpus_per_trial: GPUs that each worker sees, >= 1. None: one.
@@ -53,7 +53,8 @@ class LocalEngine:
         for name, value in given.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        self._devices = shared_out(visible_devices(), available_cores(), workers, trials_per_gpu, gpus_per_trial)
+        room = 1 if has_apple_gpu() else available_cores()
+        self._devices = shared_out(visible_devices(), room, workers, trials_per_gpu, gpus_per_trial)
         self.workers = len(self._devices)
         self.threads_per_worker = threads_per_worker or max(1, available_cores() // self.workers)
         self._first: First | None = None
@@ -181,8 +182,8 @@ class _Running(NamedTuple):
 
 def _failure(worker: WorkerProcess, job: Job, kind: str, said: Any) -> tuple[Cause, NoisyTuneError]:
     """Why a job failed whose worker is gone, or better gone."""
-    if kind == "memory":
-        return "memory", said
+    if kind in ("memory", "broken"):
+        return ("memory" if kind == "memory" else "error"), said
     if kind == "died":
         return worker.obituary(job.label)
     worker.kill()

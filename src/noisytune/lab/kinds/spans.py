@@ -171,7 +171,7 @@ class Spans(Kind):
 
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:
         """The logits of each row's tokens to be the first one and the last one of the answer, shape (tokens, 2)."""
-        logits = np.stack([part.double().cpu().numpy() for part in (found.start_logits, found.end_logits)], axis=-1)
+        logits = np.stack([part.cpu().double().numpy() for part in (found.start_logits, found.end_logits)], axis=-1)
         there = inputs["attention_mask"].bool().cpu().numpy()
         return [row[tokens] for row, tokens in zip(logits, there, strict=True)]
 

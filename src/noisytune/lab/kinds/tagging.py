@@ -122,7 +122,7 @@ class Tagging(Kind):
 
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:
         """The logits of each row's tokens, shape (tokens, tags)."""
-        logits, there = found.logits.double().cpu().numpy(), inputs["attention_mask"].bool().cpu().numpy()
+        logits, there = found.logits.cpu().double().numpy(), inputs["attention_mask"].bool().cpu().numpy()
         return [row[tokens] for row, tokens in zip(logits, there, strict=True)]
 
     def judge(self, outputs: list[Floats], data: TokenSplit, units: Units | None) -> tuple[Status, Floats]:

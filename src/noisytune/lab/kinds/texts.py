@@ -61,7 +61,7 @@ class TextKind(Texts):
 
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:
         """The logits of each example."""
-        return list(found.logits.double().cpu().numpy())
+        return list(found.logits.cpu().double().numpy())
 
     def judge(self, outputs: list[Floats], data: TokenSplit, units: Units | None) -> tuple[Status, Floats]:
         """Outputs that are not finite are diverged; the rest is the kind's."""

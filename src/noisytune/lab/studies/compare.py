@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -49,6 +49,31 @@ class Noises:
             for strength, distribution, scale in product(self.noise_lambda, self.distribution, self.scale)
             if strength > 0
         )
+
+    @classmethod
+    def beside(cls, others: Sequence[str], settings: Mapping[str, Any]) -> tuple[Arm, ...]:
+        """The arms that settings make beside those that are given by name: none, unless a strength is given too.
+
+        Args:
+            others: arms by name; may be empty.
+            settings: fields of this class, those that were given.
+
+        Raises:
+            ConfigError: a setting would have no effect.
+
+        >>> Noises.beside(["mixout"], {}), [arm.name for arm in Noises.beside([], {})]
+        ((), ['noisytune(0.15)'])
+        """
+        noises, usual = cls(**settings), cls()
+        if not others or "noise_lambda" in settings:
+            return noises.arms()
+        for name in (each.name for each in fields(cls)):
+            if getattr(noises, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{name} has no effect on arms that are given by name: write it into one, as in "
+                    f"noisytune({name}=...), or give noise_lambda too"
+                )
+        return ()
 
 
 def arms_of(*arms: str | Arm) -> tuple[Arm, ...]:

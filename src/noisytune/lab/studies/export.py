@@ -10,14 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from noisytune._text import plain
+from noisytune._text import cell
 from noisytune.errors import NotFoundError, RunFolderError, require
 from noisytune.lab.store import Store, write_file
 from noisytune.records import FailureRecord, StudyRecord, TrialRecord
 
 Row = dict[str, Any]
-_FORMULA = ("=", "+", "-", "@")
-"""What makes a spreadsheet compute a text."""
 
 
 def export(run: Path, to: str, out: Path) -> int:
@@ -104,10 +102,7 @@ def _csv(found: Found) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    shown = plain(value)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    return cell(value) if isinstance(value, str) else value
 
 
 def _parquet(found: Found) -> bytes:

@@ -39,7 +39,7 @@ NO_MODEL = Model("its own weights", Path(), "0" * 16)
 """Of a function that knows by itself what to load."""
 NOTHING = Split((), ())
 """The examples of a task that only a script knows."""
-_AGAIN = "again-"
+_AGAIN = ".noisytune-again-"
 """What the folder of a trial that runs once more begins with."""
 
 

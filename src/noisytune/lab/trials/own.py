@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from noisytune.lab.trials.environment import describe, python_of, revision
 from noisytune.lab.trials.runner import Speed
 from noisytune.lab.trials.scores import Outcome, Scoring
 from noisytune.lab.trials.trial import Trial
+from noisytune.manifest import FILE_NAME
 from noisytune.methods import Method
 from noisytune.methods.noisytune import NoisyTune
 from noisytune.records import TrialRecord, digest
@@ -31,6 +33,7 @@ SPLIT = "eval"
 LONGEST_NAME = 120
 """Characters of a trial's label in names of files, which file systems limit to 255 bytes."""
 _RUNNING = ".running"
+_NAMED = re.compile(r"-[0-9a-f]{8}$")
 """Ending of a checkpoint that a trial uses."""
 
 
@@ -159,10 +162,15 @@ def checkpoint_for(trial: Trial, model_dir: Path, folder: Path, keep: int) -> It
     finally:
         shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):  # other workers tidy up here, too
-            kept = [one for one in folder.iterdir() if not one.name.startswith(".") and one.suffix != _RUNNING]
+            kept = list(filter(_is_noisy_copy, folder.iterdir()))
             for one in sorted(kept, key=lambda one: one.stat().st_mtime)[: max(0, len(kept) - keep)]:
                 shutil.rmtree(one, ignore_errors=True)
             folder.rmdir()
+
+
+def _is_noisy_copy(place: Path) -> bool:
+    """Whether `checkpoint_for` made a folder that stays: it is called as a trial is, and tells of its noise."""
+    return bool(_NAMED.search(place.name)) and not place.is_symlink() and (place / FILE_NAME).is_file()
 
 
 def record_of(

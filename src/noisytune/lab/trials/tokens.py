@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._pretrained import positions
+from noisytune.checkpoint._code import may_be_built
 from noisytune.errors import ConfigError, DataError, RunFolderError
 from noisytune.lab.kinds import Ragged, TokenSplit
 from noisytune.lab.store import write_file
@@ -21,6 +23,10 @@ from noisytune.lab.tasks import TaskData
 from noisytune.records import digest
 
 _FORMAT = "4"
+_LOOKED_AT = 20
+"""Examples of each split that a tokenizer is compared with its file on."""
+_MOST_LAYERS = 10_000
+"""Of a model that is built to see what it costs."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -148,6 +154,9 @@ def tokenise(model_dir: Path, task: TaskData, max_length: int) -> Tokens:
     notices, splits = [], {}
     if tokenizer.pad_token == tokenizer.eos_token:
         notices.append(f"texts are padded with the model's end token {tokenizer.eos_token!r}, masked")
+    texts = [text for split in task.splits.values() for row in split.texts[:_LOOKED_AT] for text in row]
+    if told := _unlike_its_file(tokenizer, model_dir, [text for text in texts if isinstance(text, str)]):
+        notices.append(told)
     for name, split in task.splits.items():
         where = f"{task.name}, {name}"
         splits[name] = replace(kind.encode(tokenizer, split, max_length, types, where), groups=_numbered(split.groups))
@@ -179,6 +188,32 @@ def load_tokenizer(model_dir: Path) -> Any:
             raise DataError(f"{model_dir}: its tokenizer has no padding token and no end token; set pad_token in it")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _unlike_its_file(tokenizer: Any, model_dir: Path, texts: Sequence[str]) -> str | None:
+    """What to say where transformers reads ``tokenizer.json`` as another tokenizer than the file describes.
+
+    Source: https://github.com/huggingface/transformers/issues/48206.
+    """
+    import tokenizers
+
+    try:
+        written = tokenizers.Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    except Exception:  # none, or of another release: the class decides
+        return None
+    written.no_truncation()
+    written.no_padding()
+    for text in texts:
+        if any(mark in text for mark in tokenizer.all_special_tokens):
+            continue
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids != written.encode(text, add_special_tokens=False).ids:
+            return (
+                f"transformers {version('transformers')} makes other tokens of {text[:40]!r} than "
+                f"{model_dir / 'tokenizer.json'} says ({type(tokenizer).__name__}); look at tokenizer_config.json, or "
+                "take another release"
+            )
+    return None
 
 
 def _reason(error: Exception) -> str:
@@ -314,7 +349,10 @@ def without_weights(model_dir: Path) -> Any | None:
 
     any_kind: Any = AutoModel
     try:
+        config = _configuration(model_dir)
+        if not may_be_built(config.to_dict(), _MOST_LAYERS):
+            return None
         with torch.device("meta"):
-            return any_kind.from_config(_configuration(model_dir))
+            return any_kind.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, ImportError, OSError):
         return None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from noisytune._text import plain
+from noisytune._text import cell
 from noisytune.records import TrialRecord
 from noisytune.report.evidence.combinations import Combination
 from noisytune.report.evidence.norms import Movement
@@ -55,7 +55,7 @@ def download(name: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) 
 
 def _cell(value: Cell) -> str:
     if isinstance(value, str):
-        return plain(value)
+        return cell(value)
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 

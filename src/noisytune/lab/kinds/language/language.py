@@ -193,7 +193,7 @@ class Language(Kind):
         for logits, labels in zip(found.logits[:, :-1], inputs["labels"][:, 1:], strict=True):
             there = labels != IGNORED
             chances = logits[there].float().log_softmax(-1).gather(-1, labels[there][:, None].long())
-            rows.append(np.array([-float(chances.double().sum()), float(there.sum())]))
+            rows.append(np.array([-float(chances.cpu().double().sum()), float(there.sum())]))
         return rows
 
     def judge(self, outputs: list[Floats], data: TokenSplit, units: Units | None) -> tuple[Status, Floats]:
