@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from noisytune._pretrained import positions
-from noisytune.checkpoint._code import may_be_built
 from noisytune.errors import ConfigError, DataError, RunFolderError
 from noisytune.lab.kinds import Ragged, TokenSplit
 from noisytune.lab.store import write_file
@@ -346,6 +345,8 @@ def without_weights(model_dir: Path) -> Any | None:
     """
     import torch
     from transformers import AutoModel
+
+    from noisytune.checkpoint._code import may_be_built
 
     any_kind: Any = AutoModel
     try:
