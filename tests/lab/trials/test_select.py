@@ -144,6 +144,18 @@ def test_the_first_of_the_best_epochs_is_kept(better: int, scores: list[float | 
     assert model.weight.item() == kept
 
 
+def test_buffers_of_the_best_epoch_are_those_that_the_model_has_then() -> None:
+    """A model that moves to a GPU keeps its parameters, and gets other buffers."""
+    model, at = torch.nn.BatchNorm1d(2), [0]
+    best = BestEpoch(model, Stack((), Run(model)), lambda: [1.0, 3.0, 2.0][at[0]])
+    model.running_mean = torch.zeros(2)
+    for at[0] in range(3):
+        model.running_mean.fill_(at[0])
+        best.on_epoch_end(None, None, None)
+    best.restore_()
+    assert model.running_mean.tolist() == [1, 1]
+
+
 def test_the_weights_that_are_scored_are_those_of_the_best_epoch(
     tiny_study: Study, tiny_tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:

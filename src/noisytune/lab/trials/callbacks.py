@@ -42,7 +42,7 @@ class BestEpoch(TrainerCallback):
     """Scores the model after each epoch, and keeps the weights of the best one in main memory.
 
     Args:
-        model: as it will be trained; its tensors stay the same objects.
+        model: as it will be trained; its parameters stay the same objects.
         stack: the methods that may put other weights in their place while it is evaluated.
         score: its score now; None where it is undefined.
         better: -1 where a lower score is better, else 1.
@@ -51,7 +51,7 @@ class BestEpoch(TrainerCallback):
     def __init__(self, model: Any, stack: Stack, score: Callable[[], float | None], better: int = 1) -> None:
         self.scores: list[float | None] = []
         self._better, self._stack = better, stack
-        self._tensors, self._score = [*model.parameters(), *model.buffers()], score
+        self._model, self._parameters, self._score = model, list(model.parameters()), score
         self._kept: list[torch.Tensor] = []
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -59,11 +59,15 @@ class BestEpoch(TrainerCallback):
         with self._stack.evaluated():
             value = self._score()
             if not self._kept or (value is not None and self._better * value > highest):
-                self._kept = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors]
+                self._kept = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors()]
         self.scores.append(value)
 
     @torch.no_grad()
     def restore_(self) -> None:
         """Put the best epoch's weights back; the model stays as it is where no epoch was finished."""
-        for tensor, kept in zip(self._tensors, self._kept, strict=False):
+        for tensor, kept in zip(self._tensors(), self._kept, strict=False):
             tensor.copy_(kept)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Buffers are those of now: a model that moves to a GPU has others than before."""
+        return [*self._parameters, *self._model.buffers()]
