@@ -158,10 +158,7 @@ def create(file: Path, like: Path | None = None) -> int:
         FileExistsError: the name is taken, if only by a link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    permissions = 0o666
-    if like is not None:
-        with suppress(FileNotFoundError):
-            permissions = stat.S_IMODE(like.stat().st_mode) & 0o777 | stat.S_IWUSR
+    permissions = 0o666 if like is None else like.stat().st_mode & 0o777 | stat.S_IWUSR
     return os.open(file, flags, permissions)
 
 

@@ -138,11 +138,11 @@ def checked(path: Path, name: str) -> Path:
     Raises:
         DataError: no configuration or no weights, a file that git-lfs has not fetched, or weights that carry noise.
     """
+    refuse_adapter(path)
     if not (path / CONFIG).is_file():
         raise DataError(f"model {name!r}: no {CONFIG} in {path}; give a directory that save_pretrained wrote")
     if not weight_files(path):
         raise DataError(f"model {name!r}: no {SAFETENSORS} and no {PICKLE} (or their index) in {path}")
-    refuse_adapter(path)
     for file in model_files(path):
         refuse_lfs_pointer(file)
     try:
@@ -164,7 +164,9 @@ def refuse_adapter(folder: Path) -> None:
     """
     if (folder / ADAPTER).exists():
         if (folder / CONFIG).exists():
-            raise DataError(f"{folder}: holds an adapter beside the model ({ADAPTER}): merge it, or take it out")
+            raise DataError(
+                f"{folder}: holds an adapter beside the model: merge it, or remove {ADAPTER} if that is done already"
+            )
         raise DataError(f"{folder}: is an adapter, not a model: give the directory of its base model")
 
 

@@ -17,6 +17,7 @@ from noisytune import field
 from noisytune._noise.kernels import DTYPES
 from noisytune._pretrained import Model
 from noisytune.checkpoint import perturb_checkpoint, verify_checkpoint
+from noisytune.checkpoint._code import may_be_built
 from noisytune.errors import DataError, NoisyTuneError
 from noisytune.lab.trials.tokens import without_weights
 from tests.support.checkpoints import save
@@ -285,9 +286,12 @@ def test_an_adapter_beside_the_model_is_refused(tmp_path):
     """transformers lays it over the model, whose noise would be that of other weights; a copy would lack its file."""
     folder = save(tmp_path / "both", config={"model_type": "bert"})
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(DataError, match=r"an adapter beside the model .*: merge it, or take it out"):
+    with pytest.raises(DataError, match="an adapter beside the model: merge it, or remove adapter_config"):
         perturb_checkpoint(folder, tmp_path / "noisy")
     with pytest.raises(DataError, match="an adapter beside the model"):
+        Model.find(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match="is an adapter, not a model"):
         Model.find(str(folder))
 
 
@@ -315,6 +319,14 @@ def test_a_pickle_that_repeats_one_value_without_end_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1).expand(1 << 42)}, folder / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"'a', shape \(4398046511104,\), has more values than the file holds"):
         perturb_checkpoint(folder, tmp_path / "noisy")
+    values = torch.randn(800, 800)
+    for times, fits in ((6, True), (200, False)):  # a layer that serves several times
+        torch.save({f"{i}.weight": values for i in range(times)}, folder / "pytorch_model.bin")
+        if fits:
+            assert len(perturb_checkpoint(folder, tmp_path / "noisy").perturbed) >= 1
+        else:
+            with pytest.raises(DataError, match="the same values more than 100 times"):
+                perturb_checkpoint(folder, tmp_path / "again")
 
 
 @pytest.mark.parametrize("shape", [(10**9, 2, 0), (2, 2, 0), (0, 4, 3)])
@@ -332,10 +344,15 @@ def test_a_stack_of_no_elements_has_no_parts(shape, tmp_path):
     assert not [entry for entry in manifest.perturbed if "experts" in entry.name]
 
 
-def test_who_may_read_the_weights_is_who_could_before(tmp_path):
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_who_may_read_the_weights_is_who_could_before(file, tmp_path):
     folder = save(tmp_path / "clean")
     (folder / "run.sh").write_text("true\n")
-    for name, mode in (("model.safetensors", 0o600), ("run.sh", 0o755)):
+    if file.endswith(".bin"):
+        torch = pytest.importorskip("torch", reason="writes torch's own files")
+        torch.save({"a": torch.randn(4, 3)}, folder / file)
+        (folder / "model.safetensors").unlink()
+    for name, mode in ((file, 0o600), ("run.sh", 0o755)):
         (folder / name).chmod(mode)
     mask = os.umask(0o022)
     try:
@@ -351,6 +368,7 @@ STRANGE = [
     {"model_type": "gemma3n", "vision_config": {"model_type": "timm_wrapper", "model_args": {}}},
     {"model_type": "emu3", "text_config": {"num_hidden_layers": 10**8}},
     {"model_type": "cvt", "depth": [10**8, 1, 1]},
+    {"model_type": "albert", "inner_group_num": 10**8},
 ]
 
 
@@ -364,6 +382,16 @@ def test_a_configuration_whose_model_must_not_be_built_is_not(config, tmp_path, 
     perturb_checkpoint(folder, tmp_path / "noisy")
     assert without_weights(folder) is None
     assert not built
+    assert not may_be_built(config, 1000)
+
+
+def test_names_of_classes_say_nothing_about_what_is_built():
+    config = {
+        "model_type": "convnext",
+        "label2id": {"depth": 5437, "layers": 10**6},
+        "depth_multiplier_channels": 10**6,
+    }
+    assert may_be_built(config, 344)
 
 
 def test_a_strangers_code_is_neither_run_nor_asked_about(tmp_path, monkeypatch):

@@ -217,9 +217,10 @@ def test_the_action_of_the_documentation_runs(tmp_path: Path, gains: list[float]
 def test_scores_whose_names_differ_by_signs_have_a_report_each(tmp_path: Path) -> None:
     file = tmp_path / "scores.csv"
     rows = [f"{arm},{seed},{seed + (arm == 'noisy')},{seed * 2}" for arm in ("plain", "noisy") for seed in range(4)]
-    file.write_text("\n".join(["arm,seed,f1 (a),f1 [a]", *rows]) + "\n")
+    file.write_text("\n".join(["arm,seed,f1 (a),F1 [a]", *rows]) + "\n")
     call("judge", file, "--out", tmp_path / "out")
     pages = sorted(page.name for page in (tmp_path / "out").glob("*.html"))
     assert len(pages) == 2
     texts = [(tmp_path / "out" / page).read_text() for page in pages]
-    assert ["f1 (a)" in text for text in texts] != ["f1 [a]" in text for text in texts]
+    assert len({page.casefold() for page in pages}) == 2
+    assert ["f1 (a)" in text for text in texts] != ["F1 [a]" in text for text in texts]

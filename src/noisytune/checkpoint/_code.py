@@ -11,8 +11,13 @@ from typing import Any
 
 from noisytune._perturb.families import Family
 
-_COUNTS = re.compile(r"n_?layer|layers|depth|num_blocks")
-"""Keys of a configuration that say how many layers there are."""
+_COUNTS = re.compile(
+    r"(n_?layers?|layers|depths?|num_blocks|group_num|hidden_groups|num_experts|num_local_experts|n_routed_experts)$"
+)
+"""Keys of a configuration that say how many parts are built."""
+_LABELS = ("label2id", "id2label")
+_FEW = 1000
+"""So many parts are built in no time."""
 
 
 def family_in_code(folder: Path, config: Mapping[str, Any], tensors: int) -> Family | None:
@@ -39,7 +44,8 @@ def may_be_built(config: Mapping[str, Any], layers: int) -> bool:
 
     Args:
         config: of config.json, with those of the models inside it.
-        layers: at most so many; where there are more, it is not what the files hold, and perhaps endless to build.
+        layers: at most so many, or a few; where there are more, it is not what the files hold, and perhaps endless to
+            build.
 
     >>> may_be_built({"model_type": "bert", "num_hidden_layers": 12}, 1000)
     True
@@ -56,9 +62,9 @@ def may_be_built(config: Mapping[str, Any], layers: int) -> bool:
                 return False  # timm reads weights from the file that a configuration names, pickles among them
             counts = [each for key, each in value.items() if _COUNTS.search(str(key))]
             counts += [each for found in counts if isinstance(found, list) for each in found]
-            if any(isinstance(each, int) and each > layers for each in counts):
+            if any(isinstance(each, int) and each > max(layers, _FEW) for each in counts):
                 return False
-            left += value.values()
+            left += (each for key, each in value.items() if key not in _LABELS)
     return True
 
 

@@ -88,9 +88,12 @@ def quantise_(folder: Path, codes: Codes) -> None:
                 f"{folder}: its weights cannot be quantised: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error
     entry = weights_entry(folder)
-    for old in {*weight_files(folder), *([entry] if entry else [])}:
+    before = weight_files(folder)
+    permissions = before[0].stat().st_mode & 0o777
+    for old in {*before, *([entry] if entry else [])}:
         old.unlink()
     for new in weight_files(part):
+        new.chmod(permissions)
         _moved(new, folder)
     if (index := weights_entry(part)) is not None:
         _moved(index, folder)

@@ -14,8 +14,10 @@ from typing import Any
 from noisytune.checkpoint._safetensors import CODES, TensorInfo, make_header, parse_header
 from noisytune.errors import DataError, UnsupportedTensorError, require
 
-_MOST = 4
-"""Tensors of a file may share their values, as tied ones do; of more than so many times its size some never end."""
+_MOST = 100
+"""Tensors of a file may share their values, as tied ones and layers that serve several times do: so often."""
+_LITTLE = 1 << 20
+"""Bytes that a tensor may have by repeating one value."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class PickledFile:
     """The tensors of one file, laid out as the safetensors file that will take its place."""
 
     name: str
+    path: Path
     header: bytes
     tensors: tuple[TensorInfo, ...]
     size: int
@@ -76,14 +79,16 @@ def _load(path: Path, name: str) -> PickledFile:
         if tensor.layout != torch.strided or tensor.is_quantized or dtype not in CODES:
             raise UnsupportedTensorError(f"{path}: tensor {key!r} ({dtype}, {tensor.layout}) cannot be written out")
         total += tensor.numel() * tensor.element_size()
-        if total > _MOST * path.stat().st_size + (1 << 20):
+        if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), _LITTLE):
             raise DataError(f"{path}: tensor {key!r}, shape {tuple(tensor.shape)}, has more values than the file holds")
+        if total > _MOST * path.stat().st_size + _LITTLE:
+            raise DataError(f"{path}: its tensors have the same values more than {_MOST} times: it is damaged")
         flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         values[key] = memoryview(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
         described.append((key, dtype, tuple(tensor.shape), len(values[key])))
     header = make_header(described)
     size = len(header) + sum(count for *_, count in described)
-    return PickledFile(name, header, parse_header(path, header, size), size, values)
+    return PickledFile(name, path, header, parse_header(path, header, size), size, values)
 
 
 def _unpickled(path: Path) -> Any:

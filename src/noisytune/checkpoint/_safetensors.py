@@ -106,6 +106,11 @@ class Weights(Protocol):
         ...
 
     @property
+    def path(self) -> Path:
+        """The file that it comes from."""
+        ...
+
+    @property
     def header(self) -> bytes:
         """Everything before the first tensor."""
         ...

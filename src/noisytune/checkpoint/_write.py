@@ -52,7 +52,7 @@ def write_checkpoint(job: Job, folder: Path, earlier: dict[str, Any] | None) -> 
         NonFiniteError: as `noisytune.checkpoint.perturb_checkpoint`.
     """
     source = job.source
-    with _weight_files(folder, source.files, source.folder) as files:
+    with _weight_files(folder, source.files) as files:
         job.run(files.write)
     manifest = job.manifest()
     digests = _carry_all(source, folder)
@@ -172,12 +172,12 @@ class _OpenFiles:
 
 
 @contextmanager
-def _weight_files(folder: Path, files: tuple[Weights, ...], source: Path) -> Iterator[_OpenFiles]:
+def _weight_files(folder: Path, files: tuple[Weights, ...]) -> Iterator[_OpenFiles]:
     """Files with their space reserved and their headers written. A full disk is met here, before the long part."""
     with ExitStack() as stack:
         handles = []
         for file in files:
-            handle = create(folder / file.name, like=source / file.name)
+            handle = create(folder / file.name, like=file.path)
             stack.callback(os.close, handle)
             handles.append(handle)
             _reserve(handle, file.size)

@@ -112,10 +112,11 @@ def judge(
     if not writable(folder):
         raise RunFolderError(f"{folder} cannot be written; give another --out")
     told, pages = [], set[str]()
-    for number, (study, records) in enumerate(found, 1):
+    for study, records in found:
         page = "report" if len(found) == 1 else file_name(study.name)
-        page = f"{page}-{number}" if page in pages else page
-        pages.add(page)
+        while page.casefold() in pages:  # some file systems take capitals for small letters
+            page += "-2"
+        pages.add(page.casefold())
         written = write_report(folder, study, records, page)
         if as_json:
             told.append(report_json(study, records))

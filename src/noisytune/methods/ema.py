@@ -13,7 +13,7 @@ in a short training such that its last tenth counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -73,8 +73,11 @@ class Mean:
         else:
             # The corrected mean moves towards the new weights by this share of the way.
             share = (1 - self.decay) / (1 - self.decay**self.steps)
-            now = [p.to(value.dtype) for p, value in zip(self._trained(), self._values, strict=True)]
-            torch._foreach_lerp_(self._values, now, share)
+            alike, narrow = self._by_precision()
+            if alike:
+                torch._foreach_lerp_([value for _, value in alike], [parameter for parameter, _ in alike], share)
+            for parameter, value in narrow:
+                value.lerp_(parameter.to(value.dtype), share)
 
     def _save(self, _: Optimizer, state: dict[str, Any]) -> None:
         state[_SAVED] = {"steps": self.steps, "values": self._values}
@@ -88,23 +91,36 @@ class Mean:
     @torch.no_grad()
     def swap_(self) -> None:
         """Exchange the weights and their mean. Nothing happens before the first step."""
-        for parameter, value in zip(self._trained(), self._values, strict=False):
-            kept = parameter.clone()
-            parameter.copy_(value)
-            value.copy_(kept)
+        _exchange_(zip(self._trained(), self._values, strict=False))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the context the weights are their mean."""
-        rounded = [value for value, p in zip(self._values, self._trained(), strict=False) if value.dtype != p.dtype]
-        exact = [value.clone() for value in rounded]
-        self.swap_()
+        alike, narrow = self._by_precision()
+        kept = [parameter.clone() for parameter, _ in narrow]  # the mean itself would be rounded in their place
+        for parameter, value in narrow:
+            parameter.copy_(value)
+        _exchange_(alike)
         try:
             yield
         finally:
-            self.swap_()
-            for value, kept in zip(rounded, exact, strict=True):
-                value.copy_(kept)
+            _exchange_(alike)
+            for (parameter, _), weights in zip(narrow, kept, strict=True):
+                parameter.copy_(weights)
+
+    def _by_precision(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+        """Weights and their means: those of one dtype, and those whose mean has a wider one."""
+        both = list(zip(self._trained(), self._values, strict=False))
+        alike = [(parameter, value) for parameter, value in both if parameter.dtype == value.dtype]
+        return alike, [(parameter, value) for parameter, value in both if parameter.dtype != value.dtype]
+
+
+@torch.no_grad()
+def _exchange_(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for one, other in pairs:
+        kept = one.clone()
+        one.copy_(other)
+        other.copy_(kept)
 
 
 def _exact(values: Tensor) -> Tensor:
@@ -118,7 +134,7 @@ class EMA(Method):
 
     name: ClassVar = "ema"
     summary: ClassVar = "The mean of the weights over the last steps is scored"
-    cost: ClassVar = "a copy of the weights; a few percent of a step"
+    cost: ClassVar = "a copy of the weights, in float32; a few percent of a step"
     source: ClassVar = "Kingma & Ba 2015, ICLR"
     neutral: ClassVar = {"decay": 0.0}
 

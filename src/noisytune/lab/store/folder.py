@@ -309,7 +309,7 @@ class Store:
             self.cache_folder,
             self.logs_folder,
         )
-        refuse_links(*ours, *(self.folder / name for name in ("outputs", "checkpoints")))
+        refuse_links(*ours)
         with one_line(self.folder):
             self.trials_folder.mkdir(parents=True, exist_ok=True)
             self.cache_folder.mkdir(exist_ok=True)

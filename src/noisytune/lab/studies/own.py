@@ -18,7 +18,7 @@ from noisytune._text import encodable
 from noisytune.errors import ConfigError, DataError, TrialError
 from noisytune.lab.engines import Engine, JobFailed
 from noisytune.lab.kinds import Split
-from noisytune.lab.store import StudyStore
+from noisytune.lab.store import StudyStore, refuse_links
 from noisytune.lab.studies.attempts import Rules
 from noisytune.lab.studies.events import Event, each_notice_once
 from noisytune.lab.studies.ready import get_ready
@@ -161,6 +161,7 @@ def run_own(
             f"out must be outside the model's folder {study.model.path}, which is known by all that is in it, got "
             f"{store.folder}"
         )
+    refuse_links(store.folder / "outputs", store.folder / "checkpoints")
     facts = _known(store)
     if rerun and not facts:
         on_event = each_notice_once(on_event)

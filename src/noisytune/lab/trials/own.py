@@ -33,8 +33,9 @@ SPLIT = "eval"
 LONGEST_NAME = 120
 """Characters of a trial's label in names of files, which file systems limit to 255 bytes."""
 _RUNNING = ".running"
-_NAMED = re.compile(r"-[0-9a-f]{8}$")
 """Ending of a checkpoint that a trial uses."""
+_NAMED = re.compile(r"-[0-9a-f]{8}$")
+"""How the name of a trial's folder ends: with its key."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,15 +202,13 @@ def _unlike_its_file(tokenizer: Any, model_dir: Path, texts: Sequence[str]) -> s
         return None
     written.no_truncation()
     written.no_padding()
+    written.encode_special_tokens = True  # a text that holds "</s>" is a text
     for text in texts:
-        if any(mark in text for mark in tokenizer.all_special_tokens):
-            continue
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if ids != written.encode(text, add_special_tokens=False).ids:
             return (
                 f"transformers {version('transformers')} makes other tokens of {text[:40]!r} than "
-                f"{model_dir / 'tokenizer.json'} says ({type(tokenizer).__name__}); look at tokenizer_config.json, or "
-                "take another release"
+                f"{model_dir / 'tokenizer.json'} says ({type(tokenizer).__name__})"
             )
     return None
 
