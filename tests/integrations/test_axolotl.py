@@ -74,3 +74,12 @@ def test_without_axolotl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     with pytest.raises(MissingExtraError, match="pip install axolotl"):
         importlib.import_module(NAME)
+
+
+def test_an_adapter_is_merged_onto_the_weights_with_their_noise(plugin: Any) -> None:
+    """By default axolotl merges files, without a model that a plugin could see."""
+    noise = {"noisytune": {"noise_lambda": 0.1}}
+    asked: dict[str, Any] = {"merge_lora": True} | noise
+    for cfg in (asked, {"merge_lora": True, "noisytune": {"noise_lambda": 0}}, dict(noise)):
+        plugin.register(cfg)
+        assert cfg.get("merge_method") == ("legacy" if cfg is asked else None)

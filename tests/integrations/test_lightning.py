@@ -98,14 +98,37 @@ def noised(**settings):
     return state(module)
 
 
-@pytest.mark.parametrize("make", [Early, Regression, lambda: Regression(late=True)])
+class InSetup(Early):
+    """Builds its layers in setup, as Lightning's pages show for sizes that depend on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = None
+
+    def setup(self, stage):
+        if self.body is None:
+            self._build()
+
+
+@pytest.mark.parametrize("make", [Early, Regression, lambda: Regression(late=True), InSetup])
 def test_training_starts_from_the_noised_weights(make, tmp_path):
     module, callback = make(), NoisyTuneCallback(noise_lambda=0.3, seed=2)
     trainer(tmp_path, callback).fit(module, data())
     assert same(module.start, noised(noise_lambda=0.3, seed=2))
     assert len(callback.manifest.perturbed) == 3  # a bias of one element has no spread
     assert receipt(module)["seed"] == 2
-    assert "configure_model" not in module.__dict__
+    assert not {"configure_model", "setup"} & module.__dict__.keys()
+
+
+def test_what_setup_makes_beside_the_model_is_told(tmp_path, caplog):
+    class WithHead(Early):
+        def setup(self, stage):
+            self.later = nn.Linear(2, 2)
+
+    with caplog.at_level(logging.WARNING, "noisytune"):
+        trainer(tmp_path, NoisyTuneCallback(noise_lambda=0.3, seed=2)).fit(WithHead(), data())
+    (told,) = (line for line in caplog.messages if "setup()" in line)
+    assert told.startswith("NoisyTune: 2 tensors that setup() made got no noise (later.weight ...)")
 
 
 def test_the_random_state_and_the_batches_are_those_of_plain_training(tmp_path):

@@ -73,3 +73,38 @@ def test_a_contrastive_loss_falls_and_a_resumed_run_is_an_uninterrupted_one(
     assert same(weights(resumed.model), weights(trainer.model))
     texts = ["What is your favourite book?"]
     assert torch.equal(torch.tensor(resumed.model.encode(texts)), torch.tensor(trainer.model.encode(texts)))
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_base_below_an_adapter_keeps_its_noise(make, minilm, tmp_path, one_thread):
+    """The trainer reads an adapter's checkpoint into a second model, on a clean base, and copies all of that."""
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+
+    def with_adapter(**settings):
+        trainer = make(max_steps=2, save_steps=1, per_device_train_batch_size=4, **settings)
+        trainer.model.add_adapter(
+            peft.LoraConfig(task_type="FEATURE_EXTRACTION", r=2, target_modules=["query"], lora_dropout=0.0)
+        )
+        return trainer
+
+    def base_of(trainer):
+        named = trainer.model.named_parameters()
+        return {name.split("0.model.")[1].replace(".base_layer", ""): p for name, p in named if "lora_" not in name}
+
+    noised = AutoModel.from_pretrained(minilm.path)
+    perturb_(noised, **SETTINGS)
+    first = with_adapter()
+    first.train()
+    resumed = with_adapter()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
+    best = with_adapter(eval_strategy="no")
+    best.train()
+    best.state.best_model_checkpoint = str(tmp_path / "run/checkpoint-1")
+    best._load_best_model()
+    for trainer in (first, resumed, best):
+        found = base_of(trainer)
+        assert len(found) > 50
+        assert all(torch.equal(parameter, found[name]) for name, parameter in noised.named_parameters())
+        assert receipt(trainer.model)["seed"] == 1
+    adapters = [{n: p for n, p in t.model.named_parameters() if "lora_" in n} for t in (first, resumed)]
+    assert all(torch.equal(value, adapters[1][name]) for name, value in adapters[0].items())

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import MethodType
 
 import pytest
 import torch
@@ -41,6 +42,28 @@ def test_attach_twice_is_attach_once_unless_the_settings_differ(make_trainer, at
         attach(trainer, noise_lambda=0.3, seed=6)
     trainer.train()
     assert same(at_start.weights[0], noised)
+
+
+def test_methods_that_were_put_on_the_trainer_itself_still_run(make_trainer, at_start, noised, same, tmp_path):
+    """Unsloth does so with train(), which would hide the mixin's."""
+    trainer, called = make_trainer(callbacks=[at_start]), []
+
+    def wrapped(name):
+        usual = getattr(type(trainer), name)
+
+        def method(self, *args, **kwargs):
+            called.append(name)
+            return usual(self, *args, **kwargs)
+
+        return MethodType(method, trainer)
+
+    trainer.train, trainer.save_model = wrapped("train"), wrapped("save_model")
+    attach(trainer, **SETTINGS).train()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert same(at_start.weights[0], noised)
+    assert called[0] == "train"
+    assert called[-1] == "save_model"
+    assert (tmp_path / "saved" / "noisytune.json").is_file()
 
 
 def test_attach_after_training_is_refused(make_trainer):

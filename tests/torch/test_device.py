@@ -105,6 +105,14 @@ def test_noise_that_would_overflow_is_refused_on_another_device(monkeypatch, dty
         perturb_state_dict({"mask": mask}, noise_lambda=0.15)
 
 
+def test_constructors_that_make_halves_change_nothing(monkeypatch):
+    """DeepSpeed replaces them where a model is built in its zero.Init, whatever dtype is asked for."""
+    for name in ("tensor", "empty", "zeros"):
+        usual = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *a, usual=usual, **k: usual(*a, **k).to(torch.bfloat16))
+    test_weights_and_account_are_the_references(torch.float32, monkeypatch)
+
+
 def test_another_device_is_driven_by_the_callers_thread_alone(monkeypatch):
     """Threads that launch kernels wait for Python's lock: sixteen of them took six times as long as one on an H200."""
     import noisytune.torch as nt

@@ -63,6 +63,18 @@ def test_codes_with_their_scales_are_refused_as_in_a_state_dict():
             perturb(model)
 
 
+def test_weights_that_older_releases_of_transformers_cut_are_refused():
+    """Before 5.16 tensor parallelism left plain tensors: each rank's part would pass for a whole one."""
+    model = small_model()
+    model._tp_size = 2
+    before = bits(model)
+    with pytest.raises(UnsupportedTensorError, match=r"the model is cut .* take transformers 5\.16 or newer"):
+        perturb_(model, noise_lambda=0.15)
+    assert unchanged(model, before)
+    model._tp_size = None
+    assert perturb_(model, noise_lambda=0.15).perturbed
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_is_refused():
     model = nn.Sequential(nn.Linear(4, 4))

@@ -48,6 +48,12 @@ class NoisyTunePlugin(BasePlugin):  # type: ignore[misc]
         """Where axolotl finds the plugin's settings."""
         return f"{__name__}.{NoisyTuneArgs.__name__}"
 
+    def register(self, cfg: Any) -> None:
+        """Have ``axolotl merge-lora`` build the model: by default it merges files, which no plugin sees."""
+        if cfg.get("merge_lora") and _asked(cfg).with_seed_of(cfg.get("seed")).noise_lambda > 0:
+            cfg["merge_method"] = "legacy"
+            logger.log(VISIBLE, "NoisyTune: merge_method is legacy, which merges onto the weights with their noise")
+
     def pre_model_load(self, cfg: Any) -> None:
         """Refuse what cannot be, before the weights are read.
 

@@ -79,7 +79,7 @@ class NoisyTuneCallback(Callback):
             return
         self._says_when = False
         if type(pl_module).configure_model is LightningModule.configure_model:
-            self._perturb(trainer, pl_module)
+            self._perturb_around_setup(trainer, pl_module)
             return
         build = pl_module.configure_model
 
@@ -91,8 +91,9 @@ class NoisyTuneCallback(Callback):
         pl_module.__dict__["configure_model"] = build_and_perturb
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called by Lightning: leave the module's own ``configure_model`` behind."""
-        pl_module.__dict__.pop("configure_model", None)
+        """Called by Lightning: leave the module's own ``configure_model`` and ``setup`` behind."""
+        for name in ("configure_model", "setup"):
+            pl_module.__dict__.pop(name, None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning: record the noise."""
@@ -118,6 +119,30 @@ class NoisyTuneCallback(Callback):
             )
         elif ours:
             _say(trainer, f"NoisyTune: resumed: weights that were trained from {describe(ours)} are restored over it")
+
+    def _perturb_around_setup(self, trainer: Trainer, module: LightningModule) -> None:
+        """Before the module's own ``setup``, which may copy its weights; after it where that makes the first ones."""
+        made_before = {id(parameter) for parameter in module.parameters()}
+        has_setup = type(module).setup is not LightningModule.setup
+        if made_before or not has_setup:
+            self._perturb(trainer, module)
+        if not has_setup:
+            return
+        prepare = module.setup
+
+        def prepare_and_perturb(stage: str) -> None:
+            prepare(stage)
+            later = [name for name, p in module.named_parameters() if id(p) not in made_before]
+            if not made_before:
+                self._perturb(trainer, module)
+            elif later:
+                _say(
+                    trainer,
+                    f"NoisyTune: {len(later)} tensors that setup() made got no noise ({later[0]} ...): make them in "
+                    "__init__ or configure_model",
+                )
+
+        module.__dict__["setup"] = prepare_and_perturb
 
     def _perturb(self, trainer: Trainer, module: LightningModule) -> None:
         config = self.config

@@ -8,10 +8,11 @@ checkpoint needs it, since it does not hold the base model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from noisytune._perturb.receipt import describe, none_added, settings_in
@@ -24,6 +25,7 @@ from noisytune.integrations._record import carried, remove_record, with_training
 from noisytune.integrations._settings import Asked
 from noisytune.manifest import Manifest
 from noisytune.torch import mark, perturb_, receipt
+from noisytune.torch._adapters import adapter_tensors
 
 try:
     from transformers import Trainer
@@ -72,6 +74,8 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
     _noisytune_asked: Asked
     _resumed_from: str | None = None
     _has_said_when: bool = False
+    _noisytune_instead: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    """Methods that somebody had put on the trainer itself before it was attached to (Unsloth does so)."""
 
     def __init__(self, *args: Any, noisytune_config: NoisyTuneConfig | None = None, **kwargs: Any) -> None:
         self._noisytune_asked = Asked.of(noisytune_config, {})
@@ -102,11 +106,11 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         self._resumed_from = _folder(resume_from_checkpoint, self.args.output_dir)
         if self.model_init is None:
             self._add_noise(self.model)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        return self._noisytune_instead.get("train", super().train)(resume_from_checkpoint, *args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """As the trainer's own; the models of ``train()`` and of each trial get noise, one to evaluate does not."""
-        model: nn.Module = super().call_model_init(trial)
+        model: nn.Module = self._noisytune_instead.get("call_model_init", super().call_model_init)(trial)
         if getattr(self, "is_in_train", False):
             if trial is not None:
                 self._hp_search_setup(trial)  # the host does so later: the seed may be one of the trial's settings
@@ -116,12 +120,12 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As the trainer's own: adds no noise."""
         self._say_when("evaluate()")
-        return super().evaluate(*args, **kwargs)
+        return self._noisytune_instead.get("evaluate", super().evaluate)(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As the trainer's own: adds no noise."""
         self._say_when("predict()")
-        return super().predict(*args, **kwargs)
+        return self._noisytune_instead.get("predict", super().predict)(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         """As the trainer's own, with noisytune.json beside the weights; an adapter's card gets a section about it."""
@@ -130,15 +134,25 @@ class NoisyTuneMixin(_Host):  # type: ignore[misc]
         if self.args.should_save:
             for each in {folder, *([self.args.output_dir] if self.args.push_to_hub else [])}:
                 self._keep_record(each, found)
-        super().save_model(output_dir, *args, **kwargs)
+        self._noisytune_instead.get("save_model", super().save_model)(output_dir, *args, **kwargs)
         if found and hasattr(self.model, "peft_config"):
             self._tell_card(folder, found)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """As the trainer's own, with a section about the noise."""
-        super().create_model_card(*args, **kwargs)
+        self._noisytune_instead.get("create_model_card", super().create_model_card)(*args, **kwargs)
         if self.is_world_process_zero() and (found := settings_in(receipt(self.model))):
             self._tell_card(self.args.output_dir, found)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As the trainer's own, below an adapter the noise stays."""
+        with _frozen_kept(self.model):
+            super()._load_from_checkpoint(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        """Likewise."""
+        with _frozen_kept(self.model):
+            super()._load_best_model()
 
     def _keep_record(self, folder: str, found: NoisyTuneConfig | None) -> None:
         if found is None:
@@ -267,8 +281,29 @@ def attach(
         )
     host: Any = type(trainer)
     trainer.__class__ = _with_noise(host)
-    cast(NoisyTuneMixin, trainer)._noisytune_asked = asked
+    attached = cast(NoisyTuneMixin, trainer)
+    attached._noisytune_asked = asked
+    if own := {name: vars(trainer).pop(name) for name in _METHODS if name in vars(trainer)}:
+        attached._noisytune_instead = own
     return trainer
+
+
+_METHODS = ("train", "call_model_init", "evaluate", "predict", "save_model", "create_model_card")
+"""Of a trainer, that the mixin does something before or after."""
+
+
+@contextmanager
+def _frozen_kept(model: nn.Module) -> Iterator[None]:
+    """Within the context frozen weights may change. sentence-transformers reads an adapter's checkpoint into a second
+    model, whose base is a clean one, and copies all of that."""
+    frozen: list[tuple[Any, Any]] = []
+    if any(each.__module__.startswith("sentence_transformers.") for each in type(model).__mro__) and receipt(model):
+        adapters = adapter_tensors(model)
+        weights = [p for p in model.parameters() if not p.requires_grad and id(p) not in adapters]
+        frozen = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in weights] if adapters else []
+    yield
+    for parameter, value in frozen:
+        parameter.data.copy_(value)
 
 
 @cache

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 
 from noisytune import field
@@ -62,7 +63,7 @@ def _triton_runs(device: torch.device) -> bool:
         return False
     try:
         kernels = import_module("noisytune.torch._triton")
-        trial = torch.zeros(1, device=device)
+        trial = torch.from_numpy(np.zeros(1, np.float32)).to(device)  # DeepSpeed makes torch.zeros' halves in zero.Init
         kernels.add_noise_(trial, 1.0, 1.0, "uniform", 0, "trial")
         return kernels.moments(trial).mean == float(field.uniform(0, "trial", 0, 1)[0])  # type: ignore[no-any-return]
     except Exception:
@@ -140,7 +141,7 @@ def add_noise_(
     """Equation (1) in place on a contiguous 1-dimensional tensor: `noisytune._noise.kernels.add_noise_` for any
     device."""
     work = torch.float64 if weights.dtype == torch.float64 else torch.float32
-    scale = float(torch.tensor(noise_lambda * std, dtype=work))
+    scale = float((np.float64 if work == torch.float64 else np.float32)(noise_lambda * std))
     key = field.key(seed, name)
     parts = []
     for offset in range(0, weights.numel(), CHUNK):

@@ -103,6 +103,12 @@ def refuse_unsupported(module: nn.Module, targets: Sequence[TensorTarget]) -> No
     for name, part in module.named_modules():
         if part.__dict__.get("hf_quantizer") is not None or type(part).__module__.startswith("torch.ao.nn.quantized"):
             raise UnsupportedTensorError(f"{name or 'the model'} {refusals.quantised(type(part).__name__)}")
+        is_cut = (part.__dict__.get("_tp_size") or 1) > 1
+        if is_cut and not any(_dtensor.is_dtensor(parameter) for parameter in part.parameters()):
+            raise UnsupportedTensorError(
+                f"{name or 'the model'} is cut for tensor parallelism into plain tensors: take transformers 5.16 or "
+                "newer, or perturb the checkpoint, with noisytune perturb"
+            )
         if isinstance(part, torch.jit.ScriptModule):
             raise UnsupportedTensorError(f"{name or 'the model'} is compiled by TorchScript: perturb before torch.jit")
     held = chain(module.named_parameters(), module.named_buffers())

@@ -154,7 +154,7 @@ def moments(weights: torch.Tensor) -> Moments:
     programs = triton.cdiv(size, reference.BLOCK)
     if programs == 0:
         return reference.EMPTY
-    both = _two_of_each(programs, weights.device)
+    both = _two_of_each(programs, weights)
     with _device_of(weights):
         moments_kernel[(programs,)](
             _words(weights), *both, size, _is_bfloat16(weights), reference.BLOCK, field.BLOCK, **OPTIONS
@@ -184,7 +184,7 @@ def add_noise_(
     (scale_bits,) = struct.unpack("<q", struct.pack("<d", scale))  # as bits: Triton passes every float as float32
     k0, k1 = field.key(seed, name)
     programs = -(-(start + size) // field.BLOCK) - start // field.BLOCK
-    both = _two_of_each(programs, weights.device)
+    both = _two_of_each(programs, weights)
     with _device_of(weights):
         add_kernel[(programs,)](
             _words(weights),
@@ -202,10 +202,11 @@ def add_noise_(
     return Moments(size, total / size, max(total_squares - total * total / size, 0.0))
 
 
-def _two_of_each(programs: int, device: torch.device) -> torch.Tensor:
+def _two_of_each(programs: int, weights: torch.Tensor) -> torch.Tensor:
     """Room for two results of each program, float64, shape (2, programs), fetched at once. Both rows begin at a
-    multiple of 16 bytes, or Triton would compile the kernel a second time."""
-    return torch.empty((2, -(-programs // 2) * 2), dtype=torch.float64, device=device)[:, :programs]
+    multiple of 16 bytes, or Triton would compile the kernel a second time. Not by torch.empty, of which DeepSpeed makes
+    halves where a model is built."""
+    return weights.new_empty((2, -(-programs // 2) * 2), dtype=torch.float64)[:, :programs]
 
 
 def _is_bfloat16(weights: torch.Tensor) -> bool:
