@@ -4,6 +4,7 @@ device and on four."""
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_gaussian_noise_agrees_to_one_unit_in_the_last_place(path):
     expected, account = perturb_arrays({"w": weights}, distribution="gaussian", seed=2)
     width = account.entries[0].scale
     assert (np.abs(noisy["w"] - expected["w"]) <= np.finfo(np.float32).eps * np.abs(expected["w"]).clip(width)).all()
+
+
+def test_one_thread_launches_all_programs_of_other_devices(monkeypatch):
+    """Where several processes share an array, each has to launch the same programs in the same order."""
+    monkeypatch.setattr("noisytune.jax._perturb._on_host", lambda leaf: False)
+    seen = set()
+    for name in ("moments", "add_noise"):
+
+        def watched(*args, function=getattr(_xla, name)):
+            seen.add(threading.current_thread())
+            return function(*args)
+
+        monkeypatch.setattr(_xla, name, watched)
+    _, manifest = nj.perturb({f"w{i}": jnp.asarray(normal((400, 300))) for i in range(6)})
+    assert len(manifest.perturbed) == 6
+    assert seen == {threading.main_thread()}
 
 
 def test_accounts_of_host_and_xla_agree(path):

@@ -207,6 +207,11 @@ class _DeviceTarget(MemoryTarget):
     leaf: jax.Array
     perturbed: Any = None
 
+    @property
+    def gains_by_threads(self) -> bool:
+        """No: every process of several has to launch the same collectives in the same order."""
+        return False
+
     def measure(self, pool: Executor | None) -> Facts:
         moments, non_finite = _xla.moments(self.leaf), 0
         if not moments.is_finite:
