@@ -145,13 +145,16 @@ def test_one_thread_launches_all_programs_of_other_devices(monkeypatch):
     """Where several processes share an array, each has to launch the same programs in the same order."""
     monkeypatch.setattr("noisytune.jax._perturb._on_host", lambda leaf: False)
     seen = set()
-    for name in ("moments", "add_noise"):
 
-        def watched(*args, function=getattr(_xla, name)):
+    def watched(function):
+        def call(*args):
             seen.add(threading.current_thread())
             return function(*args)
 
-        monkeypatch.setattr(_xla, name, watched)
+        return call
+
+    for name in ("moments", "add_noise"):
+        monkeypatch.setattr(_xla, name, watched(getattr(_xla, name)))
     _, manifest = nj.perturb({f"w{i}": jnp.asarray(normal((400, 300))) for i in range(6)})
     assert len(manifest.perturbed) == 6
     assert seen == {threading.main_thread()}
@@ -210,6 +213,46 @@ def test_linen_variables_and_their_params_get_the_same_noise():
     expected, _ = perturb_arrays({"Dense_0.kernel": np.asarray(kernel)}, seed=5)
     same_bits(whole["params"]["Dense_0"]["kernel"], expected["Dense_0.kernel"])
     Model().apply(whole, jnp.ones((2, 8)), mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize("is_inside", [False, True], ids=["params", "variables inside params"])
+def test_of_a_training_state_only_the_parameters_take_noise(is_inside):
+    train_state = pytest.importorskip("flax.training.train_state", reason="Flax is not installed")
+    optax = pytest.importorskip("optax", reason="Optax is not installed")
+
+    class State(train_state.TrainState):
+        batch_stats: object
+
+    dense, statistics = {"kernel": jnp.asarray(normal((8, 4)))}, {"mean": jnp.asarray(normal(4))}
+    params = {"params": {"dense": dense}, "batch_stats": statistics} if is_inside else {"dense": dense}
+    state = State.create(apply_fn=None, params=params, tx=optax.adam(1e-3), batch_stats=statistics)
+    for step in (1, 2):
+        state = state.apply_gradients(grads=jax.tree_util.tree_map(lambda leaf, by=step: leaf * by, state.params))
+    noisy, manifest = nj.perturb(state, seed=5)
+    assert [entry.name for entry in manifest.perturbed] == ["dense.kernel"]
+    clean = state.params["params"] if is_inside else state.params
+    made = noisy.params["params"] if is_inside else noisy.params
+    expected, _ = perturb_arrays({"dense.kernel": np.asarray(clean["dense"]["kernel"])}, seed=5)
+    same_bits(made["dense"]["kernel"], expected["dense.kernel"])
+    assert {why for name, why in left_alone(manifest).items() if "nu" in name} == {"not in params"}
+    jax.tree_util.tree_map(same_bits, noisy.opt_state, state.opt_state)
+    jax.tree_util.tree_map(same_bits, noisy.batch_stats, state.batch_stats)
+    if is_inside:
+        same_bits(noisy.params["batch_stats"]["mean"], state.params["batch_stats"]["mean"])
+    noisy.apply_gradients(grads=noisy.params)
+
+
+def test_a_training_state_whose_parts_have_no_names_is_refused():
+    class Unnamed:
+        def __init__(self, params, opt_state):
+            self.params, self.opt_state = params, opt_state
+
+    parts = (lambda state: ((state.params, state.opt_state), None)), (lambda _, parts: Unnamed(*parts))
+    jax.tree_util.register_pytree_node(Unnamed, *parts)
+    with pytest.raises(
+        UnsupportedTensorError, match=r"Unnamed has no weights under params\.\*: give its params instead"
+    ):
+        nj.perturb(Unnamed({"w": jnp.asarray(normal((3, 3)))}, {"nu": jnp.ones(3)}))
 
 
 @pytest.mark.parametrize("given", ["state", "module"])

@@ -34,9 +34,10 @@ def perturb(
     """A pytree with noise added: W + U(-lambda/2, lambda/2) * std(W), equation (1) of the paper.
 
     The tree is not touched; the new one has its structure, dtypes and shardings. A leaf's name is its path joined with
-    dots, without a trailing ``value`` (Flax NNX variables); in a dict with ``params`` at the top (Linen variables),
-    only what is inside gets noise, and names begin there; of NNX variables only `nnx.Param` and its kinds do, not batch
-    statistics. Every leaf is checked before noise is made for the first.
+    dots, without a trailing ``value`` (Flax NNX variables). In a dict with ``params`` at the top (Linen variables), and
+    in a training state with ``params`` and ``opt_state`` (Flax's ``TrainState``), only what is inside ``params`` gets
+    noise, and names begin there; of NNX variables only `nnx.Param` and its kinds do, not batch statistics. Every leaf
+    is checked before noise is made for the first.
     Left alone: constant and one-element leaves, integers, random keys, and what is no array. One array under two paths
     is tied: it gets one noise and stays one array.
 
@@ -60,7 +61,8 @@ def perturb(
 
     Raises:
         ConfigError: a setting is out of range, or a glob matches no leaf.
-        UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise.
+        UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise; or a training
+            state does not say which leaves are its ``params``.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
 
     Example:
@@ -75,10 +77,12 @@ def perturb(
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     paths, leaves = [path for path, _ in paths_and_leaves], [leaf for _, leaf in paths_and_leaves]
     positions = _positions(paths)
-    is_linen, outside = _has_linen_params(tree), _outside_params(tree)
+    inside, outside = _place_of_params(tree), _outside_params(tree)
+    if inside and not any(name.startswith(inside) for name in positions):
+        raise UnsupportedTensorError(f"{type(tree).__name__} has no weights under {inside}*: give its params instead")
     groups = names.tied({name: _identity(leaves[i]) for name, i in positions.items()})
     owners = {own_names[0]: leaves[positions[own_names[0]]] for _, own_names in groups}
-    parts = _parts(groups, owners, is_linen, {name for name, i in positions.items() if _within(outside, paths[i])})
+    parts = _parts(groups, owners, inside, {name for name, i in positions.items() if _within(outside, paths[i])})
     targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
     refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
@@ -100,9 +104,13 @@ def _positions(paths: Sequence[Any]) -> dict[str, int]:
     return {name: position for position, name in enumerate(own_names)}
 
 
-def _has_linen_params(tree: Any) -> bool:
+def _place_of_params(tree: Any) -> str:
+    """What the names of parameters begin with, where they lie beside what takes no noise: in Linen variables, in a
+    training state (Flax's ``TrainState``), in variables inside one; "" where all of the tree counts."""
+    if hasattr(tree, "params") and hasattr(tree, "opt_state"):
+        return "params." + _place_of_params(tree.params)
     is_dict = isinstance(tree, dict) or type(tree).__name__ == "FrozenDict"
-    return is_dict and isinstance(tree.get("params"), Mapping)
+    return "params." if is_dict and isinstance(tree.get("params"), Mapping) else ""
 
 
 def _outside_params(tree: Any) -> set[tuple[Any, ...]]:
@@ -120,16 +128,16 @@ def _within(places: set[tuple[Any, ...]], path: tuple[Any, ...]) -> bool:
 
 
 def _parts(
-    groups: Sequence[tuple[str, list[str]]], owners: Mapping[str, Any], is_linen: bool, outside: set[str]
+    groups: Sequence[tuple[str, list[str]]], owners: Mapping[str, Any], inside: str, outside: set[str]
 ) -> dict[str, list[_Opaque | _HostTarget | _DeviceTarget]]:
     """A target for each leaf; for each matrix of one that stacks some."""
     stacks = matrices({name: leaf.shape for name, leaf in owners.items() if _holds_weights(leaf)})
     parts: dict[str, list[_Opaque | _HostTarget | _DeviceTarget]] = {}
     for name, own_names in groups:
-        canonical, owner = name.removeprefix("params.") if is_linen else name, own_names[0]
+        canonical, owner = name.removeprefix(inside), own_names[0]
         for indices in stacks.get(owner, [()]):
             target = _target(spelt(canonical, indices), list(own_names), _at(owners[owner], indices))
-            if is_linen and not owner.startswith("params."):
+            if not owner.startswith(inside):
                 target.left_alone = refusals.NOT_IN_PARAMS
             elif owner in outside and target.left_alone is None:
                 target.left_alone = refusals.NOT_A_PARAM
