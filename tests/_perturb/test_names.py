@@ -48,6 +48,10 @@ def test_adapters_are_told_from_the_base():
     assert names.is_adapter("q.lora_magnitude_vector.default.weight")
     assert not names.is_adapter("base_model.model.q.base_layer.weight")
     assert not names.is_adapter("floral_ora.weight")
+    assert names.is_adapter("layers.0.q.kernel_lora_a")  # qwix
+    assert names.is_adapter("layers.0.attn.q_einsum.w_lora_b")
+    assert not names.is_adapter("flora_a")
+    assert not names.is_adapter("layers.0.q_lora_a.weight")
 
 
 def test_globs():

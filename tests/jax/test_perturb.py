@@ -384,6 +384,53 @@ def test_structure_other_leaves_and_the_input_stay_as_they_were(path):
     }
 
 
+CODES = {
+    "qwix": {"kernel": {"qvalue": np.arange(32, dtype=np.int8).reshape(8, 4), "scale": normal((1, 4))}},
+    "scaled float8": {"weight": normal((8, 4), DTYPES["float8_e4m3fn"]), "weight_scale_inv": normal((2, 2))},
+}
+
+
+@pytest.mark.parametrize("layer", CODES.values(), ids=CODES)
+def test_codes_with_their_scales_are_refused_as_among_arrays(layer):
+    tree = {"dense": jax.tree_util.tree_map(jnp.asarray, layer)}
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
+    with pytest.raises(UnsupportedTensorError, match=r"is quantised \(.*, with .*scale.* beside it\)") as ours:
+        nj.perturb(tree)
+    with pytest.raises(UnsupportedTensorError) as theirs:
+        perturb_arrays(arrays)
+    assert str(ours.value) == str(theirs.value)
+    outside = {"params": {"kernel": jnp.asarray(normal((3, 3)))}, "quantised": tree}
+    assert [entry.name for entry in nj.perturb(outside)[1].perturbed] == ["kernel"]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float32"])
+def test_the_scale_of_a_norm_gives_no_codes_away(dtype):
+    """A model of Flax that is float8 throughout."""
+    norm = {"scale": normal(8), "bias": normal(8)}
+    tree = {"norm": norm, "dense": {"kernel": normal((8, 4)), "bias": normal(4)}}
+    tree = jax.tree_util.tree_map(lambda leaf: leaf.astype(DTYPES[dtype]), tree)
+    assert len(nj.perturb(tree)[1].perturbed) == 4
+
+
+def test_buffers_and_adapters_stay_as_they_are():
+    tree = {
+        "bn": {"running_mean": normal(8), "scale": normal(8)},
+        "rotary": {"inv_freq": normal(8)},
+        "layers": {"rotary": {"inv_freq": normal((3, 8))}, "mlp": {"kernel": normal((3, 8, 4))}},
+        "dense": {"kernel": normal((8, 4)), "kernel_lora_a": normal((8, 2)), "kernel_lora_b": normal((2, 4))},
+    }
+    noisy, manifest = nj.perturb(jax.tree_util.tree_map(jnp.asarray, tree))
+    assert left_alone(manifest) == {
+        "bn.running_mean": "buffer",
+        "dense.kernel_lora_a": "adapter",
+        "dense.kernel_lora_b": "adapter",
+        **{f"layers.rotary.inv_freq[{layer}]": "buffer" for layer in range(3)},
+        "rotary.inv_freq": "buffer",
+    }
+    same_bits(noisy["layers"]["rotary"]["inv_freq"], tree["layers"]["rotary"]["inv_freq"])
+
+
 def test_an_array_under_two_paths_gets_one_noise():
     shared = jnp.asarray(normal((4, 4)))
     noisy, manifest = nj.perturb({"decoder": shared, "embedding": shared})

@@ -30,6 +30,7 @@ _PEFT_ROOT = "base_model.model."
 
 _ADAPTER = re.compile(
     r"(?:^|\.)(?:lora_|ia3_|vera_|oft_|hada_|lokr_|adalora_)"
+    r"|(?:^|\.)\w+_lora_[abAB]$"  # qwix
     r"|^prompt_encoder\.[^.]+\.(?:embedding|mlp_head|lstm_head|transform)\.|^prompt_embeddings$"  # not SAM's prompts
 )
 

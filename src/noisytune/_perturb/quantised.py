@@ -53,9 +53,8 @@ def quantised_tensor(tensors: Iterable[Described]) -> tuple[Described, str] | No
 
 
 def _may_be_codes(tensor: Described) -> bool:
-    if _CODES.match(tensor.dtype) is None or _is_scale(tensor.name):
-        return False
-    return tensor.dtype.startswith("float8") or len(tensor.shape) > 1
+    """Vectors are no codes: a norm of Flax has its weight, ``scale``, beside its bias, in float8 as well."""
+    return _CODES.match(tensor.dtype) is not None and not _is_scale(tensor.name) and len(tensor.shape) > 1
 
 
 def _is_scale(name: str) -> bool:

@@ -17,6 +17,7 @@ from noisytune._noise.facts import DTYPES, Facts, largest
 from noisytune._noise.moments import Moments
 from noisytune._perturb import names, refusals
 from noisytune._perturb import steps as perturbation
+from noisytune._perturb.quantised import refuse_codes
 from noisytune._perturb.target import MemoryTarget
 from noisytune.arrays import ArrayTarget, identity
 from noisytune.config import NoiseSettings, NoisyTuneConfig
@@ -38,8 +39,8 @@ def perturb(
     in a training state with ``params`` and ``opt_state`` (Flax's ``TrainState``), only what is inside ``params`` gets
     noise, and names begin there; of NNX variables only `nnx.Param` and its kinds do, not batch statistics. Every leaf
     is checked before noise is made for the first.
-    Left alone: constant and one-element leaves, integers, random keys, and what is no array. One array under two paths
-    is tied: it gets one noise and stays one array.
+    Left alone: constant and one-element leaves, integers, random keys, running statistics and rotary frequencies by
+    their names, adapters, and what is no array. One array under two paths is tied: it gets one noise and stays one.
 
     A leaf that stacks experts, or the layers of ``nn.scan``, takes noise by the standard deviation of each matrix in
     it, under names such as ``layers.mlp.kernel[3]``. Its name and the shapes beside it say so, and a notice does, too.
@@ -61,8 +62,8 @@ def perturb(
 
     Raises:
         ConfigError: a setting is out of range, or a glob matches no leaf.
-        UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise; or a training
-            state does not say which leaves are its ``params``.
+        UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise; leaves are
+            codes with their scales; or a training state does not say which leaves are its ``params``.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
 
     Example:
@@ -86,6 +87,7 @@ def perturb(
     targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
     refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
+    refuse_codes([target for target in targets if target.left_alone != refusals.NOT_IN_PARAMS])
     manifest = perturbation.perturb_targets(targets, config)
     for _, own_names in groups:
         found = [target for target in parts[own_names[0]] if not isinstance(target, _Opaque)]
@@ -135,12 +137,15 @@ def _parts(
     parts: dict[str, list[_Opaque | _HostTarget | _DeviceTarget]] = {}
     for name, own_names in groups:
         canonical, owner = name.removeprefix(inside), own_names[0]
+        is_buffer = perturbation.is_usual_buffer(canonical, len(getattr(owners[owner], "shape", ())))
         for indices in stacks.get(owner, [()]):
             target = _target(spelt(canonical, indices), list(own_names), _at(owners[owner], indices))
             if not owner.startswith(inside):
                 target.left_alone = refusals.NOT_IN_PARAMS
             elif owner in outside and target.left_alone is None:
                 target.left_alone = refusals.NOT_A_PARAM
+            elif is_buffer and target.left_alone is None:
+                target.left_alone = refusals.BUFFER
             parts.setdefault(owner, []).append(target)
     return parts
 
