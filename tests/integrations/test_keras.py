@@ -198,6 +198,43 @@ def test_trained_weights_get_no_noise_again_however_they_were_loaded(tmp_path, c
         assert "already: none was added (their record was lost; the noise itself was found)" in lines(caplog)[0]
 
 
+def test_noise_is_looked_for_where_include_puts_it():
+    """One tensor that is smaller than the eight largest ones."""
+
+    def build():
+        small = keras.layers.Dense(190, name="small")
+        return keras.Sequential(
+            [keras.Input((8,)), *(keras.layers.Dense(200) for _ in range(9)), small, keras.layers.Dense(2)]
+        )
+
+    model, noise = build(), {"noise_lambda": 0.3, "seed": 1, "include": "*small*"}
+    fit(model, NoisyTuneCallback(**noise))
+    other, callback, start = build(), NoisyTuneCallback(**noise), AtStart()
+    other.set_weights(model.get_weights())
+    fit(other, callback, start)
+    assert callback.manifest is None
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, weights(model), strict=True))
+
+
+def test_noise_is_not_looked_for_in_adapters():
+    """They are no part of what takes noise, however large they are."""
+
+    def build():
+        model = keras.Sequential(
+            [keras.Input((8,)), *(keras.layers.Dense(80) for _ in range(9)), keras.layers.Dense(2)]
+        )
+        for layer in model.layers[:-1]:
+            layer.enable_lora(100)
+        return model
+
+    model = build()
+    perturb_(model, noise_lambda=0.3, seed=1)
+    other, callback, start = build(), NoisyTuneCallback(noise_lambda=0.3, seed=1), AtStart()
+    other.set_weights(model.get_weights())
+    fit(other, callback, start)
+    assert callback.manifest is None
+
+
 def test_globs_match_places_and_keras_paths():
     for glob in ("*head*", "4.*"):
         model, clean = make(), weights(make())

@@ -217,10 +217,18 @@ def _look(model: Any, config: NoisyTuneConfig) -> Trace:
     """Noise that the weights carry though this process knows nothing of it: they came from a file, or another model."""
     variables = dict(_variables(model, ""))
     roles = _roles(model, variables)
-    usual = {
-        name: v for name, v in variables.items() if not names.match((name, v.path), config.exclude, roles.get(name, ()))
-    }
-    largest = sorted(usual.items(), key=lambda pair: -math.prod(pair[1].shape))[:TENSORS]
+
+    def matched(name: str, globs: tuple[str, ...]) -> bool:
+        return names.match((name, variables[name].path), globs, roles.get(name, ()))
+
+    chosen = [
+        (name, variable)
+        for name, variable in variables.items()
+        if (not config.include or matched(name, config.include))
+        and not matched(name, config.exclude)
+        and not names.is_adapter(name)
+    ]
+    largest = sorted(chosen, key=lambda pair: -math.prod(pair[1].shape))[:TENSORS]
     return look(((name, _first(variable, sample_size(config))) for name, variable in largest), config)
 
 
