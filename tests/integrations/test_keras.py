@@ -170,6 +170,35 @@ def test_noise_on_noise_is_refused_unless_it_is_meant():
     perturb_(model, seed=5, again=True)
 
 
+@pytest.mark.parametrize("is_nested", [True, False], ids=["backbone as a layer", "the backbone's layers"])
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "dropped"])
+def test_a_model_around_a_noised_backbone_carries_its_noise(is_nested, is_kept, caplog):
+    inputs = keras.Input((8,))
+    backbone = keras.Model(inputs, keras.layers.Dense(300)(keras.layers.Dense(300)(inputs)))
+    clean = backbone.get_weights()
+    perturb_(backbone, noise_lambda=0.3, seed=1)
+    around = keras.Input((8,)) if is_nested else inputs
+    model = keras.Model(around, keras.layers.Dense(2)(backbone(around) if is_nested else backbone.output))
+    with pytest.raises(AlreadyPerturbedError, match=r"carry noise already \(lambda 0.3, seed 1\)"):
+        perturb_(model, noise_lambda=0.3, seed=1)
+    once, callback, start = weights(model), NoisyTuneCallback(noise_lambda=0.3, seed=1), AtStart()
+    if not is_kept:
+        del backbone
+    fit(model, callback, start)
+    assert callback.manifest is None
+    assert all(np.array_equal(a, b) for a, b in zip(start.seen, once, strict=True))
+    assert lines(caplog) == ["NoisyTune: the weights carry noise of lambda 0.3, seed 1 already: none was added"]
+    model.set_weights(clean + model.get_weights()[len(clean) :])
+    perturb_(model, noise_lambda=0.3, seed=1)
+
+
+def test_the_backbone_of_a_noised_model_carries_its_noise():
+    backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(5)])
+    perturb_(keras.Sequential([keras.Input((8,)), backbone, keras.layers.Dense(2)]), seed=4)
+    with pytest.raises(AlreadyPerturbedError, match=r"lambda 0.15, seed 4"):
+        perturb_(backbone, seed=5)
+
+
 def test_a_model_whose_noise_is_gone_is_not_passed_over_in_silence(caplog):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6000), keras.layers.Dense(2)])
     perturb_(model, noise_lambda=0.3, seed=1)

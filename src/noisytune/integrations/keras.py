@@ -34,11 +34,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Carried:
-    """The noise of a model in this process."""
+    """The noise of a layer, or a model, in this process."""
 
     config: NoisyTuneConfig
-    clean: dict[str, Array]
-    """The first elements of each perturbed weight before it: weights that are these again carry none."""
+    model: weakref.ref[Any]
+    """The one that was perturbed: it may be a part of others, and share its layers with them."""
+    clean: dict[int, Array]
+    """Place among the layer's own weights -> the first elements before it: weights that are these again carry none."""
+
+    def is_gone(self, layer: Any) -> bool:
+        """Whether the layer's weights are again what they were."""
+        own = layer._trainable_variables
+        return bool(self.clean) and all(
+            place < len(own) and np.array_equal(_first(own[place], _FIRST), before)
+            for place, before in self.clean.items()
+        )
 
 
 _FIRST = 64
@@ -59,7 +69,7 @@ def perturb_(
     Args:
         model: built: it knows its weights. Frozen layers take noise as well; moving statistics do not.
         config: the settings; or give them by name instead.
-        again: add noise to a model that carries some.
+        again: add noise to a model that carries some, or has a part that does.
         **settings: fields of `NoisyTuneConfig`. Globs match the names above, and Keras' own paths
             (``exclude="*embedding*"``). The role ``@token_embeddings`` is found in ``token_embedding``, as KerasHub's
             backbones have it; the others by the names of layer and weight. ``scope`` has no effect: exclude a new head.
@@ -68,8 +78,8 @@ def perturb_(
         what was done to which weight.
 
     Raises:
-        AlreadyPerturbedError: this process added noise to the model before. Weights that were set back to what they
-            were before it carry none.
+        AlreadyPerturbedError: this process added noise to the model before, or to a layer of it in another model (a
+            backbone). Weights that were set back to what they were before it carry none.
         UnsupportedTensorError: the model is not built, or a layer is quantised.
         ConfigError: a setting is out of range, or a glob or a role matches nothing.
         NonFiniteError: a weight is NaN or infinite.
@@ -85,7 +95,7 @@ def perturb_(
     if not getattr(model, "built", False):
         raise UnsupportedTensorError(f"{model.name} is not built: give its Input, or call it once, before the noise")
     if (before := _carried(model)) and not again:
-        raise AlreadyPerturbedError(f"{carries(receipt_of(before))}: make the model anew, or pass again=True")
+        raise AlreadyPerturbedError(f"{carries(receipt_of(before.config))}: make the model anew, or pass again=True")
     variables = dict(_variables(model, ""))
     roles = _roles(model, variables)
     either = [name for own, variable in variables.items() for name in (own, variable.path)]
@@ -99,9 +109,11 @@ def perturb_(
     selected = config.replace(include=matched(config.include), exclude=matched(config.exclude))
     arrays = {own: np.array(keras.ops.convert_to_numpy(variable.value)) for own, variable in variables.items()}
     noisy, manifest = perturb_arrays(arrays, selected)
-    if manifest.perturbed:
-        first = {entry.name: arrays[entry.name].reshape(-1)[:_FIRST].copy() for entry in manifest.perturbed}
-        _perturbed[model] = _Carried(config, first)
+    first = {id(variables[e.name]): arrays[e.name].reshape(-1)[:_FIRST].copy() for e in manifest.perturbed}
+    for layer in model._flatten_layers():
+        own = enumerate(layer._trainable_variables)
+        if clean := {place: first[id(variable)] for place, variable in own if id(variable) in first}:
+            _perturbed[layer] = _Carried(config, weakref.ref(model), clean)
     for entry in manifest.perturbed:
         variables[entry.name].assign(noisy[entry.name])
     excluded = {own: [role for role in each if role in config.exclude] for own, each in roles.items()}
@@ -112,15 +124,10 @@ def perturb_(
     return Manifest(config, tuple(entries), manifest.notices)
 
 
-def _carried(model: Any) -> NoisyTuneConfig | None:
-    """The noise that this process added to a model and that its weights may still carry."""
-    found = _perturbed.get(model)
-    if found is None:
-        return None
-    variables = dict(_variables(model, ""))
-    now = {name: _first(variables[name], _FIRST) for name in found.clean if name in variables}
-    is_clean = now.keys() == found.clean.keys() and all(np.array_equal(now[name], found.clean[name]) for name in now)
-    return None if is_clean and now else found.config
+def _carried(model: Any) -> _Carried | None:
+    """The noise that this process added to a layer of a model and that its weights may still carry."""
+    found = ((layer, _perturbed.get(layer)) for layer in model._flatten_layers())
+    return next((carried for layer, carried in found if carried and not carried.is_gone(layer)), None)
 
 
 class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -161,13 +168,14 @@ class NoisyTuneCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._says_when = False  # fit evaluates on the way
         config = self.config
         if (already := _carried(self.model)) is not None:
-            seen = _look(self.model, already)
+            noised = already.model()  # a backbone, perhaps: the noise is that of its names
+            seen = _look(noised, already.config) if noised is not None else Trace(already.config, True)
             doubt = "" if seen.config else _NOT_SEEN if seen.is_certain else CANNOT_TELL
-            logger.log(VISIBLE, none_added(already) + doubt)
+            logger.log(VISIBLE, none_added(already.config) + doubt)
         elif (steps := int(self.model.optimizer.iterations)) > 0:
             logger.log(VISIBLE, f"NoisyTune: the model has trained for {steps} steps: no noise was added")
         elif (trace := _look(self.model, config)).config:
-            _perturbed[self.model] = _Carried(trace.config, {})
+            _perturbed[self.model] = _Carried(trace.config, weakref.ref(self.model), {})
             logger.log(VISIBLE, none_added(trace.config) + TRACED)
         else:
             self.manifest = perturb_(self.model, config)
