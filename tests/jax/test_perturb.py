@@ -462,6 +462,45 @@ def test_refusals(path, bad, error, message):
         nj.perturb({"good": jnp.asarray(normal((3, 3))), "bad": bad()}, noise_lambda=3e4)
 
 
+REPLICATED = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+import noisytune.jax as nj
+import noisytune.jax._perturb as route
+from flax.jax_utils import replicate
+from noisytune.errors import UnsupportedTensorError
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+kernel = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+layers = {"layers": {"kernel": kernel, "bias": kernel[0]}, "step": np.int32(3)}
+rows = NamedSharding(Mesh(jax.devices(), ("rows",)), P("rows"))
+split = {"w": kernel[:2], "ones": np.ones((2, 3), np.float32), "none": np.zeros((2, 0), np.float32)}
+split = jax.device_put(split, rows)
+for hides in (False, True):  # hidden, the leaves go down the path of accelerators
+    if hides:
+        route._on_host = lambda leaf: False
+    for tree in ({"kernel": kernel}, layers):
+        try:
+            nj.perturb(replicate(tree))
+        except UnsupportedTensorError as error:
+            print(error)
+    noisy, manifest = nj.perturb(split)
+    assert [entry.name for entry in manifest.perturbed] == ["w"]
+    assert nj.perturb(replicate({"w": kernel}), exclude="w")[1].entries[0].left_alone == "excluded"
+"""
+
+
+def test_parameters_that_are_replicated_for_pmap_are_refused():
+    """Each replica would get noise of its own; a weight that is split by rows takes noise."""
+    pytest.importorskip("flax", reason="Flax is not installed")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", REPLICATED]
+    printed = subprocess.run(command, env={**os.environ, **flags}, check=True, capture_output=True, text=True).stdout
+    said = printed.splitlines()
+    assert said[0] == "kernel (float32, shape (2, 8, 4)) is replicated for pmap: perturb before replicate"
+    assert len(said) == 4
+    assert all(line.endswith("is replicated for pmap: perturb before replicate") for line in said)
+
+
 def test_more_refusals():
     gone = jnp.asarray(normal(4))
     gone.delete()

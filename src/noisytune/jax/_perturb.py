@@ -63,7 +63,7 @@ def perturb(
     Raises:
         ConfigError: a setting is out of range, or a glob matches no leaf.
         UnsupportedTensorError: a leaf is being traced, was deleted, or has a dtype that takes no noise; leaves are
-            codes with their scales; or a training state does not say which leaves are its ``params``.
+            codes with their scales, or replicated for pmap; or a training state does not say which are its ``params``.
         NonFiniteError: a weight is NaN or infinite, or so large that noise could overflow its dtype.
 
     Example:
@@ -86,7 +86,7 @@ def perturb(
     parts = _parts(groups, owners, inside, {name for name, i in positions.items() if _within(outside, paths[i])})
     targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
-    refusals.refuse_unsupported(targets, lambda target: target.problem if isinstance(target, _Opaque) else None)
+    refusals.refuse_unsupported(targets, lambda target: _problem(target, owners[target.own_names[0]]))
     refuse_codes([target for target in targets if target.left_alone != refusals.NOT_IN_PARAMS])
     manifest = perturbation.perturb_targets(targets, config)
     for _, own_names in groups:
@@ -236,6 +236,26 @@ class _DeviceTarget(MemoryTarget):
         settings = std, config.noise_lambda, config.distribution, config.seed, self.name
         self.perturbed, added = _xla.add_noise(self.leaf, *settings)
         return added
+
+
+def _problem(target: _Opaque | _HostTarget | _DeviceTarget, leaf: Any) -> str | None:
+    """Why a target cannot take noise; it may be one matrix of the leaf."""
+    if isinstance(target, _Opaque):
+        return target.problem
+    is_replicated = isinstance(leaf, jax.Array) and _is_replicated_for_pmap(leaf)
+    return "is replicated for pmap: perturb before replicate" if is_replicated else None
+
+
+def _is_replicated_for_pmap(leaf: jax.Array) -> bool:
+    """Whether a leaf is a row for each device and the first two are the same weights, as ``flax.jax_utils.replicate``
+    makes it: as parts of one array, the rows would get different noise."""
+    if not leaf.is_fully_addressable or leaf.size == 0 or leaf.ndim == 0:
+        return False
+    is_row_each = leaf.sharding.shard_shape(leaf.shape) == (1, *leaf.shape[1:])
+    if not is_row_each or not 1 < leaf.shape[0] == len(leaf.sharding.device_set):
+        return False
+    first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards[:2])
+    return bool((first == second).all() and (first != first.flat[0]).any())
 
 
 def _target(name: str, own_names: list[str], leaf: Any) -> _Opaque | _HostTarget | _DeviceTarget:
