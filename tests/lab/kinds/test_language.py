@@ -211,14 +211,22 @@ def test_a_template_that_rewrites_earlier_turns(language_models: dict[str, Model
     ]
 
 
-def test_a_template_that_leaves_a_turn_of_the_assistant_out(language_models: dict[str, Model]) -> None:
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{% if m.role == 'user' or loop.last %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endif %}",
+        "<|start|>{{ m.role }}\n{{ m.content if loop.last else m.content.split('</think>')[-1] }}<|end|>\n",
+    ],
+)
+def test_a_turn_of_the_assistant_that_a_template_leaves_out(written: str, language_models: dict[str, Model]) -> None:
+    """All of it, or what it thought."""
     tokenizer = load_tokenizer(language_models["llama"].path)
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'user' or loop.last %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n"
-        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+        f"{{% for m in messages %}}{written}{{% endfor %}}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
     )
-    texts = ("say one two", "one", "again", "one one")
-    with pytest.raises(DataError, match="no place for a turn of the assistant; leave it out"):
+    texts = ("say one two", "<think>one</think>one", "again", "one one")
+    with pytest.raises(DataError, match="no place for a turn of the assistant, or for what it thought; leave it out"):
         rows_of(tokenizer, texts, ("user", "assistant") * 2, 128, "here")
 
 

@@ -147,7 +147,8 @@ def _chat(tokenizer: Any, texts: Sequence[str], roles: Sequence[str], where: str
                 spans.append(place)
             else:
                 raise DataError(
-                    f"{where}: the model's chat template has no place for a turn of the assistant; leave it out"
+                    f"{where}: the model's chat template has no place for a turn of the assistant, or for "
+                    "what it thought; leave it out"
                 )
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     labelled = [any(a < end and b > start for start, end in spans) for a, b in encoded["offset_mapping"]]
@@ -180,12 +181,13 @@ def _place(
 ) -> tuple[int, int] | None:
     """Where a turn's text stands in the whole, the mark that ends it included: where another text in its place would.
 
-    None where the template leaves the turn out, or writes the others otherwise then.
+    None where the template leaves the turn out or a part of it, or writes the others otherwise then.
     """
     other = _rendered(tokenizer, [*turns[:i], turns[i] | {"content": _OTHER}, *turns[i + 1 :]], False, where)
     before, found, rest = other.partition(_OTHER)
     start, end = len(before), len(whole) - len(rest)
-    if not (found and whole.startswith(before) and whole.endswith(rest) and whole[start:end].strip()):
+    text = turns[i]["content"].strip()
+    if not (found and text and whole.startswith(before) and whole.endswith(rest) and text in whole[start:end]):
         return None
     return start, end + max((len(mark) for mark in marks if whole.startswith(mark, end)), default=0)
 
