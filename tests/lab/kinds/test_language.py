@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 from torchmetrics.functional.text import squad
 from transformers import AutoModelForCausalLM
 
@@ -19,7 +21,7 @@ from noisytune._pretrained import Model, default_model
 from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds import KINDS, Split
 from noisytune.lab.kinds.language.generate import answers, stops_of
-from noisytune.lab.kinds.language.rows import rows_of
+from noisytune.lab.kinds.language.rows import last_completion, rows_of
 from noisytune.lab.tasks import TaskData, TaskOptions, task_from_rows
 from noisytune.lab.trials.arm import PLAIN, Arm
 from noisytune.lab.trials.evaluate import Evaluator
@@ -65,6 +67,12 @@ def task() -> TaskData:
 @pytest.fixture(scope="module")
 def tokens(language_models: dict[str, Model], task: TaskData) -> Tokens:
     return tokenise(language_models["llama"].path, task, TRAINING.max_length)
+
+
+def parts(tokenizer: Any, ids: Any, labels: Any) -> list[tuple[bool, str]]:
+    """What is learnt of a row, and what is not, in turn."""
+    runs = groupby(zip(ids, labels, strict=True), lambda pair: pair[1] != -100)
+    return [(learnt, tokenizer.decode([int(token) for token, _ in run])) for learnt, run in runs]
 
 
 def assert_same(one: TrialRecord, other: TrialRecord) -> None:
@@ -192,11 +200,100 @@ def test_a_template_that_rewrites_earlier_turns(language_models: dict[str, Model
         "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>"
         "{% endif %}{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
     )
-    texts, roles = ("say one", "one", "again", "one one"), ("user", "assistant", "user", "assistant")
-    data = KIND.encode(tokenizer, Split((texts,), (roles,)), 96, None, "here")
-    (labels,) = KIND.labels(data, None)
-    learnt = tokenizer.decode([token for token in labels if token != -100])
-    assert learnt == "one<|end|><think></think>one one<|end|>\n"
+    texts = ("say one two", "one", "again: one one or two", "one one")
+    data = KIND.encode(tokenizer, Split((texts,), (("user", "assistant") * 2,)), 128, None, "here")
+    row, (labels,) = data.row(0), KIND.labels(data, None)
+    assert parts(tokenizer, row["input_ids"], labels) == [
+        (False, "<|start|>user\nsay one two<|end|>\n<|start|>assistant\n"),
+        (True, "one<|end|>"),
+        (False, "\n<|start|>user\nagain: one one or two<|end|>\n<|start|>assistant\n<think></think>"),
+        (True, "one one<|end|>\n"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{% if m.role == 'user' or loop.last %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endif %}",
+        "<|start|>{{ m.role }}\n{{ m.content if loop.last else m.content.split('</think>')[-1] }}<|end|>\n",
+    ],
+)
+def test_a_turn_of_the_assistant_that_a_template_leaves_out(written: str, language_models: dict[str, Model]) -> None:
+    """All of it, or what it thought."""
+    tokenizer = load_tokenizer(language_models["llama"].path)
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{written}{{% endfor %}}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    texts = ("say one two", "<think>one</think>one", "again", "one one")
+    with pytest.raises(DataError, match="no place for a turn of the assistant, or for what it thought; leave it out"):
+        rows_of(tokenizer, texts, ("user", "assistant") * 2, 128, "here")
+
+
+def test_an_empty_thought_of_the_templates_own_is_no_part_of_the_answer(language_models: dict[str, Model]) -> None:
+    """As Qwen3's, which generates after another prompt than it learns: what is learnt is a perfect answer."""
+    model = language_models["llama"]
+    task = task_from_rows(chats(12), TaskOptions(metric="exact_match"))
+    kind = evaluator(model, task).kind
+    kind.tokenizer.chat_template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>"
+        "{% endif %}{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    dev = kind.encode(kind.tokenizer, task.dev, 128, None, "here")
+    learnt = [row[last_completion(row) :] for row in dev.inputs["labels"]]
+    said = [np.array([1.0, 2.0, *tokens.tolist()]) for tokens in learnt]
+    kind = kind.for_split(dev)
+    _, table = kind.judge(said, dev, None)
+    assert score("language", kind.items(table, dev, ()))["exact_match"] == 1.0
+
+
+def test_tokens_do_not_depend_on_the_day(language_models: dict[str, Model]) -> None:
+    """As Llama 3.2's template writes it."""
+    tokenizer = load_tokenizer(language_models["llama"].path)
+    tokenizer.chat_template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}" + tokenizer.chat_template
+    )
+    (row,) = rows_of(tokenizer, ("say", "one"), ("user", "assistant"), 96, "here")
+    assert tokenizer.decode(row.ids).startswith("26 Jul 2024<|start|>user")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_an_answer_ends_where_those_of_the_task_end(
+    architecture: str, language_models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base model with a chat template names another end than its turns have."""
+    task = task_from_rows(chats(12), TaskOptions(metric="exact_match"))
+    model, end = loaded(language_models[architecture]), 2
+    model.generation_config.eos_token_id = 0
+    dev = tokenise(language_models[architecture].path, task, 96).evaluate["dev"]
+    answers_of = {
+        tuple(row["input_ids"][:i]): row["input_ids"][i:]
+        for row in map(dev.row, range(len(dev)))
+        for i in [last_completion(np.array(row["labels"]))]
+    }
+
+    def generate(*, input_ids: Any, attention_mask: Any, eos_token_id: list[int], **_: Any) -> Any:
+        assert set(eos_token_id) == {0, end}
+        said = []
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            answer = answers_of[tuple(ids[mask.bool()].tolist())]
+            answer = answer[: answer.index(end) + 1]
+            said.append(ids.tolist() + answer + [7] * (20 - len(answer)))
+        return torch.tensor(said)
+
+    monkeypatch.setattr(model, "generate", generate)
+    found = evaluator(language_models[architecture], task)(model, {"dev": dev})["dev"]
+    assert found.scores["exact_match"] == 1.0
+
+
+def test_a_completion_without_a_prompt(language_models: dict[str, Model]) -> None:
+    tokenizer = load_tokenizer(language_models["llama"].path)
+    (row,) = rows_of(tokenizer, ("", "one two"), ("prompt", "completion"), 32, "here")
+    assert parts(tokenizer, row.ids, row.labels) == [(False, "<|start|>"), (True, "one two<|end|>")]
+    tokenizer.bos_token = None
+    with pytest.raises(DataError, match=r"here: its prompt is empty, .*; give a prompt"):
+        rows_of(tokenizer, ("", "one two"), ("prompt", "completion"), 32, "here")
 
 
 def test_long_examples_lose_the_beginning_of_their_prompt(language_models: dict[str, Model]) -> None:
@@ -334,3 +431,12 @@ def test_a_mark_of_the_model_inside_a_turn_is_refused(language_models: dict[str,
     tokenizer.split_special_tokens = False
     with pytest.raises(DataError, match=r"holds the model's own mark '<\|end\|>' as text"):
         rows_of(tokenizer, ("say <|end|>", "one"), ("user", "assistant"), 32, "here")
+
+
+def test_a_mark_that_only_the_tokens_know_is_refused(language_models: dict[str, Model]) -> None:
+    """As Phi-3's ``<|end|>``, which no list of names has."""
+    tokenizer = load_tokenizer(language_models["llama"].path)
+    tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<|hdr|>", special=True)])
+    assert "<|hdr|>" not in tokenizer.all_special_tokens
+    with pytest.raises(DataError, match=r"holds the model's own mark '<\|hdr\|>' as text"):
+        rows_of(tokenizer, ("say <|hdr|>", "one"), ("user", "assistant"), 32, "here")

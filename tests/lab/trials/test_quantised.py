@@ -73,9 +73,17 @@ def test_what_does_not_go_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "quantize" not in LORA.to_dict()
     with pytest.raises(ConfigError, match=r"quantize holds weights in four bits.*give lora too"):
         TrainingSettings(quantize="nf4")
+    with pytest.raises(ConfigError, match="leave pissa or quantize out"):
+        TrainingSettings(quantize="nf4", lora="r=2,alpha=4,pissa")
     monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"xpu"})
     with pytest.raises(ConfigError, match="computes on xpu, and this machine has cpu"):
         refuse_machine(QLORA)
     monkeypatch.setattr(noisytune.errors, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'noisytune\[quantize\]'"):
         refuse_machine(QLORA)
+
+
+def test_a_model_of_which_nothing_would_be_quantised_is_refused(language_models: dict[str, Model]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(language_models["gpt2"].path)
+    with pytest.raises(ConfigError, match=r"quantize nf4: the model GPT2LMHeadModel has no .*: leave quantize out"):
+        quantise_(model, QLORA)

@@ -27,7 +27,7 @@ def adapt_(model: Any, settings: TrainingSettings, seed: int, *, with_head: bool
         As `put_on_`, and how many parameters are held in four bits, if any are.
 
     Raises:
-        ConfigError: as `put_on_`.
+        ConfigError: as `put_on_`, or no weight would be held in four bits.
     """
     held = {"quantised": quantise_(model, settings)} if settings.quantize else {}
     return put_on_(model, Lora.read(settings.lora), seed, with_head=with_head) | held

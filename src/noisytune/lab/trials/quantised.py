@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from noisytune.errors import ConfigError
 from noisytune.lab.trials.settings import TrainingSettings
 
 
@@ -20,6 +21,9 @@ def quantise_(model: Any, settings: TrainingSettings) -> int:
 
     Returns:
         How many weights are held so.
+
+    Raises:
+        ConfigError: no weight would be.
     """
     import bitsandbytes.nn
     from transformers.quantizers.base import get_keys_to_not_convert
@@ -47,5 +51,10 @@ def quantise_(model: Any, settings: TrainingSettings) -> int:
         codes.support_avx512bf16_for_cpu = False
         model.set_submodule(name, codes)
         weights += part.weight.numel()
+    if not weights:
+        raise ConfigError(
+            f"quantize {settings.quantize}: the model {type(model).__name__} has no torch.nn.Linear below its head "
+            "that could be held in four bits (GPT-2 has Conv1D): leave quantize out"
+        )
     model.is_loaded_in_4bit = True  # how PEFT knows
     return weights

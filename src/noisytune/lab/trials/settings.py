@@ -114,13 +114,18 @@ class TrainingSettings:
     lora: str | None = later(written("Train LoRA's matrices, not the weights themselves.", ALLOWED, _lora, "r=N,..."))
     """As `noisytune.lab.trials.lora.Lora` reads it. Noise goes on the weights below, before the matrices."""
     quantize: Literal["nf4"] | None = later(choice(None, "Hold what LoRA does not train in four bits: QLoRA.", "nf4"))
-    """After the noise. Needs ``lora``."""
+    """After the noise. Needs ``lora``, without ``pissa``."""
     compile: bool = later(switch("Compile the model by torch.compile: a slow start, then faster."))
 
     def __post_init__(self) -> None:
         check(self)
         if self.quantize and not self.lora:
             raise ConfigError("quantize holds weights in four bits, which cannot be trained: give lora too")
+        if self.quantize and Lora.read(self.lora).pissa:
+            raise ConfigError(
+                f"quantize {self.quantize} with lora {self.lora}: pissa starts from singular values of the weights, "
+                "which codes of four bits have not: leave pissa or quantize out"
+            )
 
     def for_model(self, model: Model) -> Self:
         """The settings with what depends on the model: its usual learning rate where none is given, or LoRA's.

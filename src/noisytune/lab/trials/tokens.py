@@ -21,7 +21,7 @@ from noisytune.lab.store import write_file
 from noisytune.lab.tasks import TaskData
 from noisytune.records import digest
 
-_FORMAT = "4"
+_FORMAT = "5"
 _LOOKED_AT = 20
 """Examples of each split that a tokenizer is compared with its file on."""
 _MOST_LAYERS = 10_000

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def answers(model: Any, prompts: Sequence[Sequence[int]], limit: int, pad: int) -> list[list[int]]:
+def answers(
+    model: Any, prompts: Sequence[Sequence[int]], limit: int, pad: int, ends: Sequence[int] = ()
+) -> list[list[int]]:
     """What a model says after each prompt: the most likely token each time, until it ends or has said enough.
 
     Prompts are padded on the left, so that all go on at the same place; each gives what it would give alone.
@@ -16,6 +18,7 @@ def answers(model: Any, prompts: Sequence[Sequence[int]], limit: int, pad: int) 
         prompts: token ids, none of them empty.
         limit: tokens of an answer.
         pad: the id to pad with.
+        ends: tokens that end an answer beside those that the model names.
 
     Returns:
         Token ids of each answer, without what ends it.
@@ -27,7 +30,7 @@ def answers(model: Any, prompts: Sequence[Sequence[int]], limit: int, pad: int) 
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    stops = stops_of(model)
+    stops = list(dict.fromkeys((*stops_of(model), *ends)))
     said = model.generate(
         input_ids=ids,
         attention_mask=mask,

@@ -29,7 +29,16 @@ from noisytune.errors import ConfigError, DataError
 from noisytune.lab.kinds.columns import Floats, Ragged, TokenSplit
 from noisytune.lab.kinds.kind import Collate, Kind
 from noisytune.lab.kinds.language.generate import answers
-from noisytune.lab.kinds.language.rows import ELSEWHERE, IGNORED, PASSAGE, RIGHT, TEXT, last_completion, rows_of
+from noisytune.lab.kinds.language.rows import (
+    ELSEWHERE,
+    IGNORED,
+    PASSAGE,
+    RIGHT,
+    TEXT,
+    last_completion,
+    marks_of,
+    rows_of,
+)
 from noisytune.lab.kinds.split import Split, Target
 from noisytune.lab.kinds.units import Units
 from noisytune.records import Status
@@ -62,6 +71,8 @@ class Language(Kind):
     limit: int | None = None
     """Tokens of a generated answer; 0: as many as the longest completion of the split. None: nothing is generated."""
     pattern: str | None = None
+    ends: tuple[int, ...] = ()
+    """Tokens that end the completions of the split: a base model may name others."""
     tokenizer: Any = None
 
     def read_by(self, reading: Mapping[str, Any]) -> Self:
@@ -80,11 +91,13 @@ class Language(Kind):
         return replace(self, limit=reading.get("max_new_tokens"), pattern=pattern)
 
     def for_split(self, data: TokenSplit) -> Self:
-        """With the length of answers; without any where a split has texts without a prompt."""
+        """With the length of answers and what ends them; without any where a split has texts without a prompt."""
         if self.limit is None or not all(ANSWER in one for one in _originals(data)):
             return replace(self, limit=None)
-        longest = max(len(row) - last_completion(row) for row in data.inputs["labels"])
-        return replace(self, limit=self.limit or longest)
+        completions = [row[last_completion(row) :].tolist() for row in data.inputs["labels"]]
+        marks = set(marks_of(self.tokenizer).values())
+        ends = {found[-1] for tokens in completions if (found := [token for token in tokens if token in marks])}
+        return replace(self, limit=self.limit or max(map(len, completions)), ends=tuple(sorted(ends)))
 
     def for_tokenizer(self, tokenizer: Any) -> Self:
         """With what reads generated answers."""
@@ -184,7 +197,7 @@ class Language(Kind):
             return found
         ids, labels = (inputs[name].cpu().numpy() for name in ("input_ids", "labels"))
         prompts = [row[: last_completion(mine)].tolist() for row, mine in zip(ids, labels, strict=True)]
-        said = answers(model, prompts, self.limit, self.tokenizer.pad_token_id)
+        said = answers(model, prompts, self.limit, self.tokenizer.pad_token_id, self.ends)
         return [np.concatenate([row, np.array(tokens)]) for row, tokens in zip(found, said, strict=True)]
 
     def outputs(self, found: Any, inputs: Mapping[str, Any]) -> list[Floats]:

@@ -30,6 +30,11 @@ ELSEWHERE = "elsewhere"
 IGNORED = -100
 """The label of tokens that the loss passes over."""
 
+_OTHER = "\ue000turn\ue000"
+"""A text that no turn has."""
+_DAY = "26 Jul 2024"
+"""What Llama's templates write as today where they know no other."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,13 +64,20 @@ def rows_of(tokenizer: Any, texts: Sequence[str], roles: Sequence[str], max_leng
     """
     if RIGHT in roles:
         choices = [texts[i] for i in range(1, len(texts))]
-        return [_limited(_plain(tokenizer, texts[0], one), max_length, tokenizer, where) for one in choices]
+        return [_limited(_plain(tokenizer, texts[0], one, where), max_length, tokenizer, where) for one in choices]
     if roles[0] in (TEXT, PASSAGE):
         ids = tokenizer(texts[0] + _end(tokenizer, texts[0]) * (roles[0] == TEXT))["input_ids"]
         row, over = _row(ids, [True] * len(ids)), max(0, len(ids) - max_length)
         return [Row(row.ids[:max_length], row.labels[:max_length], over)]
-    row = _plain(tokenizer, *texts) if roles[0] == PROMPT else _chat(tokenizer, texts, roles, where)
+    row = _plain(tokenizer, texts[0], texts[1], where) if roles[0] == PROMPT else _chat(tokenizer, texts, roles, where)
     return [_limited(row, max_length, tokenizer, where)]
+
+
+def marks_of(tokenizer: Any) -> dict[str, int]:
+    """The marks of a model, such as those that begin and end a turn, and their ids: some are in no list of names."""
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    added = {mark.content: i for i, mark in tokenizer.added_tokens_decoder.items() if mark.special}
+    return {mark: i for mark, i in (dict(named) | added).items() if mark}
 
 
 def last_completion(labels: npt.NDArray[np.int32]) -> int:
@@ -79,10 +91,21 @@ def last_completion(labels: npt.NDArray[np.int32]) -> int:
     return int(begins[-1])
 
 
-def _plain(tokenizer: Any, prompt: str, completion: str) -> Row:
-    """The completion begins where the tokens of both differ from those of the prompt: some merge over the seam."""
+def _plain(tokenizer: Any, prompt: str, completion: str, where: str) -> Row:
+    """The completion begins where the tokens of both differ from those of the prompt: some merge over the seam.
+
+    Before a completion without a prompt stands the mark that begins a text.
+    """
     alone = tokenizer(prompt)["input_ids"]
     ids = tokenizer(prompt + completion + _end(tokenizer, completion))["input_ids"]
+    if not alone:
+        if tokenizer.bos_token_id is None:
+            raise DataError(
+                f"{where}: its prompt is empty, and the model has no mark that begins a text: nothing could predict "
+                "the first token; give a prompt"
+            )
+        alone = [tokenizer.bos_token_id]
+        ids = [*alone, *ids]
     same = next((i for i, (one, other) in enumerate(zip(alone, ids, strict=False)) if one != other), len(alone))
     return _row(ids, [i >= same for i in range(len(ids))])
 
@@ -102,23 +125,31 @@ def _chat(tokenizer: Any, texts: Sequence[str], roles: Sequence[str], where: str
         )
     if not tokenizer.is_fast:
         raise DataError(f"{where}: chats need a tokenizer that knows where its tokens stand; it has no tokenizer.json")
-    marks = [mark for mark in tokenizer.all_special_tokens if mark]
+    marks = list(marks_of(tokenizer))
     if found := [mark for mark in marks for text in texts if mark in text]:
         raise DataError(f"{where}: a turn holds the model's own mark {found[0]!r} as text; remove it")
     turns = [
         {"role": ASSISTANT if role == GIVEN else role, "content": text} for role, text in zip(roles, texts, strict=True)
     ]
     whole = _rendered(tokenizer, turns, False, where)
-    spans, seen = [], 0
+    spans = []
     for i, role in enumerate(roles):
         if role == ASSISTANT:
             # Before the first turn a template may write a system prompt of its own.
             before = _rendered(tokenizer, turns[:i], True, where) if i else None
             after = _rendered(tokenizer, turns[: i + 1], False, where)
-            if before is None or not (whole.startswith(after) and after.startswith(before)):
-                before, after = _found(whole, texts[i].strip(), seen, marks, where)
-            spans.append((len(before), len(after)))
-            seen = len(after)
+            place = _place(tokenizer, turns, i, whole, marks, where)
+            if before is not None and whole.startswith(after) and after.startswith(before):
+                start = place[0] if place else len(before)
+                # What a template writes before a turn, such as an empty thought, is no part of it.
+                spans.append((start if whole[len(before) : start].strip() else len(before), len(after)))
+            elif place:
+                spans.append(place)
+            else:
+                raise DataError(
+                    f"{where}: the model's chat template has no place for a turn of the assistant, or for "
+                    "what it thought; leave it out"
+                )
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     labelled = [any(a < end and b > start for start, end in spans) for a, b in encoded["offset_mapping"]]
     return _row(encoded["input_ids"], labelled)
@@ -133,20 +164,32 @@ def _rendered(tokenizer: Any, turns: list[dict[str, str]], prompt: bool, where: 
     from jinja2 import TemplateError
 
     try:
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+        text: str = tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            # Tokens must not depend on the day: Llama's templates write it.
+            date_string=_DAY,
+        )
     except (TemplateError, ValueError) as error:
         raise DataError(f"{where}: the model's chat template refuses it: {str(error).splitlines()[0]}") from error
     return text
 
 
-def _found(whole: str, text: str, begin: int, marks: list[str], where: str) -> tuple[str, str]:
-    """The whole up to a turn, and up to its end: of templates that write a turn otherwise once others follow."""
-    start = whole.find(text, begin)
-    if start < 0 or not text:
-        raise DataError(f"{where}: the model's chat template has no place for a turn of the assistant; leave it out")
-    end = start + len(text)
-    end += max((len(mark) for mark in marks if whole.startswith(mark, end)), default=0)
-    return whole[:start], whole[:end]
+def _place(
+    tokenizer: Any, turns: list[dict[str, str]], i: int, whole: str, marks: list[str], where: str
+) -> tuple[int, int] | None:
+    """Where a turn's text stands in the whole, the mark that ends it included: where another text in its place would.
+
+    None where the template leaves the turn out or a part of it, or writes the others otherwise then.
+    """
+    other = _rendered(tokenizer, [*turns[:i], turns[i] | {"content": _OTHER}, *turns[i + 1 :]], False, where)
+    before, found, rest = other.partition(_OTHER)
+    start, end = len(before), len(whole) - len(rest)
+    text = turns[i]["content"].strip()
+    if not (found and text and whole.startswith(before) and whole.endswith(rest) and text in whole[start:end]):
+        return None
+    return start, end + max((len(mark) for mark in marks if whole.startswith(mark, end)), default=0)
 
 
 def _row(ids: Sequence[int], labelled: Sequence[bool]) -> Row:
