@@ -15,6 +15,8 @@ from noisytune.lab.studies.scores import Score
 from noisytune.records import StudyRecord, TrialRecord, digest
 
 Built = tuple[StudyRecord, list[TrialRecord]]
+BASELINES = ("plain", "baseline")
+"""Arms that are the baseline where nobody says which is: tools that write tables sort their columns."""
 SHOWN = 5
 """Runs or examples that a message names."""
 
@@ -24,7 +26,7 @@ class Reading:
     """How scores are to be taken."""
 
     baseline: str | None = None
-    """The arm that the others are compared with; None: the first."""
+    """The arm that the others are compared with; None: one of `BASELINES`, else the first."""
     metric: str | None = None
     """Only this one."""
     margin: float = 1.0
@@ -133,14 +135,14 @@ def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) ->
 
 
 def _refuse_two_units(scores: Iterable[Score]) -> None:
-    """Fractions of one task and points of another are not brought to one unit by a guess."""
-    size = {
-        task: max((abs(score.value) for score in mine if score.value is not None), default=0.0)
-        for task, mine in _of_tasks(scores).items()
-    }
-    within = [task for task, largest in size.items() if 0.0 < largest <= 1.0]
+    """Fractions of one task or arm and points of another are not brought to one unit by a guess."""
+    size = defaultdict(float)
+    for score in scores:
+        place = " of ".join(filter(None, (score.arm, score.task)))
+        size[place] = max(size[place], abs(score.value or 0.0))
+    within = [place for place, largest in size.items() if 0.0 < largest <= 1.0]
     if within:
-        beyond = next(task for task, largest in size.items() if largest > 1.0)
+        beyond = next(place for place, largest in size.items() if largest > 1.0)
         raise DataError(
             f"scores of {within[0]} lie within 1, those of {beyond} beyond it: are they fractions beside points? Give "
             "all in one unit, or say score_unit"
@@ -152,7 +154,7 @@ def _arms(scores: Iterable[Score], baseline: str | None) -> list[str]:
     if len(arms) < 2:
         raise DataError(f"only one arm, {', '.join(arms)}: a comparison needs a baseline and another")
     if baseline is None:
-        return arms
+        baseline = next((arm for usual in BASELINES for arm in arms if arm.casefold() == usual), arms[0])
     if baseline not in arms:
         raise ConfigError(f"baseline must be one of {', '.join(arms)}, got {baseline!r}")
     return [baseline, *(arm for arm in arms if arm != baseline)]
