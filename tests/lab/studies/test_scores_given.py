@@ -166,6 +166,45 @@ def test_runs_of_several_tasks_stay_together_where_another_task_is_paired_by_exa
     ]  # fmt: skip
 
 
+def runs_of(*tasks: tuple[str, dict[str, range]]) -> str:
+    rows = [
+        f"{task},{seed},{arm},{0.5 + seed / 1000 + 0.1 * (arm == 'y')}\n"
+        for task, arms in tasks
+        for arm, seeds in arms.items()
+        for seed in seeds
+    ]
+    return "task,seed,arm,score\n" + "".join(rows)
+
+
+@pytest.mark.parametrize("arm", "xy")
+def test_a_task_without_any_run_of_an_arm_is_refused_or_left_out(tmp_path: Path, arm: str) -> None:
+    """Pooled over it the arm has no pair, however many seeds are added."""
+    whole = {"x": range(3), "y": range(3)}
+    part = {other: seeds for other, seeds in whole.items() if other != arm}
+    scores = read(tmp_path, runs_of(("a", whole), ("b", part), ("c", whole)))
+    for unpaired in ("refuse", "match"):
+        with pytest.raises(DataError, match=f"b: no run of {arm}: give results on the same tasks"):
+            differences(scores, unpaired=unpaired)
+    assert differences(scores, unpaired="drop") == [
+        ("a", "y", 10.0, 3), ("c", "y", 10.0, 3), ("all 2 tasks", "y", 10.0, 3),
+    ]  # fmt: skip
+    _, records = studies_of(scores, "s", Reading(unpaired="drop"))[0]
+    assert f"b: no run of {arm}: the task is left out" in records[0].applied["scores"]["notices"]
+
+
+def test_tasks_are_pooled_where_the_runs_of_one_are_matched(tmp_path: Path) -> None:
+    """The runs that pair by their seeds still do, in whatever order the arms list them."""
+    matched = {"x": range(10, 13), "y": range(20, 23)}
+    scores = read(tmp_path, runs_of(("a", {"x": range(5, 9), "y": range(8, 4, -1)}), ("b", matched)))
+    assert differences(scores, unpaired="match") == [
+        ("a", "y", 10.0, 4), ("b", "y", 11.0, 3), ("all 2 tasks", "y", 10.5, 3),
+    ]  # fmt: skip
+    study, records = studies_of(scores, "s", Reading(unpaired="match"))[0]
+    pairs = {(one.seed, one.arm): one.scores["score"] for one in records if one.task == "a"}
+    assert all(pairs[seed, "y"] - pairs[seed, "x"] == pytest.approx(0.1) for seed in range(4))
+    assert study.training["paired_by"] == "order or seed"
+
+
 @pytest.mark.parametrize(("lower", "difference"), [(False, -25.0), (True, -15.0)])
 def test_an_example_without_a_score_counts_as_the_worst_of_its_task(
     tmp_path: Path, lower: bool, difference: float
