@@ -334,6 +334,14 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str, said: str) -
         differences(read(tmp_path, text))
 
 
+def test_what_trackers_say_of_runs_that_ended_well_is_ok_and_other_words_are_named(tmp_path: Path) -> None:
+    text = "seed,arm,score,status\n0,plain,0.7,finished\n0,noisy,0.71,Completed\n1,plain,0.9,crashed\n"
+    assert differences(read(tmp_path, text)) == [("scores.csv", "noisy", 1.0, 1)]
+    text = "seed,arm,score,status\n0,plain,0.7,running\n0,noisy,0.71,done\n1,plain,,ok\n"
+    with pytest.raises(DataError, match="no row has a score: all with the status done, running are left out; it must"):
+        read(tmp_path, text)
+
+
 def test_a_run_that_collapsed_without_a_score_counts_as_the_worst(tmp_path: Path) -> None:
     text = "seed,arm,score,status\n0,a,0.7,ok\n0,b,,diverged\n1,a,0.7,ok\n1,b,0.7,ok\n2,a,,failed\n2,b,0.9,failed\n"
     assert differences(read(tmp_path, text)) == [("scores.csv", "b", -35.0, 2)]
