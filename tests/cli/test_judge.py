@@ -185,6 +185,16 @@ def test_the_unit_of_a_file_can_be_said_and_that_of_a_run_folder_is_known(run: P
     assert "a run folder knows its unit" in call("gate", run, *losses, code=2)
 
 
+def test_a_file_may_say_its_baseline_last(run: Path, tmp_path: Path) -> None:
+    """An arm that hurts does not pass because its column stands first."""
+    for name, said in (("plain", []), ("none", ["--baseline", "none"])):
+        rows = [f"{seed},{69 + seed % 5},{70 + seed % 5 + seed / 100}" for seed in range(12)]
+        (tmp_path / "pivot.csv").write_text("\n".join([f"seed,noisy,{name}", *rows]))
+        asked = call("gate", tmp_path / "pivot.csv", "--require", "not-worse", "--margin", 0.5, *said, code=1)
+        assert "noisy, pivot.csv: hurt" in asked
+    assert "knows its unit, its baseline" in call("gate", run, "--require", "helped", "--baseline", "plain", code=2)
+
+
 def test_gains_of_any_scale_are_judged_alike(tmp_path: Path) -> None:
     gains = np.random.default_rng(0).normal(0.4, 0.5, 12).round(3).tolist()
     points = json.loads(call("judge", scores_of(tmp_path, gains), "--out", tmp_path / "a", "--json"))

@@ -41,6 +41,9 @@ def gate(
             WHAT, "Points that are no difference. Default: the study's; of a file 1.", "POINTS", min=0, callback=finite
         ),
     ] = None,
+    baseline: Annotated[
+        str | None, option(WHAT, "A file's baseline. Default: plain or baseline, else the first arm.", "ARM")
+    ] = None,
     arm: Annotated[str | None, option(WHAT, "Ask it of this arm. Default: of every arm.", "ARM", "--arm")] = None,
     score_unit: Annotated[
         Unit,
@@ -61,7 +64,8 @@ def gate(
     from noisytune.report import report_json
 
     answers, told = [], []
-    for study, records, failures in _studies(run, {"unit": score_unit.value, "lower_is_better": lower_is_better}):
+    how = {"baseline": baseline, "unit": score_unit.value, "lower_is_better": lower_is_better}
+    for study, records, failures in _studies(run, how):
         one = study if margin is None else replace(study, margin=margin)
         found = asked(one, records, require.value, arm)
         answers += [each.answer for each in found]
@@ -86,8 +90,8 @@ def _studies(run: Path, how: dict[str, Any]) -> Iterator[tuple[StudyRecord, list
         for study, records in judged([str(run)], {}, **how)[1]:
             yield study, records, []
         return
-    if how != {"unit": "auto", "lower_is_better": False}:
-        raise ConfigError(f"{run} is no file of scores: a run folder knows its unit and what is better")
+    if how != {"baseline": None, "unit": "auto", "lower_is_better": False}:
+        raise ConfigError(f"{run} is no file of scores: a run folder knows its unit, its baseline and what is better")
     from noisytune.lab.studies.export import read_run
 
     found = read_run(run)

@@ -49,7 +49,7 @@ def judge(
         ),
     ],
     baseline: Annotated[
-        str | None, option(WHAT, "Compare the others with this arm. Default: the first.", "ARM")
+        str | None, option(WHAT, "Compare with this arm. Default: plain or baseline, else the first.", "ARM")
     ] = None,
     metric: Annotated[str | None, option(WHAT, "Judge this metric only. Default: each, apart.", "NAME")] = None,
     margin: Margin = 1.0,

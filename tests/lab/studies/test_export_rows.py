@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,6 +156,26 @@ def test_what_cannot_be_one_is_refused_and_nothing_is_changed(tiny_study: Study,
         with pytest.raises(error, match=said):
             join(tmp_path / "a", tmp_path / other)
     assert sorted((file.name, file.read_bytes()) for file in (tmp_path / "a").rglob("*.json")) == kept
+
+
+@pytest.mark.parametrize("changed", ["arm", "model"])
+def test_another_trial_in_the_place_of_one_throws_none_away(tiny_study: Study, tmp_path: Path, changed: str) -> None:
+    """An older release, or another name of the model, gives the trials other keys."""
+    mine = filled(replace(tiny_study, seeds=(0, 1, 2)), tmp_path / "a")
+    named = replace(tiny_study, model=replace(tiny_study.model, name="copy"))
+    other = filled(named if changed == "model" else tiny_study, tmp_path / "b")
+    if changed == "arm":
+        record = other.read_study()
+        assert record is not None
+        older = [entry | {"key": entry["key"][::-1]} if entry["arm"] != "plain" else entry for entry in record.trials]
+        other.write_study(replace(record, trials=older))
+    kept = mine.study_file.read_bytes()
+    arm = "plain" if changed == "model" else tiny_study.arms[1].name
+    with pytest.raises(RunFolderError, match=rf"b: topics, {re.escape(arm)}, seed 0 is another trial there") as caught:
+        join(mine.folder, other.folder)
+    assert "\n" not in str(caught.value)
+    assert mine.study_file.read_bytes() == kept
+    assert len(mine.index()) == 6
 
 
 def test_a_damaged_record_is_set_aside_where_the_other_folder_has_it_whole(tiny_study: Study, tmp_path: Path) -> None:

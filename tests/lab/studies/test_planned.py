@@ -166,6 +166,20 @@ def test_what_is_not_what_was_planned_is_refused(fresh: Path, tmp_path: Path) ->
         status_of(tmp_path)
 
 
+def test_a_second_plan_leaves_no_study_of_the_first_without_one(tiny: Model, fresh: Path, tmp_path: Path) -> None:
+    kept, file = (fresh / PLAN).read_bytes(), tmp_path / "study.yaml"
+    file.write_text(YAML.format(model=tiny.path).replace("name: planned", "name: second"))
+    with pytest.raises(RunFolderError, match="holds the plan of planned-tiny-bert: give another --out") as caught:
+        plan(file, fresh, InlineEngine(), lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert (fresh / PLAN).read_bytes() == kept
+    assert list(Store(fresh).studies()) == ["planned-tiny-bert"]
+    file.write_text(YAML.format(model=tiny.path).replace("seeds: 4", "seeds: 5"))
+    (study,) = plan(file, fresh, InlineEngine(), lambda _: None)
+    assert [one.seeds for one in planned(fresh)] == [study.seeds]
+    assert len(study.plan) == 10
+
+
 @pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_parts_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"part must be i/n"):

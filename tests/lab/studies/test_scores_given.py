@@ -113,10 +113,30 @@ def test_fractions_of_one_task_beside_points_of_another_are_refused(tmp_path: Pa
         for arm in ("plain", "noisy")
     )
     scores = [replace(s, value=0.0) if s.task == "zero" else s for s in read(tmp_path, text)]
-    with pytest.raises(DataError, match=r"rte lie within 1, those of wmt beyond it.*say score_unit"):
+    with pytest.raises(DataError, match=r"plain of rte lie within 1, those of plain of wmt beyond it.*say score_unit"):
         differences(scores)
     assert len(differences(scores, unit="points")) == 4
     assert len(differences([s for s in scores if s.task != "rte"])) == 3, "zero is zero in every unit"
+
+
+def test_fractions_of_one_arm_beside_points_of_another_are_refused(tmp_path: Path) -> None:
+    """They became a gain of 69 points."""
+    rows = [
+        f"{seed},{arm},{score + seed / 100}" for seed in range(3) for arm, score in (("plain", 0.7), ("noisy", 69.8))
+    ]
+    scores = read(tmp_path, "\n".join(["seed,arm,score", *rows]))
+    with pytest.raises(DataError, match=r"plain lie within 1, those of noisy beyond it.*say score_unit"):
+        differences(scores)
+    assert differences(scores, unit="points") == [("scores.csv", "noisy", 69.1, 3)]
+
+
+@pytest.mark.parametrize("name", ["plain", "baseline", "Baseline"])
+def test_an_arm_that_is_called_so_is_the_baseline_wherever_it_stands(tmp_path: Path, name: str) -> None:
+    """A pivot sorts the columns: noisy stands before plain, and its loss would be the gain of plain."""
+    scores = read(tmp_path, f"seed,a,{name},b\n0,0.70,0.71,0.72\n1,0.72,0.75,0.76\n")
+    assert differences(scores) == [("scores.csv", "a", -2.0, 2), ("scores.csv", "b", 1.0, 2)]
+    assert differences(scores, baseline="b")[0] == ("scores.csv", "a", -3.0, 2)
+    assert differences(read(tmp_path, "seed,b,a\n0,0.70,0.71\n")) == [("scores.csv", "a", 1.0, 1)]
 
 
 def test_examples_of_several_tasks_are_judged_task_by_task(tmp_path: Path) -> None:
@@ -144,6 +164,45 @@ def test_runs_of_several_tasks_stay_together_where_another_task_is_paired_by_exa
     assert differences(read(tmp_path, text)) == [
         ("a", "y", 10.0, 3), ("b", "y", 10.0, 3), ("all 2 tasks", "y", 10.0, 3), ("c", "y", 10.0, 4),
     ]  # fmt: skip
+
+
+def runs_of(*tasks: tuple[str, dict[str, range]]) -> str:
+    rows = [
+        f"{task},{seed},{arm},{0.5 + seed / 1000 + 0.1 * (arm == 'y')}\n"
+        for task, arms in tasks
+        for arm, seeds in arms.items()
+        for seed in seeds
+    ]
+    return "task,seed,arm,score\n" + "".join(rows)
+
+
+@pytest.mark.parametrize("arm", "xy")
+def test_a_task_without_any_run_of_an_arm_is_refused_or_left_out(tmp_path: Path, arm: str) -> None:
+    """Pooled over it the arm has no pair, however many seeds are added."""
+    whole = {"x": range(3), "y": range(3)}
+    part = {other: seeds for other, seeds in whole.items() if other != arm}
+    scores = read(tmp_path, runs_of(("a", whole), ("b", part), ("c", whole)))
+    for unpaired in ("refuse", "match"):
+        with pytest.raises(DataError, match=f"b: no run of {arm}: give results on the same tasks"):
+            differences(scores, unpaired=unpaired)
+    assert differences(scores, unpaired="drop") == [
+        ("a", "y", 10.0, 3), ("c", "y", 10.0, 3), ("all 2 tasks", "y", 10.0, 3),
+    ]  # fmt: skip
+    _, records = studies_of(scores, "s", Reading(unpaired="drop"))[0]
+    assert f"b: no run of {arm}: the task is left out" in records[0].applied["scores"]["notices"]
+
+
+def test_tasks_are_pooled_where_the_runs_of_one_are_matched(tmp_path: Path) -> None:
+    """The runs that pair by their seeds still do, in whatever order the arms list them."""
+    matched = {"x": range(10, 13), "y": range(20, 23)}
+    scores = read(tmp_path, runs_of(("a", {"x": range(5, 9), "y": range(8, 4, -1)}), ("b", matched)))
+    assert differences(scores, unpaired="match") == [
+        ("a", "y", 10.0, 4), ("b", "y", 11.0, 3), ("all 2 tasks", "y", 10.5, 3),
+    ]  # fmt: skip
+    study, records = studies_of(scores, "s", Reading(unpaired="match"))[0]
+    pairs = {(one.seed, one.arm): one.scores["score"] for one in records if one.task == "a"}
+    assert all(pairs[seed, "y"] - pairs[seed, "x"] == pytest.approx(0.1) for seed in range(4))
+    assert study.training["paired_by"] == "order or seed"
 
 
 @pytest.mark.parametrize(("lower", "difference"), [(False, -25.0), (True, -15.0)])
@@ -190,7 +249,7 @@ def test_runs_are_compared_on_the_examples_of_both(tmp_path: Path, unpaired: str
 
 
 def test_points_that_are_mostly_fractions_are_told(tmp_path: Path) -> None:
-    text = "seed,plain,noisy\n0,0.7,0.71\n1,0.72,-1.4\n2,0.7,0.7\n"
+    text = "seed,plain,noisy\n0,0.7,0.71\n1,1.2,-1.4\n2,0.7,0.7\n"
     ((_, records),) = studies_of(read(tmp_path, text), "s", Reading())
     assert "all are taken for points, though most are not: say score_unit" in records[0].applied["scores"]["notices"][0]
     ((_, records),) = studies_of(read(tmp_path, text), "s", Reading(unit="fractions"))
@@ -219,7 +278,7 @@ def test_a_cell_that_is_no_number_is_named_and_takes_no_arm_away(tmp_path: Path,
 
 
 def test_a_column_of_percentages_is_refused_and_one_of_words_is_not_an_arm(tmp_path: Path) -> None:
-    text = "seed,plain,noisy,other,note\n0,70%,71,0.5,good\n1,72%,75,0.6,7\n2,73%,74,0.6,bad\n"
+    text = "seed,plain,noisy,other,note\n0,70%,71,50,good\n1,72%,75,60,7\n2,73%,74,60,bad\n"
     with pytest.raises(DataError, match="row 1, column plain: '70%' is not"):
         differences(read(tmp_path, text))
     assert [row[1] for row in differences(read(tmp_path, text.replace("%", "")))] == ["noisy", "other"]
@@ -230,7 +289,7 @@ def test_blanks_around_names_and_cells_mean_nothing(tmp_path: Path) -> None:
     assert differences(read(tmp_path, blank)) == differences(read(tmp_path, WIDE))
     text = LONG.replace(",", ", ")
     assert differences(read(tmp_path, text, seed="seed", score="score")) == differences(read(tmp_path, LONG))
-    assert differences(read(tmp_path, "seed,a,b\n0,1,2\n1, ,3\n2,1,2\n"), unpaired="drop")[0][-1] == 2
+    assert differences(read(tmp_path, "seed,a,b\n0,2,3\n1, ,4\n2,2,3\n"), unpaired="drop")[0][-1] == 2
 
 
 def test_numbers_of_runs_and_examples_keep_all_their_digits(tmp_path: Path) -> None:
@@ -273,6 +332,14 @@ def test_examples_of_several_runs_are_kept_for_the_bootstrap(tmp_path: Path) -> 
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         differences(read(tmp_path, text))
+
+
+def test_what_trackers_say_of_runs_that_ended_well_is_ok_and_other_words_are_named(tmp_path: Path) -> None:
+    text = "seed,arm,score,status\n0,plain,0.7,finished\n0,noisy,0.71,Completed\n1,plain,0.9,crashed\n"
+    assert differences(read(tmp_path, text)) == [("scores.csv", "noisy", 1.0, 1)]
+    text = "seed,arm,score,status\n0,plain,0.7,running\n0,noisy,0.71,done\n1,plain,,ok\n"
+    with pytest.raises(DataError, match="no row has a score: all with the status done, running are left out; it must"):
+        read(tmp_path, text)
 
 
 def test_a_run_that_collapsed_without_a_score_counts_as_the_worst(tmp_path: Path) -> None:

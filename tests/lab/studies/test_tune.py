@@ -248,6 +248,20 @@ def test_a_folder_of_another_command_is_refused(tuning: Tuning, tiny_study: Stud
         run(tuning, tmp_path)
 
 
+def test_an_ordinary_study_leaves_the_table_of_a_search_alone(tuning: Tuning, tmp_path: Path) -> None:
+    """One of the same settings could go on there, and the report would lose how they were chosen."""
+    judge, record, _ = run(tuning, tmp_path)
+    kept = (tmp_path / "study.json").read_bytes()
+    training = TrainingSettings(**record.training)
+    study = Study(
+        name="x", model=tuning.model, tasks=(tuning.task,), arms=(PLAIN,), seeds=(0,), training=training, margin=1.0
+    )
+    with pytest.raises(RunFolderError, match="searches nothing: give another --out") as caught:
+        run_study(study, Store(tmp_path), judge, lambda _: None, runner=Judged(judge))
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "study.json").read_bytes() == kept
+
+
 def test_trials_without_a_score_count_and_cannot_win(tuning: Tuning, tmp_path: Path) -> None:
     _, record, _ = run(tuning, tmp_path, engine=Judge(lambda t: None if t.seed % 2 else quality(t)))
     for arm in (record.search or {})["arms"]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisytune.errors import ConfigError
 from noisytune.records import StudyRecord, TrialRecord, digest
 from noisytune.report import gate, notes, render_html, render_markdown, report_json, summary_rows, verdict_sentence
 from noisytune.report.evidence.choices import choice_rows
@@ -140,6 +141,8 @@ def test_an_arm_that_is_one_of_those_the_baseline_was_chosen_from_is_shown_and_n
     assert [row.arm for row in summary_rows(study, changed)] == [noises, "plain"]
     assert {row.e_needed for row in summary_rows(study, changed)} == {20.0}
     assert [one.arm for one in gate(study, changed, "not-worse")] == [noises]
+    with pytest.raises(ConfigError, match="arm plain is shown and not judged"):
+        gate(study, changed, "helped", "plain")
     told_json = report_json(study, changed)
     assert {one["arm"]: one["primary"] for one in told_json["comparisons"]} == {noises: True, "plain": False}
     assert "plain" in render_html(study, changed)

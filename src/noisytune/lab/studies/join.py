@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noisytune.errors import ConfigError, DamagedRecordError, NotFoundError, RunFolderError
 from noisytune.lab.store import Store
-from noisytune.lab.studies.merge import extend
+from noisytune.lab.studies.merge import extend, place_of
 from noisytune.lab.studies.ready import set_damaged_aside
 from noisytune.records import StudyRecord
 
@@ -53,7 +53,7 @@ def join(into: Path, other: Path) -> Joined:
     with Store(into).lock():
         targets = {file: Store(into, file) for file in studies}
         # All or none: what cannot be one is refused before anything is written.
-        wholes = {file: _whole(targets[file].read_study(), study, into) for file, study in studies.items()}
+        wholes = {file: _whole(targets[file].read_study(), study, into, other) for file, study in studies.items()}
         for file, whole in wholes.items():
             targets[file].write_study(whole)
         target, keys = Store(into), sorted(source.index())
@@ -66,12 +66,23 @@ def join(into: Path, other: Path) -> Joined:
     return found
 
 
-def _whole(mine: StudyRecord | None, other: StudyRecord, into: Path) -> StudyRecord:
+def _whole(mine: StudyRecord | None, other: StudyRecord, into: Path, source: Path) -> StudyRecord:
     """The study of both, under the name and with the margin that it has here."""
-    if mine is not None and mine.search != other.search:
+    if mine is None:
+        return extend(mine, other, into)
+    if mine.search != other.search:
         raise RunFolderError(f"{into} holds another search of settings, or none: merge folders of one search")
     whole = extend(mine, other, into)
-    return whole if mine is None else replace(whole, name=mine.name, margin=mine.margin)
+    # What differs would take the place of the trials here, finished or not.
+    keys = {place_of(entry): entry["key"] for entry in mine.trials}
+    for entry in other.trials:
+        if keys.get(place_of(entry), entry["key"]) != entry["key"]:
+            task, arm, seed = place_of(entry)
+            raise RunFolderError(
+                f"{source}: {task}, {arm}, seed {seed} is another trial there than in {into} (another release, or "
+                "another name of the model): keep the two apart, or run it again with the release and the name of one"
+            )
+    return replace(whole, name=mine.name, margin=mine.margin)
 
 
 def _copy(source: Store, target: Store, key: str, found: Joined) -> None:

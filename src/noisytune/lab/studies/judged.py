@@ -15,6 +15,8 @@ from noisytune.lab.studies.scores import Score
 from noisytune.records import StudyRecord, TrialRecord, digest
 
 Built = tuple[StudyRecord, list[TrialRecord]]
+BASELINES = ("plain", "baseline")
+"""Arms that are the baseline where nobody says which is: tools that write tables sort their columns."""
 SHOWN = 5
 """Runs or examples that a message names."""
 
@@ -24,7 +26,7 @@ class Reading:
     """How scores are to be taken."""
 
     baseline: str | None = None
-    """The arm that the others are compared with; None: the first."""
+    """The arm that the others are compared with; None: one of `BASELINES`, else the first."""
     metric: str | None = None
     """Only this one."""
     margin: float = 1.0
@@ -67,8 +69,10 @@ def _of_one_metric(scores: Sequence[Score], name: str, how: Reading) -> Iterator
     """Tasks that are paired by example, each apart, for a pair is within a task; the others together, paired by run."""
     arms, by_task = _arms(scores, how.baseline), _of_tasks(scores)
     apart = {task for task, mine in by_task.items() if len(by_task) > 1 and _one_run_each(mine)}
-    if together := [score for score in scores if score.task not in apart]:
-        yield _study(together, name, how, arms)
+    together = {task: mine for task, mine in by_task.items() if task not in apart}
+    together, notices = _with_every_arm(together, arms, how.unpaired)
+    if together:
+        yield _study([score for mine in together.values() for score in mine], name, how, arms, notices)
     for task in (task for task in by_task if task in apart):
         having = {score.arm for score in by_task[task]}
         here = [arm for arm in arms if arm in having]
@@ -79,6 +83,24 @@ def _of_one_metric(scores: Sequence[Score], name: str, how: Reading) -> Iterator
             raise DataError(
                 f"{task}: no example of {lacking}: give results on the same tasks, or unpaired=drop leaves this one out"
             )
+
+
+def _with_every_arm(
+    by_task: Mapping[str, list[Score]], arms: Sequence[str], unpaired: str
+) -> tuple[dict[str, list[Score]], tuple[str, ...]]:
+    """The tasks that can be pooled, and what was left out: without one arm's runs a task never has a pair of it."""
+    whole, notices = dict(by_task), []
+    for task, mine in by_task.items():
+        lacking = ", ".join(arm for arm in arms if arm not in {score.arm for score in mine})
+        if not lacking:
+            continue
+        if unpaired != "drop":
+            raise DataError(
+                f"{task}: no run of {lacking}: give results on the same tasks, or unpaired=drop leaves this one out"
+            )
+        notices.append(f"{task}: no run of {lacking}: the task is left out")
+        del whole[task]
+    return whole, tuple(notices)
 
 
 def _of_tasks(scores: Iterable[Score]) -> dict[str, list[Score]]:
@@ -93,21 +115,26 @@ def _one_run_each(scores: Sequence[Score]) -> bool:
     return bool(scores[0].item) and len({(score.arm, score.run) for score in scores}) == len({s.arm for s in scores})
 
 
-def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) -> Built:
+def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str], left_out: tuple[str, ...] = ()) -> Built:
     beyond = [abs(score.value) > 1.0 for score in scores if score.value is not None]
     guessed = how.unit == "auto" and any(beyond)
     in_points = guessed or how.unit == "points"
     if guessed:
         _refuse_two_units(scores)
-    unsure: tuple[str, ...] = ()
+    unsure = left_out
     if guessed and 2 * sum(beyond) < len(beyond):
-        unsure = ("some scores lie beyond 1, so all are taken for points, though most are not: say score_unit",)
+        unsure += ("some scores lie beyond 1, so all are taken for points, though most are not: say score_unit",)
     factor = 0.01 if in_points else 1.0
     paired = {
         task or name: _paired(_defined(mine, how.lower_is_better), task or name, arms, how.unpaired)
         for task, mine in _of_tasks(scores).items()
     }
     units = {unit for _, unit, _ in paired.values()}
+    if "order" in units:  # a pool has the pairs that all its tasks have
+        paired = {
+            task: (mine if unit == "order" else _by_place(mine), unit, said)
+            for task, (mine, unit, said) in paired.items()
+        }
     runs = list(dict.fromkeys(score.run for mine, _, _ in paired.values() for score in mine))
     numbers = _seeds(runs)
     content = digest([[s.task, s.arm, s.run, s.item, s.metric, s.value] for s in scores])
@@ -133,14 +160,14 @@ def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str]) ->
 
 
 def _refuse_two_units(scores: Iterable[Score]) -> None:
-    """Fractions of one task and points of another are not brought to one unit by a guess."""
-    size = {
-        task: max((abs(score.value) for score in mine if score.value is not None), default=0.0)
-        for task, mine in _of_tasks(scores).items()
-    }
-    within = [task for task, largest in size.items() if 0.0 < largest <= 1.0]
+    """Fractions of one task or arm and points of another are not brought to one unit by a guess."""
+    size = defaultdict[str, float](float)
+    for score in scores:
+        place = " of ".join(filter(None, (score.arm, score.task)))
+        size[place] = max(size[place], abs(score.value or 0.0))
+    within = [place for place, largest in size.items() if 0.0 < largest <= 1.0]
     if within:
-        beyond = next(task for task, largest in size.items() if largest > 1.0)
+        beyond = next(place for place, largest in size.items() if largest > 1.0)
         raise DataError(
             f"scores of {within[0]} lie within 1, those of {beyond} beyond it: are they fractions beside points? Give "
             "all in one unit, or say score_unit"
@@ -152,7 +179,7 @@ def _arms(scores: Iterable[Score], baseline: str | None) -> list[str]:
     if len(arms) < 2:
         raise DataError(f"only one arm, {', '.join(arms)}: a comparison needs a baseline and another")
     if baseline is None:
-        return arms
+        baseline = next((arm for usual in BASELINES for arm in arms if arm.casefold() == usual), arms[0])
     if baseline not in arms:
         raise ConfigError(f"baseline must be one of {', '.join(arms)}, got {baseline!r}")
     return [baseline, *(arm for arm in arms if arm != baseline)]
@@ -195,9 +222,8 @@ def _paired(scores: list[Score], task: str, arms: list[str], unpaired: str) -> t
             raise DataError(f"{rows[1]}: {arm}, {what} has a score already ({rows[0]}): each needs one")
     _same_examples(scores, task)
     runs = {arm: list(dict.fromkeys(s.run for s in scores if s.arm == arm)) for arm in arms}
-    runs = {arm: found for arm, found in runs.items() if found}
     if _one_run_each(scores):
-        return _by_example(scores, task, list(runs), unpaired)
+        return _by_example(scores, task, arms, unpaired)
     return _by_run(scores, task, runs, unpaired)
 
 
@@ -270,6 +296,12 @@ def _by_run(
     )
     matched, notices = _same_in_each_run(matched, task, unpaired)
     return matched, "order", (notice, *notices)
+
+
+def _by_place(scores: list[Score]) -> list[Score]:
+    """Runs that pair by their own names, under the numbers of their places."""
+    places = {run: str(place) for place, run in enumerate(dict.fromkeys(score.run for score in scores))}
+    return [replace(score, run=places[score.run]) for score in scores]
 
 
 def _same_in_each_run(scores: list[Score], task: str, unpaired: str) -> tuple[list[Score], tuple[str, ...]]:

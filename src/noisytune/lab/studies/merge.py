@@ -33,7 +33,7 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
     if difference:
         raise RunFolderError(f"{folder} holds another study: {difference}; choose another run folder")
     tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
-    entries = {_place(entry): entry for entry in (*_still_meant(earlier, study), *study.trials)}
+    entries = {place_of(entry): entry for entry in (*_still_meant(earlier, study), *study.trials)}
     seeds = sorted({entry["seed"] for entry in entries.values()})
     arms = {entry["arm"] for entry in entries.values()}
     places = {seed: place for place, seed in enumerate(seeds)}
@@ -91,11 +91,11 @@ def _still_meant(earlier: StudyRecord, study: StudyRecord) -> list[dict[str, Any
 
     An arm is compared with the baseline: where that has changed on a task, no earlier entry of the task is left.
     """
-    keys = {_place(entry): entry["key"] for entry in study.trials}
+    keys = {place_of(entry): entry["key"] for entry in study.trials}
     changed = {
         (entry["task"], entry["arm"])
         for entry in earlier.trials
-        if keys.get(_place(entry), entry["key"]) != entry["key"]
+        if keys.get(place_of(entry), entry["key"]) != entry["key"]
     }
     return [
         entry
@@ -104,7 +104,8 @@ def _still_meant(earlier: StudyRecord, study: StudyRecord) -> list[dict[str, Any
     ]
 
 
-def _place(entry: dict[str, Any]) -> tuple[str, str, int]:
+def place_of(entry: dict[str, Any]) -> tuple[str, str, int]:
+    """The task, the arm and the seed of an entry of a plan: a study has one trial of each."""
     return entry["task"], entry["arm"], entry["seed"]
 
 

@@ -82,12 +82,14 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
         the studies, one for each model.
 
     Raises:
-        RunFolderError: the folder holds another study, is in use, or cannot be written.
+        RunFolderError: the folder holds another study or plan, is in use, or cannot be written.
         NoisyTuneError: something is wrong with the file, the model or the data.
     """
     # Read once: a pipe gives its content to the first who asks.
     content = file.read_bytes() if file.exists() and not file.is_dir() else None
     studies, on_event = list(read_studies(file, content=content)), each_notice_once(on_event)
+    names = [study.file_name for study in studies]
+    _refuse_another_plan(folder, names)
     for study in studies:
         store = Store(folder, study.file_name)
         with store.lock() as notice:
@@ -97,9 +99,25 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
             runner = _runner(study, store)
             get_ready(study, runner, engine, study.plan, on_event)
             store.write_study(extend(earlier, study.record, folder))
-            kept = {"format": 1, "file": str(file.absolute()), "content": (content or b"").decode("utf-8-sig")}
+            text = (content or b"").decode("utf-8-sig")
+            kept = {"format": 1, "file": str(file.absolute()), "content": text, "studies": names}
             write_file(folder / PLAN, json.dumps(kept, ensure_ascii=False, indent=1).encode())
     return studies
+
+
+def _refuse_another_plan(folder: Path, names: list[str]) -> None:
+    """A folder keeps one plan: nobody would work on the studies of an earlier one that this one lacks.
+
+    Raises:
+        RunFolderError: there are such studies.
+    """
+    try:
+        kept = parse_object(folder / PLAN, read_file(folder / PLAN, 4 * MOST_BYTES))
+    except (DataError, RunFolderError):
+        return  # none, or a damaged one, which is planned again
+    earlier = kept.get("studies")
+    if isinstance(earlier, list) and (lost := [str(name) for name in earlier if name not in names]):
+        raise RunFolderError(f"{folder} holds the plan of {', '.join(lost)}: give another --out")
 
 
 def planned(folder: Path) -> list[Study]:

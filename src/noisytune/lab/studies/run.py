@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 
+from noisytune.errors import RunFolderError
 from noisytune.lab.engines import Engine
 from noisytune.lab.store import StudyStore
 from noisytune.lab.studies.attempts import Attempts, Rules
@@ -75,6 +76,11 @@ def run_study(
     with store.lock() as notice:
         earlier = store.read_study()
         if earlier:
+            if earlier.search and not study.search:
+                raise RunFolderError(
+                    f"{store.folder} holds a study whose settings were searched, and this one searches nothing: "
+                    "give another --out"
+                )
             model, tasks = under_known_names(study.model, study.tasks, earlier)
             study = replace(study, model=model, tasks=tasks)
         run = _Run(study, earlier, store, engine, runner, on_event, until, tracker, rules)

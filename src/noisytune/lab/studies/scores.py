@@ -26,6 +26,8 @@ NOT_SCORES = re.compile(r"|index|epoch|step|unnamed: \d+", re.IGNORECASE)
 """Columns of numbers that are neither an arm nor a metric: a data frame's index, how long a run has been trained."""
 STATUSES = ("ok", "collapsed", "diverged", "untrained")
 """Of runs that have ended; rows of others are left out."""
+_ENDED_WELL = ("", "ok", "finished", "completed")
+"""What trackers call ``ok``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def read_scores(path: Path, named: Mapping[str, str]) -> list[Score]:
     columns = _columns(table, named)
     found = list(_rows(table, columns))
     if not found:
-        raise DataError(f"{path}: no row has a score")
+        cells = table.columns[columns["status"]] if "status" in columns else ()
+        out = ", ".join(sorted({_status(cell) for cell in cells} - {*STATUSES}))
+        about = f": all with the status {out} are left out; it must be one of {', '.join(STATUSES)}" if out else ""
+        raise DataError(f"{path}: no row has a score{about}")
     return found
 
 
@@ -100,7 +105,7 @@ def _rows(table: Table, columns: dict[str, str]) -> Iterator[Score]:
         raise DataError(f"{table.path}: needs {what}, or columns arm and score; it has {table.names}")
     for i in range(size):
         said = {role: _text(table.columns[name][i]) for role, name in columns.items()}
-        status = (said.get("status") or "ok").casefold()
+        status = _status(said.get("status"))
         if status not in STATUSES:
             continue
         where = f"{table.path}, row {i + 1}"
@@ -122,6 +127,11 @@ def _rows(table: Table, columns: dict[str, str]) -> Iterator[Score]:
                 status=status,
                 where=where,
             )
+
+
+def _status(cell: object) -> str:
+    status = _text(cell).casefold()
+    return "ok" if status in _ENDED_WELL else status
 
 
 def _text(cell: object) -> str:

@@ -40,7 +40,7 @@ def gate(study: StudyRecord, records: Iterable[TrialRecord], require: str, arm: 
         arm: ask it of this one only.
 
     Raises:
-        ConfigError: no such requirement or arm, or a study without arms.
+        ConfigError: no such requirement or arm, an arm that is shown and not judged, or a study without arms.
 
     Example: at the head of `noisytune.report`.
     """
@@ -51,6 +51,11 @@ def gate(study: StudyRecord, records: Iterable[TrialRecord], require: str, arm: 
     if arm is not None and arm not in study.arms[1:]:
         raise ConfigError(f"arm must be one of {', '.join(study.arms[1:])}, got {arm!r}")
     rows = [row for row in primary_rows(gather(study, records)) if arm in (None, row.arm)]
+    if not rows:
+        raise ConfigError(
+            f"arm {arm or ', '.join(study.arms[1:])} is shown and not judged: its runs are among those from which the "
+            "baseline's best is chosen; ask it of another arm"
+        )
     return [Gate(row.arm, _answer(row, require, study.margin), _why(row, study.margin)) for row in rows]
 
 
