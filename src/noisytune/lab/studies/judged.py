@@ -91,7 +91,8 @@ def _with_every_arm(
     """The tasks that can be pooled, and what was left out: without one arm's runs a task never has a pair of it."""
     whole, notices = dict(by_task), []
     for task, mine in by_task.items():
-        lacking = ", ".join(arm for arm in arms if arm not in {score.arm for score in mine})
+        having = {score.arm for score in mine}
+        lacking = ", ".join(arm for arm in arms if arm not in having)
         if not lacking:
             continue
         if unpaired != "drop":
