@@ -17,6 +17,8 @@ from noisytune.records import StudyRecord, TrialRecord, digest
 Built = tuple[StudyRecord, list[TrialRecord]]
 BASELINES = ("plain", "baseline")
 """Arms that are the baseline where nobody says which is: tools that write tables sort their columns."""
+_APART = 10.0
+"""The largest scores of arms in one unit do not differ by this factor."""
 SHOWN = 5
 """Runs or examples that a message names."""
 
@@ -161,18 +163,26 @@ def _study(scores: Sequence[Score], name: str, how: Reading, arms: list[str], le
 
 
 def _refuse_two_units(scores: Iterable[Score]) -> None:
-    """Fractions of one task or arm and points of another are not brought to one unit by a guess."""
-    size = defaultdict[str, float](float)
+    """Fractions of one task or arm and points of another are not brought to one unit by a guess.
+
+    Losses of one task may lie on both sides of 1: its arms are taken for two units where they are far apart.
+    """
+    size: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for score in scores:
-        place = " of ".join(filter(None, (score.arm, score.task)))
-        size[place] = max(size[place], abs(score.value or 0.0))
-    within = [place for place, largest in size.items() if 0.0 < largest <= 1.0]
-    if within:
-        beyond = next(place for place, largest in size.items() if largest > 1.0)
-        raise DataError(
-            f"scores of {within[0]} lie within 1, those of {beyond} beyond it: are they fractions beside points? Give "
-            "all in one unit, or say score_unit"
-        )
+        size[score.task][score.arm] = max(size[score.task][score.arm], abs(score.value or 0.0))
+    groups = [{task: max(arms.values()) for task, arms in size.items()}]
+    for task, arms in size.items():
+        named = {" of ".join(filter(None, (arm, task))): largest for arm, largest in arms.items() if largest}
+        if named and max(named.values()) >= _APART * min(named.values()):
+            groups.append(named)
+    for group in groups:
+        within = [place for place, largest in group.items() if 0.0 < largest <= 1.0]
+        beyond = [place for place, largest in group.items() if largest > 1.0]
+        if within and beyond:
+            raise DataError(
+                f"scores of {within[0]} lie within 1, those of {beyond[0]} beyond it: are they fractions beside "
+                "points? Give all in one unit, or say score_unit"
+            )
 
 
 def _arms(scores: Iterable[Score], baseline: str | None) -> list[str]:
