@@ -70,6 +70,7 @@ def _load(path: Path, name: str) -> PickledFile:
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds no tensors by name, but {type(state).__name__}")
     values, described, total = {}, [], 0
+    most = _MOST * path.stat().st_size + _LITTLE
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise DataError(f"{path}: {key!r} is no tensor by name, but {type(tensor).__name__}")
@@ -78,10 +79,10 @@ def _load(path: Path, name: str) -> PickledFile:
         dtype = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.is_quantized or dtype not in CODES:
             raise UnsupportedTensorError(f"{path}: tensor {key!r} ({dtype}, {tensor.layout}) cannot be written out")
-        total += tensor.numel() * tensor.element_size()
-        if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), _LITTLE):
+        total += tensor.nbytes
+        if tensor.nbytes > max(tensor.untyped_storage().nbytes(), _LITTLE):
             raise DataError(f"{path}: tensor {key!r}, shape {tuple(tensor.shape)}, has more values than the file holds")
-        if total > _MOST * path.stat().st_size + _LITTLE:
+        if total > most:
             raise DataError(f"{path}: its tensors have the same values more than {_MOST} times: it is damaged")
         flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         values[key] = memoryview(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

@@ -122,20 +122,19 @@ class NoisyTuneCallback(Callback):
 
     def _perturb_around_setup(self, trainer: Trainer, module: LightningModule) -> None:
         """Before the module's own ``setup``, which may copy its weights; after it where that makes the first ones."""
-        made_before = {id(parameter) for parameter in module.parameters()}
-        has_setup = type(module).setup is not LightningModule.setup
-        if made_before or not has_setup:
+        if type(module).setup is LightningModule.setup:
             self._perturb(trainer, module)
-        if not has_setup:
             return
+        made_before = {id(parameter) for parameter in module.parameters()}
+        if made_before:
+            self._perturb(trainer, module)
         prepare = module.setup
 
         def prepare_and_perturb(stage: str) -> None:
             prepare(stage)
-            later = [name for name, p in module.named_parameters() if id(p) not in made_before]
             if not made_before:
                 self._perturb(trainer, module)
-            elif later:
+            elif later := [name for name, p in module.named_parameters() if id(p) not in made_before]:
                 _say(
                     trainer,
                     f"NoisyTune: {len(later)} tensors that setup() made got no noise ({later[0]} ...): make them in "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar, Unpack
 
 import jax
@@ -86,7 +87,12 @@ def perturb(
     parts = _parts(groups, owners, inside, {name for name, i in positions.items() if _within(outside, paths[i])})
     targets = [target for each in parts.values() for target in each]
     perturbation.choose(targets, config)
-    refusals.refuse_unsupported(targets, lambda target: _problem(target, owners[target.own_names[0]]))
+
+    @cache  # a leaf that stacks matrices has a target for each
+    def is_replicated(owner: str) -> bool:
+        return isinstance(owners[owner], jax.Array) and _is_replicated_for_pmap(owners[owner])
+
+    refusals.refuse_unsupported(targets, lambda target: _problem(target, is_replicated))
     refuse_codes([target for target in targets if target.left_alone != refusals.NOT_IN_PARAMS])
     manifest = perturbation.perturb_targets(targets, config)
     for _, own_names in groups:
@@ -238,12 +244,11 @@ class _DeviceTarget(MemoryTarget):
         return added
 
 
-def _problem(target: _Opaque | _HostTarget | _DeviceTarget, leaf: Any) -> str | None:
-    """Why a target cannot take noise; it may be one matrix of the leaf."""
+def _problem(target: _Opaque | _HostTarget | _DeviceTarget, is_replicated: Callable[[str], bool]) -> str | None:
+    """Why a target cannot take noise; it may be one matrix of its leaf."""
     if isinstance(target, _Opaque):
         return target.problem
-    is_replicated = isinstance(leaf, jax.Array) and _is_replicated_for_pmap(leaf)
-    return "is replicated for pmap: perturb before replicate" if is_replicated else None
+    return "is replicated for pmap: perturb before replicate" if is_replicated(target.own_names[0]) else None
 
 
 def _is_replicated_for_pmap(leaf: jax.Array) -> bool:

@@ -50,14 +50,15 @@ def reinit_(model: nn.Module, layers: int, seed: int = 0) -> list[str]:
     chosen = every[len(every) - layers :]
     chosen += [part for name, part in base.named_children() if "pooler" in name]
     drawn: set[int] = set()
+    stream = _own_stream(seed)
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         if all(p.device.type in ("cpu", "cuda") for p in model.parameters()):
-            torch.default_generator.manual_seed(_own_stream(seed))
+            torch.default_generator.manual_seed(stream)
             for device in devices:
-                torch.cuda.default_generators[device].manual_seed(_own_stream(seed))
+                torch.cuda.default_generators[device].manual_seed(stream)
         else:  # whatever it is; this seeds every GPU there is, and nobody puts their state back
-            torch.manual_seed(_own_stream(seed))
+            torch.manual_seed(stream)
         for part in chosen:
             drawn |= _draw_(part, _initialiser(model, part), getattr(model.config, "initializer_range", None) or 0.02)
     return [name for name, parameter in model.named_parameters() if id(parameter) in drawn]

@@ -182,8 +182,10 @@ class _Running(NamedTuple):
 
 def _failure(worker: WorkerProcess, job: Job, kind: str, said: Any) -> tuple[Cause, NoisyTuneError]:
     """Why a job failed whose worker is gone, or better gone."""
-    if kind in ("memory", "broken"):
-        return ("memory" if kind == "memory" else "error"), said
+    if kind == "memory":
+        return "memory", said
+    if kind == "broken":
+        return "error", said
     if kind == "died":
         return worker.obituary(job.label)
     worker.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noisytune.errors import ConfigError, DamagedRecordError, NotFoundError, RunFolderError
 from noisytune.lab.store import Store
-from noisytune.lab.studies.merge import extend, place_of
+from noisytune.lab.studies.merge import extend, other_trials
 from noisytune.lab.studies.ready import set_damaged_aside
 from noisytune.records import StudyRecord
 
@@ -74,14 +74,12 @@ def _whole(mine: StudyRecord | None, other: StudyRecord, into: Path, source: Pat
         raise RunFolderError(f"{into} holds another search of settings, or none: merge folders of one search")
     whole = extend(mine, other, into)
     # What differs would take the place of the trials here, finished or not.
-    keys = {place_of(entry): entry["key"] for entry in mine.trials}
-    for entry in other.trials:
-        if keys.get(place_of(entry), entry["key"]) != entry["key"]:
-            task, arm, seed = place_of(entry)
-            raise RunFolderError(
-                f"{source}: {task}, {arm}, seed {seed} is another trial there than in {into} (another release, or "
-                "another name of the model): keep the two apart, or run it again with the release and the name of one"
-            )
+    if found := other_trials(other, mine):
+        task, arm, seed = found[0]
+        raise RunFolderError(
+            f"{source}: {task}, {arm}, seed {seed} is another trial there than in {into} (another release, or "
+            "another name of the model): keep the two apart, or run it again with the release and the name of one"
+        )
     return replace(whole, name=mine.name, margin=mine.margin)
 
 

@@ -33,7 +33,7 @@ def extend(earlier: StudyRecord | None, study: StudyRecord, folder: Path) -> Stu
     if difference:
         raise RunFolderError(f"{folder} holds another study: {difference}; choose another run folder")
     tasks = {task["name"]: task for task in (*earlier.tasks, *study.tasks)}
-    entries = {place_of(entry): entry for entry in (*_still_meant(earlier, study), *study.trials)}
+    entries = {_place(entry): entry for entry in (*_still_meant(earlier, study), *study.trials)}
     seeds = sorted({entry["seed"] for entry in entries.values()})
     arms = {entry["arm"] for entry in entries.values()}
     places = {seed: place for place, seed in enumerate(seeds)}
@@ -91,12 +91,7 @@ def _still_meant(earlier: StudyRecord, study: StudyRecord) -> list[dict[str, Any
 
     An arm is compared with the baseline: where that has changed on a task, no earlier entry of the task is left.
     """
-    keys = {place_of(entry): entry["key"] for entry in study.trials}
-    changed = {
-        (entry["task"], entry["arm"])
-        for entry in earlier.trials
-        if keys.get(place_of(entry), entry["key"]) != entry["key"]
-    }
+    changed = {(task, arm) for task, arm, _ in other_trials(earlier, study)}
     return [
         entry
         for entry in earlier.trials
@@ -104,8 +99,13 @@ def _still_meant(earlier: StudyRecord, study: StudyRecord) -> list[dict[str, Any
     ]
 
 
-def place_of(entry: dict[str, Any]) -> tuple[str, str, int]:
-    """The task, the arm and the seed of an entry of a plan: a study has one trial of each."""
+def other_trials(one: StudyRecord, other: StudyRecord) -> list[tuple[str, str, int]]:
+    """Task, arm and seed of the places in both studies that hold different trials, in the order of the first."""
+    keys = {_place(entry): entry["key"] for entry in other.trials}
+    return [_place(entry) for entry in one.trials if keys.get(_place(entry), entry["key"]) != entry["key"]]
+
+
+def _place(entry: dict[str, Any]) -> tuple[str, str, int]:
     return entry["task"], entry["arm"], entry["seed"]
 
 

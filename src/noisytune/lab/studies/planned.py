@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from noisytune._files import parse_object
 from noisytune.errors import ConfigError, DataError, NotFoundError, RunFolderError
@@ -88,7 +88,8 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
     # Read once: a pipe gives its content to the first who asks.
     content = file.read_bytes() if file.exists() and not file.is_dir() else None
     studies, on_event = list(read_studies(file, content=content)), each_notice_once(on_event)
-    names = [study.file_name for study in studies]
+    names, text = [study.file_name for study in studies], (content or b"").decode("utf-8-sig")
+    kept = {"format": 1, "file": str(file.absolute()), "content": text, "studies": names}
     _refuse_another_plan(folder, names)
     for study in studies:
         store = Store(folder, study.file_name)
@@ -99,8 +100,6 @@ def plan(file: Path, folder: Path, engine: Engine, on_event: Callable[[Event], N
             runner = _runner(study, store)
             get_ready(study, runner, engine, study.plan, on_event)
             store.write_study(extend(earlier, study.record, folder))
-            text = (content or b"").decode("utf-8-sig")
-            kept = {"format": 1, "file": str(file.absolute()), "content": text, "studies": names}
             write_file(folder / PLAN, json.dumps(kept, ensure_ascii=False, indent=1).encode())
     return studies
 
@@ -112,10 +111,9 @@ def _refuse_another_plan(folder: Path, names: list[str]) -> None:
         RunFolderError: there are such studies.
     """
     try:
-        kept = parse_object(folder / PLAN, read_file(folder / PLAN, 4 * MOST_BYTES))
-    except (DataError, RunFolderError):
+        earlier = _kept(folder).get("studies")
+    except RunFolderError:
         return  # none, or a damaged one, which is planned again
-    earlier = kept.get("studies")
     if isinstance(earlier, list) and (lost := [str(name) for name in earlier if name not in names]):
         raise RunFolderError(f"{folder} holds the plan of {', '.join(lost)}: give another --out")
 
@@ -133,15 +131,24 @@ def planned(folder: Path) -> list[Study]:
     file = folder / PLAN
     if not file.exists():
         raise RunFolderError(f"{folder} holds no plan: write one with  noisytune plan STUDY.yaml --out {folder}")
-    try:
-        kept = parse_object(file, read_file(file, 4 * MOST_BYTES))
-    except DataError as error:
-        raise RunFolderError(str(error)) from error
+    kept = _kept(folder)
     path, content = kept.get("file"), kept.get("content")
     if kept.get("format") != 1 or not isinstance(path, str) or not isinstance(content, str):
         raise RunFolderError(f"{file}: not a plan that this version of noisytune can read: plan the study again")
     studies = read_studies(Path(path), content=content.encode())
     return [_as_planned(study, Store(folder, study.file_name)) for study in studies]
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """What a run folder says of its plan.
+
+    Raises:
+        RunFolderError: it has none, or a damaged one.
+    """
+    try:
+        return parse_object(folder / PLAN, read_file(folder / PLAN, 4 * MOST_BYTES))
+    except DataError as error:
+        raise RunFolderError(str(error)) from error
 
 
 def _as_planned(study: Study, store: Store) -> Study:
